@@ -1,0 +1,57 @@
+# teachkit: `make lab` opens the course, `make test` proves it. Nothing but Python >= 3.11, git and make is assumed.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+# One BLAS thread per process keeps printed numbers and timings steady on small machines.
+export PYTHONHASHSEED ?= 0
+
+.PHONY: lab run test quick lint format notebooks data bench clean help
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "teachkit needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv "$(VENV)"
+
+# A stamp per extra: set-up is repeated only when pyproject.toml changes.
+$(VENV)/.stamp-lab: pyproject.toml | $(BIN)/python
+	"$(BIN)/python" -m pip install --quiet --editable '.[lab]'
+	@touch "$@"
+
+$(VENV)/.stamp-test: pyproject.toml | $(BIN)/python
+	"$(BIN)/python" -m pip install --quiet --editable '.[test]'
+	@touch "$@" "$(VENV)/.stamp-lab"
+
+lab: $(VENV)/.stamp-lab  ## open the course in JupyterLab (ARGS="--no-browser --port=8888" passes through)
+	"$(BIN)/python" -m jupyterlab --notebook-dir=notebooks $(ARGS)
+
+run: $(VENV)/.stamp-lab  ## run every lesson without a browser; results in build/course/
+	"$(BIN)/python" tools/run_course.py $(ARGS)
+
+test: lint  ## every test: lint, types, unit tests, notebooks
+	"$(BIN)/python" -m pytest $(ARGS) tests
+	"$(BIN)/python" tools/check_notebooks.py
+
+quick: $(VENV)/.stamp-test  ## the unit tests that take seconds
+	"$(BIN)/python" -m pytest -q -m "not slow" $(ARGS) tests
+
+lint: $(VENV)/.stamp-test  ## ruff and mypy
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check teachkit tests tools benchmarks
+	"$(BIN)/mypy"
+
+format: $(VENV)/.stamp-test  ## rewrite the code in the house style
+	"$(BIN)/ruff" check --fix .
+	"$(BIN)/ruff" format teachkit tests tools benchmarks
+
+notebooks: $(VENV)/.stamp-test  ## execute the lessons in place and store their outputs
+	"$(BIN)/python" tools/run_course.py --in-place $(ARGS)
+
+bench: $(VENV)/.stamp-test  ## measure speed against peers
+	"$(BIN)/python" -m benchmarks $(ARGS)
+
+clean:  ## remove what was built (not the environment)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
