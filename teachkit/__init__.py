@@ -1,1 +1,30 @@
-"""teachkit."""
+"""teachkit: how diffusion models actually sample.
+
+    a denoiser D(x; sigma)      where the arrow points      denoisers, edm
+    a schedule s0 > s1 > ...    where we stop               schedules, scheduling
+    a solver                    how we step                 solvers
+
+``sample(D, x, sigmas, solver)`` puts the three together and returns a `Trajectory`, whose shape `geometry` measures
+and from which `scheduling` finds better schedules.
+"""
+
+from teachkit import denoisers, geometry, meanshift, sampling, schedules, solvers
+from teachkit.denoisers import Empirical, Gaussian, GaussianMixture
+from teachkit.sampling import Trajectory, initial_noise, sample
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Empirical",
+    "Gaussian",
+    "GaussianMixture",
+    "Trajectory",
+    "denoisers",
+    "geometry",
+    "initial_noise",
+    "meanshift",
+    "sample",
+    "sampling",
+    "schedules",
+    "solvers",
+]

@@ -1,0 +1,260 @@
+"""The one sampling loop, and the path it returns.
+
+`sample` walks down a schedule with a solver and counts, by wrapping the denoiser, how often it is evaluated. A 2-D
+mixture in closed form and a U-Net go through the same lines. Deterministic sampling solves the probability-flow ODE
+
+    dx/dsigma = (x - D(x; sigma)) / sigma
+
+(Song et al. 2021, arXiv 2011.13456; Karras et al. 2022, arXiv 2206.00364, eq. 1). Taught in ``notebooks/03_the_ode``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from teachkit import schedules, solvers
+from teachkit.denoisers import Denoiser, default_dtype
+from teachkit.solvers import Point, Solver
+
+__all__ = ["Trajectory", "initial_noise", "sample"]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A batch of sampling paths.
+
+    Attributes
+    ----------
+    sigmas : (N+1,)
+        Noise levels, decreasing, float64 on the CPU.
+    x : (N+1, B, *event)
+        The state at each level: the sampling trajectory. With ``keep="final"`` only the last one, ``(1, B, *event)``.
+    denoised : (N, B, *event)
+        D(x; sigma) at the first N levels: the denoising trajectory. Empty with ``keep="final"``.
+    nfe : int
+        Number of function evaluations: how often the denoiser was called for the batch.
+    """
+
+    sigmas: Tensor
+    x: Tensor
+    denoised: Tensor
+    nfe: int
+
+    @property
+    def final(self) -> Tensor:
+        """The samples: the state at the last noise level, ``(B, *event)``."""
+        return self.x[-1]
+
+
+class _Evaluator:
+    """The denoiser with labels, guidance and thresholding applied, counting its evaluations."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        labels: Tensor | None,
+        guidance: float | None,
+        dynamic_threshold: float | None,
+    ) -> None:
+        self.denoiser, self.labels, self.guidance, self.threshold = (
+            denoiser,
+            labels,
+            guidance,
+            dynamic_threshold,
+        )
+        self.nfe = 0
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        denoised = self._call(x, sigma, self.labels)
+        if self.guidance is not None and self.guidance != 1:
+            denoised = torch.lerp(self._call(x, sigma, None), denoised, self.guidance)
+        if self.threshold is not None:
+            denoised = _dynamic_threshold(denoised, self.threshold)
+        return denoised
+
+    def _call(self, x: Tensor, sigma: float, labels: Tensor | None) -> Tensor:
+        out = self.denoiser(x, sigma) if labels is None else self.denoiser(x, sigma, labels)
+        self.nfe += 1
+        if not isinstance(out, Tensor) or out.shape != x.shape:
+            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(f"denoiser must return a tensor of the shape of x, {tuple(x.shape)}, got {got}")
+        return out
+
+
+def sample(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor | Sequence[float],
+    solver: str | Solver = "euler",
+    *,
+    labels: Tensor | None = None,
+    guidance: float | None = None,
+    afs: bool = False,
+    dynamic_threshold: float | None = None,
+    keep: str = "all",
+    progress: bool = False,
+) -> Trajectory:
+    """Follow the probability-flow ODE from ``sigmas[0]`` to ``sigmas[-1]``.
+
+    Parameters
+    ----------
+    denoiser : callable
+        ``D(x, sigma, labels=None)``, returning a tensor of the shape of x.
+    x : (B, *event)
+        The state at ``sigmas[0]``, already scaled: for pure noise, ``sigmas[0] * standard_normal`` (`initial_noise`).
+    sigmas : (N+1,)
+        A schedule: strictly decreasing, ending above 0 or at 0.
+    solver : str or Solver
+        A name from ``solvers.REGISTRY`` or an instance with its options.
+    labels : (B,) or (B, K), optional
+        Classes, passed on to the denoiser.
+    guidance : float, optional
+        Classifier-free guidance scale w (arXiv 2207.12598): D = D_free + w (D_class - D_free). Costs two evaluations
+        a time, except at w = 1, where only the class-conditional one is needed. Needs ``labels``.
+    afs : bool
+        Analytical first step: take x / sqrt(1 + sigma^2), the direction for unit-variance data, as the first
+        direction instead of evaluating the denoiser (arXiv 2210.05475). Saves one evaluation.
+    dynamic_threshold : float, optional
+        Percentile in (0, 1], for example 0.995: clip every D to that percentile s >= 1 of its own absolute values and
+        divide by s (arXiv 2205.11487). For images in [-1, 1] under strong guidance; wrong for other data.
+    keep : {"all", "final"}
+        Keep the whole path, or only the end (and memory for a single state).
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Trajectory
+
+    Raises
+    ------
+    ValueError, TypeError
+        For bad arguments, before any evaluation.
+    FloatingPointError
+        If the denoiser produced NaN or infinity on the way.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian, schedules
+    >>> D, sigmas = Gaussian([0.0, 1.0], 0.25), schedules.polynomial(20)
+    >>> path = sample(D, initial_noise(4, (2,), sigmas[0]), sigmas, solver="heun")
+    >>> path.x.shape, path.nfe
+    (torch.Size([21, 4, 2]), 40)
+    """
+    grid = schedules.validate(sigmas)
+    rule = solvers.get(solver) if isinstance(solver, str) else solver
+    _check_arguments(denoiser, x, rule, labels, guidance, dynamic_threshold, keep)
+    evaluate = _Evaluator(denoiser, labels, guidance, dynamic_threshold)
+    levels = grid.tolist()
+    path, denoised = [x], []
+    history: deque[Point] = deque(maxlen=rule.memory)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+        for i in tqdm(range(len(levels) - 1), desc=rule.name, disable=not progress, leave=False):
+            now = Point(x, levels[i], evaluate)
+            if afs and i == 0:
+                now._direction = x / math.sqrt(1 + levels[0] ** 2)
+            x = rule.step(now, levels[i + 1], history)
+            history.append(now)
+            if keep == "all":
+                path[-1] = now.x
+                path.append(x)
+                denoised.append(now.denoised)
+        final = x.detach()
+        if not bool(torch.isfinite(final.sum())) and not bool(torch.isfinite(final).all()):
+            raise FloatingPointError(f"sampling with {rule.name} ended in NaN or infinity; check the denoiser")
+        if keep == "final":
+            return Trajectory(grid, x[None], x.new_empty(0, *x.shape), evaluate.nfe)
+        return Trajectory(grid, torch.stack(path), torch.stack(denoised), evaluate.nfe)
+
+
+def initial_noise(
+    n: int,
+    event_shape: Sequence[int],
+    sigma: float | Tensor = 80.0,
+    seed: int = 0,
+    *,
+    first: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Pure noise at level ``sigma``, the usual starting point: ``(n, *event_shape)``.
+
+    Sample number i depends only on ``seed`` and ``first + i`` (a counter-based generator), so that splitting a batch
+    changes nothing: ``initial_noise(8, s)[5:]`` equals ``initial_noise(3, s, first=5)``.
+
+    Parameters
+    ----------
+    n : int
+        Number of samples.
+    event_shape : tuple of int
+        Shape of one sample.
+    sigma : float
+        Standard deviation.
+    seed, first : int
+        Seed, and the number of the first sample; both >= 0.
+    dtype, device
+        float64 on the CPU by default (float32 where a device has no float64).
+    """
+    for name, value, least in (("n", n, 1), ("seed", seed, 0), ("first", first, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    event = tuple(int(k) for k in event_shape)
+    if not math.isfinite(float(sigma)) or float(sigma) <= 0:
+        raise ValueError(f"sigma must be a finite number > 0, got {sigma!r}")
+    draw = [np.random.Generator(np.random.Philox(key=[seed, first + i])).standard_normal(event) for i in range(n)]
+    noise = torch.from_numpy(np.stack(draw)) * float(sigma)
+    return noise.to(dtype or default_dtype(device)).to(device)
+
+
+def _check_arguments(
+    denoiser: Denoiser,
+    x: Tensor,
+    rule: Solver,
+    labels: Tensor | None,
+    guidance: float | None,
+    dynamic_threshold: float | None,
+    keep: str,
+) -> None:
+    if not callable(denoiser):
+        raise TypeError(f"denoiser must be callable as D(x, sigma), got {type(denoiser).__name__}")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"x must be a floating-point tensor (B, *event), got {got}")
+    if x.ndim < 2 or x.numel() == 0:
+        raise ValueError(f"x must have shape (B, *event) with at least one sample, got {tuple(x.shape)}")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("x must be finite, got NaN or infinity")
+    if not isinstance(rule, Solver):
+        raise TypeError(f"solver must be a name or a Solver instance, got {rule!r}")
+    if isinstance(denoiser, nn.Module):
+        own: Tensor | None = next(denoiser.parameters(), next(denoiser.buffers(), None))
+        if own is not None and own.device != x.device:
+            raise ValueError(f"x is on {x.device} but the denoiser is on {own.device}; move one of them")
+    if labels is not None and (not isinstance(labels, Tensor) or labels.ndim == 0 or len(labels) != len(x)):
+        got = str(tuple(labels.shape)) if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(f"labels must be a tensor with one entry per sample ({len(x)}), got {got}")
+    if guidance is not None:
+        if labels is None:
+            raise ValueError("guidance needs labels: it moves away from the unconditional denoiser")
+        if not (isinstance(guidance, (int, float)) and math.isfinite(guidance)):
+            raise ValueError(f"guidance must be a finite number, got {guidance!r}")
+    if dynamic_threshold is not None and not (
+        isinstance(dynamic_threshold, (int, float)) and 0 < dynamic_threshold <= 1
+    ):
+        raise ValueError(f"dynamic_threshold must be a percentile in (0, 1], got {dynamic_threshold!r}")
+    if keep not in ("all", "final"):
+        raise ValueError(f"keep must be 'all' or 'final', got {keep!r}")
+
+
+def _dynamic_threshold(denoised: Tensor, percentile: float) -> Tensor:
+    flat = denoised.flatten(1)
+    s = torch.quantile(flat.abs(), percentile, dim=1, keepdim=True).clamp(min=1)
+    return (flat.clamp(-s, s) / s).reshape(denoised.shape)

@@ -1,0 +1,275 @@
+"""Schedules: where the sampler stops on its way from noise to data.
+
+A schedule is a 1-D float64 tensor of N + 1 strictly decreasing noise levels, ``sigmas[0] = sigma_max``, ending at
+``sigma_min`` (the convention of arXiv 2506.10177) or, when asked, at 0. Time *is* the noise level:
+x(sigma) = x0 + sigma * noise (the variance-exploding form of Karras et al. 2022, arXiv 2206.00364). Most functions
+here place points evenly in some function of sigma,
+
+    f(sigma_i) = f(sigma_max) + (i / n) (f(sigma_min) - f(sigma_max)),
+
+and differ only in f. Taught in ``notebooks/03_the_ode`` and ``notebooks/04_solvers``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "cosine",
+    "ddpm",
+    "flow_shift",
+    "interpolate",
+    "linear",
+    "logsnr",
+    "polynomial",
+    "time_uniform",
+    "validate",
+]
+
+
+def polynomial(
+    n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, zero: bool = False
+) -> Tensor:
+    """Evenly spaced in sigma^(1/rho): the schedule of EDM (Karras et al. 2022, eq. 5).
+
+    Also known as the Karras schedule. ``rho=1`` is uniform in sigma; ``rho -> inf`` tends to `logsnr`.
+
+    Parameters
+    ----------
+    n : int
+        Number of steps between ``sigma_max`` and ``sigma_min``.
+    sigma_min, sigma_max : float
+        The ends, 0 < sigma_min < sigma_max.
+    rho : float
+        Exponent, > 0. Larger values put more points at small sigma.
+    zero : bool
+        Append a 0: one more step, from ``sigma_min`` to clean data.
+
+    Returns
+    -------
+    Tensor
+        ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For n < 1, sigmas out of order or not finite, rho <= 0.
+
+    Examples
+    --------
+    >>> [round(s, 3) for s in polynomial(4).tolist()]
+    [80.0, 17.528, 2.515, 0.17, 0.002]
+    """
+    if not (isinstance(rho, (int, float)) and math.isfinite(rho) and rho > 0):
+        raise ValueError(f"rho must be a finite number > 0, got {rho!r}")
+    return _even(n, sigma_min, sigma_max, zero, lambda s: s ** (1 / rho), lambda u: u**rho)
+
+
+def linear(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, zero: bool = False) -> Tensor:
+    """Evenly spaced in sigma itself (`polynomial` with rho = 1). See `polynomial` for the arguments."""
+    return polynomial(n, sigma_min, sigma_max, rho=1.0, zero=zero)
+
+
+def logsnr(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, zero: bool = False) -> Tensor:
+    """Evenly spaced in log sigma, that is, in the log signal-to-noise ratio (DPM-Solver, arXiv 2206.00927).
+
+    Also known as the exponential schedule. See `polynomial` for the arguments.
+    """
+    return _even(n, sigma_min, sigma_max, zero, torch.log, torch.exp)
+
+
+def cosine(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, zero: bool = False) -> Tensor:
+    """Evenly spaced in the angle arctan(sigma): the cosine schedule (Nichol & Dhariwal 2021, arXiv 2102.09672).
+
+    With alpha = cos(u) and standard deviation sin(u) of a variance-preserving process, sigma = tan(u). Also the
+    optimal Euler schedule of Align Your Steps for a unit Gaussian. See `polynomial` for the arguments.
+    """
+    return _even(n, sigma_min, sigma_max, zero, torch.atan, torch.tan)
+
+
+def time_uniform(
+    n: int,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 1.0,
+    zero: bool = False,
+    time_min: float = 1e-3,
+) -> Tensor:
+    """Evenly spaced in the time of a variance-preserving process with linear beta (Song et al. 2021, arXiv 2011.13456).
+
+    sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1, with beta_d and beta_min chosen so that
+    sigma(1) = ``sigma_max`` and sigma(``time_min``) = ``sigma_min``; times are even in t^(1/rho).
+    The grid of DDIM and Stable Diffusion samplers. See `polynomial` for the other arguments.
+    """
+    if not (isinstance(rho, (int, float)) and math.isfinite(rho) and rho > 0):
+        raise ValueError(f"rho must be a finite number > 0, got {rho!r}")
+    if not 0 < time_min < 1:
+        raise ValueError(f"time_min must lie in (0, 1), got {time_min!r}")
+    _check_range(n, sigma_min, sigma_max)
+    log_min, log_max = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
+    beta_d = 2 * (log_min / time_min - log_max) / (time_min - 1)
+    beta_min = log_max - 0.5 * beta_d
+    step = torch.arange(n + 1, dtype=torch.float64) / n
+    t = (1 + step * (time_min ** (1 / rho) - 1)) ** rho
+    return _finish(torch.expm1(0.5 * beta_d * t**2 + beta_min * t).sqrt(), sigma_min, sigma_max, zero)
+
+
+def ddpm(
+    n: int,
+    beta_start: float = 1e-4,
+    beta_end: float = 0.02,
+    train_steps: int = 1000,
+    kind: str = "linear",
+    zero: bool = False,
+) -> Tensor:
+    """Levels of a discrete-time model: n + 1 of the noise levels it was trained on, evenly spaced in the time index.
+
+    Parameters
+    ----------
+    n : int
+        Number of steps, at most ``train_steps - 1``.
+    beta_start, beta_end : float
+        Ends of the beta schedule: (1e-4, 0.02) for DDPM (arXiv 2006.11239); (0.00085, 0.012) with
+        ``kind="scaled_linear"`` for latent diffusion (arXiv 2112.10752).
+    train_steps : int
+        Length of the training schedule.
+    kind : {"linear", "scaled_linear"}
+        Betas even in beta, or in sqrt(beta).
+    zero : bool
+        Append a 0.
+
+    Returns
+    -------
+    Tensor
+        ``(n + 1,)`` float64 (one more with ``zero``): sigma_t = sqrt((1 - abar_t) / abar_t), from the last index to
+        the first.
+    """
+    if kind not in ("linear", "scaled_linear"):
+        raise ValueError(f"kind must be 'linear' or 'scaled_linear', got {kind!r}")
+    if not 0 < beta_start <= beta_end < 1:
+        raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {beta_start!r} and {beta_end!r}")
+    if not 1 <= n < train_steps:
+        raise ValueError(f"n must be from 1 to train_steps - 1 = {train_steps - 1}, got {n!r}")
+    power = 1.0 if kind == "linear" else 0.5
+    beta = torch.linspace(beta_start**power, beta_end**power, train_steps, dtype=torch.float64) ** (1 / power)
+    log_alphabar = torch.log1p(-beta).cumsum(0)
+    sigma = torch.expm1(-log_alphabar).sqrt()
+    index = torch.linspace(train_steps - 1, 0, n + 1, dtype=torch.float64).round().long()
+    return _append_zero(sigma[index], zero)
+
+
+def flow_shift(
+    n: int, shift: float = 1.0, sigma_min: float = 0.002, sigma_max: float = 80.0, zero: bool = False
+) -> Tensor:
+    """Evenly spaced in the shifted time of a flow-matching model (Esser et al. 2024, arXiv 2403.03206, eq. 23).
+
+    Flow matching runs z = (1 - s) x0 + s noise, so sigma = s / (1 - s). The usual "shift" of s,
+    s' = shift * s / (1 + (shift - 1) s), is simply sigma' = shift * sigma: here the grid is even in the time s that
+    belongs to sigma / ``shift``. ``shift > 1`` spends more steps at large sigma. See `polynomial` for the others.
+    """
+    if not (isinstance(shift, (int, float)) and math.isfinite(shift) and shift > 0):
+        raise ValueError(f"shift must be a finite number > 0, got {shift!r}")
+    return _even(n, sigma_min, sigma_max, zero, lambda s: s / (s + shift), lambda u: shift * u / (1 - u))
+
+
+def interpolate(sigmas: Tensor | Sequence[float], n: int) -> Tensor:
+    """Resample a schedule to ``n`` steps, linearly in log sigma against the step index.
+
+    The way published short lists (Align Your Steps, arXiv 2404.14507) are stretched to other step counts. A trailing
+    0 is kept as the last step.
+
+    Parameters
+    ----------
+    sigmas : (N+1,) tensor or list
+        A valid schedule.
+    n : int
+        Number of steps wanted.
+
+    Returns
+    -------
+    Tensor
+        ``(n + 1,)`` float64 with the same ends.
+    """
+    sigmas = validate(sigmas)
+    zero = bool(sigmas[-1] == 0)
+    positive = sigmas[:-1] if zero else sigmas
+    inner = n - zero
+    if not isinstance(n, int) or inner < 1:
+        raise ValueError(f"n must be an integer >= {1 + zero}, got {n!r}")
+    if len(positive) < 2:
+        raise ValueError("sigmas must hold at least two positive values to interpolate between")
+    at = torch.linspace(0, len(positive) - 1, inner + 1, dtype=torch.float64)
+    left = at.floor().long().clamp(max=len(positive) - 2)
+    log = positive.log()
+    out = torch.lerp(log[left], log[left + 1], at - left).exp()
+    out[0], out[-1] = positive[0], positive[-1]
+    return _append_zero(out, zero)
+
+
+def validate(sigmas: Tensor | Sequence[float]) -> Tensor:
+    """Check a schedule and return it as a float64 tensor on the CPU.
+
+    Raises
+    ------
+    TypeError
+        If ``sigmas`` is not a tensor, array or sequence of numbers.
+    ValueError
+        If it is not 1-D, has fewer than two values, or is not finite, non-negative and strictly decreasing.
+    """
+    try:
+        out = torch.as_tensor(sigmas, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"sigmas must be a 1-D tensor or a list of numbers, got {type(sigmas).__name__}") from error
+    if out.ndim != 1 or len(out) < 2:
+        raise ValueError(f"sigmas must be 1-D with at least 2 values, got shape {tuple(out.shape)}")
+    if not torch.isfinite(out).all():
+        raise ValueError(f"sigmas must be finite, got {out.tolist()}")
+    if (out < 0).any():
+        raise ValueError(f"sigmas must not be negative, got {out[out < 0][0].item()}")
+    if not (out[1:] < out[:-1]).all():
+        i = int((out[1:] >= out[:-1]).nonzero()[0])
+        raise ValueError(
+            f"sigmas must be strictly decreasing, got sigmas[{i}] = {out[i].item()} before "
+            f"sigmas[{i + 1}] = {out[i + 1].item()}"
+        )
+    return out
+
+
+def _even(
+    n: int,
+    sigma_min: float,
+    sigma_max: float,
+    zero: bool,
+    f: Callable[[Tensor], Tensor],
+    inverse: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """n + 1 values evenly spaced in f(sigma), with exact ends."""
+    _check_range(n, sigma_min, sigma_max)
+    high, low = f(torch.tensor([sigma_max, sigma_min], dtype=torch.float64))
+    step = torch.arange(n + 1, dtype=torch.float64) / n
+    return _finish(inverse(high + step * (low - high)), sigma_min, sigma_max, zero)
+
+
+def _check_range(n: int, sigma_min: float, sigma_max: float) -> None:
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise TypeError(f"n must be an integer number of steps, got {n!r}")
+    if n < 1:
+        raise ValueError(f"n must be at least 1 step, got {n}")
+    for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, got {value!r}")
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min!r} and {sigma_max!r}")
+
+
+def _finish(sigmas: Tensor, sigma_min: float, sigma_max: float, zero: bool) -> Tensor:
+    sigmas[0], sigmas[-1] = sigma_max, sigma_min  # exact ends, whatever f rounds to
+    return _append_zero(sigmas, zero)
+
+
+def _append_zero(sigmas: Tensor, zero: bool) -> Tensor:
+    return torch.cat([sigmas, sigmas.new_zeros(1)]) if zero else sigmas
