@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from teachkit import schedules, solvers
-from teachkit.denoisers import Denoiser, default_dtype
+from teachkit.denoisers import Denoiser
+from teachkit.noise import initial_noise
 from teachkit.solvers import Point, Solver
 
 __all__ = ["Trajectory", "initial_noise", "sample"]
@@ -152,19 +152,23 @@ def sample(
     grid = schedules.validate(sigmas)
     rule = solvers.get(solver) if isinstance(solver, str) else solver
     _check_arguments(denoiser, x, rule, labels, guidance, dynamic_threshold, keep)
+    if afs and not rule.analytic_first_step:
+        raise ValueError(f"afs is not defined for {rule.name}")
     evaluate = _Evaluator(denoiser, labels, guidance, dynamic_threshold)
-    levels = grid.tolist()
+    levels = tuple(grid.tolist())
     path, denoised = [x], []
     history: deque[Point] = deque(maxlen=rule.memory)
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
         for i in tqdm(range(len(levels) - 1), desc=rule.name, disable=not progress, leave=False):
-            now = Point(x, levels[i], evaluate)
-            if afs and i == 0:
-                now._direction = x / math.sqrt(1 + levels[0] ** 2)
+            given = x / math.sqrt(1 + levels[0] ** 2) if afs and i == 0 else None
+            now = Point(x, levels[i], evaluate, levels, i, given)
+            if history:
+                now.x = rule.correct(now, history)
+            before = now.x
             x = rule.step(now, levels[i + 1], history)
             history.append(now)
             if keep == "all":
-                path[-1] = now.x
+                path[-1] = before
                 path.append(x)
                 denoised.append(now.denoised)
         final = x.detach()
@@ -173,45 +177,6 @@ def sample(
         if keep == "final":
             return Trajectory(grid, x[None], x.new_empty(0, *x.shape), evaluate.nfe)
         return Trajectory(grid, torch.stack(path), torch.stack(denoised), evaluate.nfe)
-
-
-def initial_noise(
-    n: int,
-    event_shape: Sequence[int],
-    sigma: float | Tensor = 80.0,
-    seed: int = 0,
-    *,
-    first: int = 0,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Pure noise at level ``sigma``, the usual starting point: ``(n, *event_shape)``.
-
-    Sample number i depends only on ``seed`` and ``first + i`` (a counter-based generator), so that splitting a batch
-    changes nothing: ``initial_noise(8, s)[5:]`` equals ``initial_noise(3, s, first=5)``.
-
-    Parameters
-    ----------
-    n : int
-        Number of samples.
-    event_shape : tuple of int
-        Shape of one sample.
-    sigma : float
-        Standard deviation.
-    seed, first : int
-        Seed, and the number of the first sample; both >= 0.
-    dtype, device
-        float64 on the CPU by default (float32 where a device has no float64).
-    """
-    for name, value, least in (("n", n, 1), ("seed", seed, 0), ("first", first, 0)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
-    event = tuple(int(k) for k in event_shape)
-    if not math.isfinite(float(sigma)) or float(sigma) <= 0:
-        raise ValueError(f"sigma must be a finite number > 0, got {sigma!r}")
-    draw = [np.random.Generator(np.random.Philox(key=[seed, first + i])).standard_normal(event) for i in range(n)]
-    noise = torch.from_numpy(np.stack(draw)) * float(sigma)
-    return noise.to(dtype or default_dtype(device)).to(device)
 
 
 def _check_arguments(

@@ -1,0 +1,69 @@
+"""Solvers: how to step from one noise level to the next along dx/dsigma = (x - D(x; sigma)) / sigma.
+
+A solver is only a step rule. It sees the current `Point`, the next sigma and the earlier points, newest last, and
+returns the next x; the loop, the history and the count of evaluations belong to `teachkit.sample`. Two forms of the
+same first-order step are worth knowing:
+
+    x_next = x + (sigma_next - sigma) * direction              direction = (x - D) / sigma
+           = (sigma_next / sigma) * x + (1 - sigma_next / sigma) * D,
+
+a convex combination of where we are and where D points (arXiv 2506.10177, Prop. 1). Every other method here improves
+on it with a second evaluation (`one_step`) or with memory (`multistep`, `exponential`). Taught in
+``notebooks/03_the_ode`` and ``notebooks/04_solvers``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from teachkit.solvers.base import Point, Solver
+from teachkit.solvers.exponential import DPMPP2M, DPMPP3M, RES2M, RES3M, UniPC
+from teachkit.solvers.multistep import DEIS, IPNDM, IPNDMV, LMS
+from teachkit.solvers.one_step import DPM2, EDMStochastic, Euler, Heun
+
+__all__ = [
+    "DEIS",
+    "DPM2",
+    "DPMPP2M",
+    "DPMPP3M",
+    "IPNDM",
+    "IPNDMV",
+    "LMS",
+    "REGISTRY",
+    "RES2M",
+    "RES3M",
+    "EDMStochastic",
+    "Euler",
+    "Heun",
+    "Point",
+    "Solver",
+    "UniPC",
+    "get",
+]
+
+REGISTRY: dict[str, type[Solver]] = {
+    cls.name: cls
+    for cls in (
+        Euler, Heun, DPM2, DPMPP2M, DPMPP3M, IPNDM, IPNDMV, DEIS, UniPC, RES2M, RES3M, LMS, EDMStochastic
+    )
+}  # fmt: skip
+
+
+def get(name: str, **options: Any) -> Solver:
+    """Build a solver by name, for example ``get("ipndm", order=3)``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name (the nearest one is suggested), an option the solver does not take, or a value out of
+        range.
+    """
+    if name not in REGISTRY:
+        near = difflib.get_close_matches(str(name).lower(), REGISTRY, n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"unknown solver {name!r}{hint} Known: {', '.join(REGISTRY)}")
+    try:
+        return REGISTRY[name](**options)
+    except TypeError as error:
+        raise ValueError(f"solver {name!r} does not take these options: {options} ({error})") from error
