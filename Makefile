@@ -33,19 +33,19 @@ run: $(VENV)/.stamp-lab  ## run every lesson without a browser; results in build
 
 test: lint  ## every test: lint, types, unit tests, notebooks
 	"$(BIN)/python" -m pytest $(ARGS) tests
-	"$(BIN)/python" tools/check_notebooks.py
+	"$(BIN)/python" -m pytest -q --nbval notebooks  # settings: conftest.py
 
 quick: $(VENV)/.stamp-test  ## the unit tests that take seconds
 	"$(BIN)/python" -m pytest -q -m "not slow" $(ARGS) tests
 
 lint: $(VENV)/.stamp-test  ## ruff and mypy
 	"$(BIN)/ruff" check .
-	"$(BIN)/ruff" format --check teachkit tests tools benchmarks
+	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
 
 format: $(VENV)/.stamp-test  ## rewrite the code in the house style
 	"$(BIN)/ruff" check --fix .
-	"$(BIN)/ruff" format teachkit tests tools benchmarks
+	"$(BIN)/ruff" format .
 
 notebooks: $(VENV)/.stamp-test  ## execute the lessons in place and store their outputs
 	"$(BIN)/python" tools/run_course.py --in-place $(ARGS)

@@ -1,0 +1,173 @@
+"""What the committed lessons must be, so that `pytest --nbval notebooks` really compares them and they can be read."""
+
+import base64
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+sys.path.insert(0, str(ROOT / "tools"))
+import run_course  # noqa: E402
+
+lessons = pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@lessons
+def test_every_code_cell_was_executed_in_order(path):
+    # nbval does not compare a cell without execution_count, so a stripped notebook would pass without being tested.
+    counts = [cell.execution_count for cell in code_cells(read(path))]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@lessons
+def test_storing_outputs_again_would_change_nothing_but_outputs(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook == run_course.normalise(read(path), path.stem), "run `make notebooks`"
+    assert notebook.metadata.kernelspec.name == "python3"
+    ids = [cell["id"] for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+
+
+@lessons
+def test_no_errors_and_nothing_on_stderr(path):
+    for cell in code_cells(read(path)):
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", cell.source
+
+
+@lessons
+def test_pictures_carry_alternative_text_with_numbers(path):
+    for cell in code_cells(read(path)):
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/png" in data or "<img" in str(data.get("text/html", "")):
+                images = re.findall(r"<img[^>]*>", data.get("text/html", ""))
+                assert images, f"show this picture through teachkit.plots: {cell.source}"
+                for image in images:
+                    alt = re.search(r'alt="([^"]+)"', image)
+                    assert alt, cell.source
+                    assert re.search(r"\d", alt[1]), f"alternative text without a number: {alt[1]}"
+
+
+@lessons
+def test_size_is_limited(path):
+    assert path.stat().st_size < 1_500_000
+    for cell in code_cells(read(path)):
+        for output in cell.outputs:
+            assert len(base64.b64decode(output.get("data", {}).get("image/png", ""))) < 150_000, cell.source
+
+
+@lessons
+def test_no_path_of_a_machine(path):
+    text = re.sub(r"base64,[A-Za-z0-9+/=]+", "", path.read_text(encoding="utf-8"))
+    text = re.sub(r'"image/png": "[^"]*"', "", text)
+    found = re.findall(r"(?:/home/|/root/|/Users/|/tmp/|/work/|[A-Z]:\\\\Users)[^\s\"]*", text)
+    assert not found
+
+
+@lessons
+def test_headings_are_in_order(path):
+    levels = []
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown":
+            text = re.sub(r"```.*?```", "", cell.source, flags=re.S)
+            levels += [len(marks) for marks in re.findall(r"^(#{1,6}) ", text, flags=re.M)]
+    assert levels[:1] == [1], "a lesson opens with its title"
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels)), "a heading level is skipped"
+
+
+@lessons
+def test_measured_claim_is_printed(path):
+    assert run_course.claims(read(path)), "tag the cell that prints the measured claim with `claim`"
+
+
+# --- the tools themselves, on tiny notebooks -----------------------------------------------------------------------
+
+
+def tiny(path, *sources, tags=()):
+    cells = [nbformat.v4.new_markdown_cell("# Tiny")] + [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[-1].metadata["tags"] = list(tags)
+    run_course.write(run_course.normalise(nbformat.v4.new_notebook(cells=cells), path.stem), path)
+    return path
+
+
+def nbval(path):
+    config = ["--nbval-current-env", f"--nbval-sanitize-with={ROOT / 'tools' / 'nbval_sanitize.cfg'}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", *config, str(path)]
+    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_nbval_sees_one_percent_and_forgives_only_pixels(tmp_path, capsys):
+    picture = "from teachkit import plots\nplots.image_grid([[[0.0, 1.0], [1.0, 0.0]]], title='{} square')"
+    path = tiny(tmp_path / "00_tiny.ipynb", "print(f'{1 / 3:.3f}')", picture.format("One"))
+    assert run_course.run(path, in_place=True, out=tmp_path / "out")
+    assert nbval(path).returncode == 0
+    stored = path.read_text()
+
+    path.write_text(stored.replace("0.333", "0.336"))
+    wrong = nbval(path)
+    assert wrong.returncode == 1
+    assert "0.336" in wrong.stdout
+
+    path.write_text(stored.replace("iVBORw0KGgo", "iVBORw0KGgp"))
+    assert path.read_text() != stored
+    assert nbval(path).returncode == 0
+
+    path.write_text(stored.replace("One square: 1 images", "One square: 2 images"))
+    assert path.read_text() != stored
+    assert nbval(path).returncode == 1
+
+
+@pytest.mark.slow
+def test_running_in_place_twice_changes_nothing(tmp_path):
+    source = "import sys\nprint('note', file=sys.stderr)\nprint(1)\nprint(2)"
+    path = tiny(tmp_path / "01_twice.ipynb", source)
+    assert run_course.run(path, in_place=True, out=tmp_path / "out")
+    first = path.read_text()
+    assert run_course.run(path, in_place=True, out=tmp_path / "out")
+    assert path.read_text() == first
+    (cell,) = code_cells(read(path))
+    assert [output.get("name") for output in cell.outputs] == ["stdout"]
+    assert "iopub" not in first
+
+
+@pytest.mark.slow
+def test_a_failing_lesson_stops_nothing_and_is_told(tmp_path, monkeypatch, capsys):
+    tiny(tmp_path / "01_bad.ipynb", "print('before')", "1 / 0")
+    good = tiny(tmp_path / "02_good.ipynb", "print('one measured number: 1')", tags=["claim"])
+    before = good.read_text()
+    monkeypatch.setattr(run_course, "LESSONS", tmp_path)
+    monkeypatch.setattr(run_course, "OUT", tmp_path / "out")
+    assert run_course.main([]) == 1
+    printed = capsys.readouterr().out
+    assert re.search(r"01_bad +FAILED", printed)
+    assert "ZeroDivisionError" in printed
+    assert re.search(r"02_good +ok", printed)
+    assert "one measured number: 1" in printed
+    assert good.read_text() == before, "only --in-place may change a lesson"
+    assert "before" in json.dumps(read(tmp_path / "out" / "01_bad.ipynb"))
+    assert run_course.main(["02"]) == 0
+
+
+def test_unknown_lesson_is_named():
+    with pytest.raises(SystemExit, match="no notebook called 'nonsense'"):
+        run_course.find(["nonsense"])

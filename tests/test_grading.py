@@ -1,0 +1,83 @@
+"""Right answers pass, wrong ones fail with a message that helps and gives nothing away, and nothing ever raises."""
+
+import numpy as np
+import pytest
+import torch
+
+from teachkit import grading
+
+RIGHT = {
+    "tweedie": lambda x, score, sigma: x + sigma**2 * score,
+    "mean_shift_step": lambda x, data, h: torch.softmax(-(torch.cdist(x, data) ** 2) / (2 * h**2), 1) @ data,
+    "euler_step": lambda x, d, s, t: x + (t - s) * (x - d) / s,
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("seed", range(3))
+def test_an_independently_written_answer_passes(name, seed):
+    assert grading.evaluate(name, RIGHT[name], seed=seed).passed is True
+
+
+@pytest.mark.parametrize("name", grading.CHECKS)
+@pytest.mark.parametrize("answer", [None, ..., lambda *a: None, lambda *a: ..., lambda *a: a[0] @ ...])
+def test_unanswered_is_said_and_not_counted_wrong(name, answer):
+    result = grading.evaluate(name, answer)
+    assert result.passed is None
+    assert str(result) == f"○ {name}: not answered yet"
+
+
+@pytest.mark.parametrize("name", grading.CHECKS)
+@pytest.mark.parametrize("answer", [lambda *a: 1 / 0, lambda: 1, lambda *a: "text", lambda *a: a[0] * torch.nan, 3.0])
+def test_broken_answers_fail_and_never_raise(name, answer):
+    assert grading.evaluate(name, answer).passed is False
+
+
+def test_a_slip_of_one_percent_is_seen():
+    slip = grading.evaluate("tweedie", lambda x, score, sigma: x + 1.01 * sigma**2 * score)
+    assert slip.passed is False
+    assert "Hint" in slip.message
+
+
+def test_check_prints_and_returns_nothing(capsys):
+    assert grading.check("tweedie", RIGHT["tweedie"]) is None
+    assert capsys.readouterr().out == "✓ tweedie: correct\n"
+
+
+def test_unknown_name_suggests_the_nearest():
+    with pytest.raises(ValueError, match="tweedie"):
+        grading.evaluate("tweedy", None)
+
+
+def test_a_name_is_registered_once():
+    with pytest.raises(ValueError, match="exists"):
+        grading.register("tweedie")
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "says"),
+    [
+        (1.0, 1.00001, None),
+        (np.float32(2), 2, None),
+        ([1.0, 2.0], torch.tensor([1.0, 2.0]), None),
+        (torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 2.0]]), "shape (1, 2), got a Tensor of shape (2,)"),
+        (1.0, 1.01, "off"),
+        ("euler", "heun", "'euler' is not right"),
+        (1, True, "1 is not right"),
+        (True, True, None),
+        (0.0, 0.0, None),
+        (float("nan"), 1.0, "NaN"),
+        ("a", 1.0, "expected a number, got a str"),
+    ],
+)
+def test_compare(got, expected, says):
+    message = grading.compare(got, expected)
+    assert (message is None) if says is None else (says in message)
+
+
+def test_messages_do_not_give_the_answer_away():
+    expected = 0.123456789
+    for got in (0.2, [1.0, 2.0], "x"):
+        message = grading.compare(got, expected)
+        assert message is not None
+        assert "0.1234" not in message
