@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
-# One BLAS thread per process keeps printed numbers and timings steady on small machines.
+# In a container one is usually root, which Jupyter refuses unless told.
+ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)
+# The order of sets of strings must not change what a notebook prints.
 export PYTHONHASHSEED ?= 0
 
 .PHONY: lab run test quick lint format notebooks data bench clean help
@@ -26,7 +28,7 @@ $(VENV)/.stamp-test: pyproject.toml | $(BIN)/python
 	@touch "$@" "$(VENV)/.stamp-lab"
 
 lab: $(VENV)/.stamp-lab  ## open the course in JupyterLab (ARGS="--no-browser --port=8888" passes through)
-	"$(BIN)/python" -m jupyterlab --notebook-dir=notebooks $(ARGS)
+	"$(BIN)/python" -m jupyterlab --notebook-dir=notebooks $(ROOT_OK) $(ARGS)
 
 run: $(VENV)/.stamp-lab  ## run every lesson without a browser; results in build/course/
 	"$(BIN)/python" tools/run_course.py $(ARGS)

@@ -17,7 +17,7 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import matplotlib.style
 import numpy as np
@@ -100,12 +100,7 @@ def grid(extent: float | Sequence[float], n: int = 20) -> Tensor:
 
 
 def vector_field(
-    points: Array,
-    vectors: Array,
-    *,
-    data: Array | None = None,
-    ax: Axes | None = None,
-    title: str = "Vector field",
+    points: Array, vectors: Array, *, data: Array | None = None, ax: Axes | None = None, title: str = "Vector field"
 ) -> Picture:
     """Arrows ``vectors (M, 2)`` at ``points (M, 2)``, for example D(x; sigma) - x on a `grid`.
 
@@ -129,12 +124,7 @@ def vector_field(
 
 
 def mixture_contours(
-    points: Array,
-    log_density: Array,
-    *,
-    data: Array | None = None,
-    ax: Axes | None = None,
-    title: str = "Density",
+    points: Array, log_density: Array, *, data: Array | None = None, ax: Axes | None = None, title: str = "Density"
 ) -> Picture:
     """Filled contours of a density given as ``log_density (n*n,)`` on a square `grid` ``points (n*n, 2)``."""
     p, values = _array("points", points, (None, 2)), _array("log_density", log_density, (None,))
@@ -175,13 +165,13 @@ def steps_on_path(
                 ax.plot(*np.stack([a, b]).T, color=ORANGE, lw=0.7, alpha=0.8, zorder=2)
             ax.plot(*d[:, i].T, "s", color=ORANGE, ms=3, label="D(x; σ)", zorder=3)
             ax.plot(*x[:, i].T, "o-", color=BLUE, ms=3.5, label="state x", zorder=4)
-            ax.plot(*x[-1, i], "*", color=VERMILLION, ms=12, label="end", zorder=5)
+            ax.plot(*x[-1, i], "*", color=VERMILLION, ms=10, label="end", zorder=5)
         _legend(ax)
-        _plane(ax)
+        _plane(ax, "datalim")
     start, end = x[0, samples[0]], x[-1, samples[0]]
     alt = (
-        f"{len(samples)} path(s) of {len(x) - 1} steps; the first runs from ({start[0]:.1f}, {start[1]:.1f}) "
-        f"to ({end[0]:.1f}, {end[1]:.1f})."
+        f"{len(samples)} path{'s' * (len(samples) > 1)} of {len(x) - 1} steps; the first runs "
+        f"from ({start[0]:.1f}, {start[1]:.1f}) to ({end[0]:.1f}, {end[1]:.1f})."
     )
     return _finish(ax, title, alt, "Each step moves along a thin line, part of the way to D(x; σ).")
 
@@ -221,15 +211,16 @@ def boomerang(
         ax.plot(*middle[[0, -1]].T, color=GREY, lw=1, ls="--", label="chord")
         ax.plot(*middle[:1].T, "o", color="black", label="noise, start")
         ax.plot(*middle[-1:].T, "*", color=VERMILLION, ms=11, label="data, end")
-        for level, side in ((40, "right"), (20, "right"), (10, "right"), (5, "center"), (2, "left")):
-            if sigmas is None or not sigmas[-1] <= level <= sigmas[0]:
-                continue
-            m = int(np.abs(np.log(np.maximum(sigmas, 1e-9) / level)).argmin())
-            ax.plot(*middle[m : m + 1].T, "o", color=ORANGE, mec="black", mew=0.5)
-            if dims == 2:
-                offset = {"right": (-6, 3), "center": (0, 12), "left": (7, 2)}[side]
-                note = ax.annotate(f"σ = {_num(sigmas[m])}", middle[m], offset, textcoords="offset points")
-                note.set(ha=side, fontsize=8, bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.8})
+        shown = [] if sigmas is None else [v for v in (40, 20, 10, 5, 2) if sigmas[-1] <= v <= sigmas[0]]
+        at = [int(np.abs(np.log(np.maximum(sigmas, 1e-9) / v)).argmin()) for v in shown]  # type: ignore[arg-type]
+        levels = [_num(sigmas[m]) for m in at]  # type: ignore[index]
+        if at:
+            label = "median at σ = " + ", ".join(levels)
+            ax.plot(*middle[at].T, "o", color=ORANGE, mec="black", mew=0.5, label=label)
+        for m, value, level in zip(at, shown, levels if dims == 2 else []):
+            place, side = {5: ((0, 12), "center"), 2: ((7, 2), "left")}.get(value, ((-6, 3), "right"))
+            note = ax.annotate(level, middle[m], place, textcoords="offset points", ha=side, fontsize=8)
+            note.set_bbox({"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.8})
         ax.set(xlabel=f"along the chord{unit}", ylabel=f"component {dims - 1}{unit}")
         if dims == 3:
             _one_scale_across(ax, f"component 1{unit}")
@@ -285,10 +276,7 @@ def deviation(
 
 
 def explained_variance(
-    shares: Mapping[str, Array] | Array,
-    *,
-    ax: Axes | None = None,
-    title: str = "Variance explained by k components",
+    shares: Mapping[str, Array] | Array, *, ax: Axes | None = None, title: str = "Variance explained by k components"
 ) -> Picture:
     """Cumulative shares ``(k,)`` or ``(B, k)`` against k; a mapping of names to shares draws a line each."""
     lines = {n: np.atleast_2d(100 * _array("shares", s)) for n, s in _named(shares).items()}
@@ -341,11 +329,7 @@ def film_strip(
 
 
 def image_grid(
-    images: Array,
-    *,
-    columns: int = 8,
-    titles: Sequence[object] | None = None,
-    title: str = "Images",
+    images: Array, *, columns: int = 8, titles: Sequence[object] | None = None, title: str = "Images"
 ) -> Picture:
     """Images ``(B, C, H, W)`` or ``(B, H, W)`` in [-1, 1], row by row; values outside are clipped."""
     a = _array("images", images)
@@ -520,9 +504,9 @@ def _axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0), projection: s
     return ax if ax is not None else Picture(figsize=size).add_subplot(projection=projection)
 
 
-def _plane(ax: Axes) -> None:
+def _plane(ax: Axes, adjustable: Literal["box", "datalim"] = "box") -> None:
     ax.set(xlabel="$x_1$", ylabel="$x_2$")
-    ax.set_aspect("equal")
+    ax.set_aspect("equal", adjustable=adjustable)
     ax.grid(False)
 
 

@@ -56,6 +56,7 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, str | None]:
         kernel_name="python3",
         record_timing=False,
         coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],  # no start-up warnings between the lines of progress
         resources={"metadata": {"path": str(path.resolve().parent)}},
     )
     try:
