@@ -1,0 +1,477 @@
+"""The U-Nets of EDM: what a learned denoiser looks like inside.
+
+A denoiser network is an image-to-image map F(x, c_noise, labels): an encoder that halves the resolution level by
+level, a decoder that doubles it again, a skip connection between equals, and a noise embedding that steers every
+residual block.  One block does everything::
+
+    h = conv0(resample(silu(norm0(x))));   h = conv1(silu(norm1(h + affine(emb))));   y = (h + skip(x)) * skip_scale
+
+with self-attention after it at chosen resolutions.  The two published families differ in the details only:
+
+==============  =======================================  ==========================================
+                :class:`SongUNet` (DDPM++, NCSN++)       :class:`DhariwalUNet` (ADM)
+==============  =======================================  ==========================================
+skip_scale      1/sqrt(2)                                1
+embedding       added before ``norm1``                   scale and shift after ``norm1``
+attention       one head, one block per level            64 channels per head, every block
+filters         [1, 1] (DDPM++), [1, 3, 3, 1] (NCSN++)   [1, 1]
+==============  =======================================  ==========================================
+
+Parameters carry the names of the published checkpoints; only the order of the attention rows differs
+(:func:`teachkit.edm.checkpoints.from_published`).  Weights are stored ``channels_last``, so that every activation
+is, and no layer changes the layout of its input.  Taught in ``notebooks/09_training_edm.ipynb``.
+
+References: Karras et al. 2022 (arXiv 2206.00364, Table 7 and Appendix F); Song et al. 2021 (arXiv 2011.13456,
+Appendix H); Dhariwal and Nichol 2021 (arXiv 2105.05233, Section 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import BOXES, Conv2d, FourierEmbedding, Init, Linear, PositionalEmbedding, downsample, group_norm, upsample
+
+SQRT_HALF = math.sqrt(0.5)
+
+
+@dataclass(frozen=True)
+class BlockStyle:
+    """What all blocks of one network share; see the table at the top of the module."""
+
+    emb_channels: int
+    dropout: float
+    skip_scale: float
+    eps: float
+    adaptive_scale: bool
+    channels_per_head: int | None  # None: a single head
+    project_resampled: bool  # a 1x1 convolution on the shortcut of every resampling block
+    taps: tuple[int, ...]
+    init: Init
+    init_out: Init
+    init_attention: Init
+
+
+class UNetBlock(nn.Module):
+    """Residual block with optional resampling and self-attention.
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        Channels before and after.
+    style
+        Settings shared by the whole network.
+    resample
+        "up" doubles the resolution, "down" halves it, None keeps it.
+    attention
+        Whether self-attention over all pixels follows.  A block too narrow for one head of
+        ``style.channels_per_head`` has none, as in the published networks.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        style: BlockStyle,
+        *,
+        resample: Literal["up", "down"] | None = None,
+        attention: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.dropout, self.skip_scale, self.taps = style.dropout, style.skip_scale, style.taps
+        self.adaptive_scale, self.resample = style.adaptive_scale, resample
+
+        self.norm0 = group_norm(in_channels, style.eps)
+        self.conv0 = Conv2d(in_channels, out_channels, 3, init=style.init)
+        affine_channels = 2 * out_channels if style.adaptive_scale else out_channels
+        self.affine = Linear(style.emb_channels, affine_channels, init=style.init)
+        self.norm1 = group_norm(out_channels, style.eps)
+        self.conv1 = Conv2d(out_channels, out_channels, 3, init=style.init_out)
+        if in_channels != out_channels or (resample is not None and style.project_resampled):
+            self.skip: Conv2d | None = Conv2d(in_channels, out_channels, 1, init=style.init)
+        else:
+            self.skip = None
+        self.num_heads = 0
+        if attention:
+            self.num_heads = 1 if style.channels_per_head is None else out_channels // style.channels_per_head
+        if self.num_heads:
+            if out_channels % self.num_heads:
+                raise ValueError(f"{out_channels} channels cannot be divided between {self.num_heads} attention heads")
+            self.norm2 = group_norm(out_channels, style.eps)
+            self.qkv = Conv2d(out_channels, 3 * out_channels, 1, init=style.init_attention)
+            self.proj = Conv2d(out_channels, out_channels, 1, init=style.init_out)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Transform ``x`` (B, C, H, W), steered by ``emb`` (B or 1, emb_channels)."""
+        h = F.silu(self.norm0(x), inplace=True)
+        if self.resample == "up":
+            h = upsample(h, self.taps)
+        elif self.resample == "down":
+            h = downsample(h, self.taps)
+        h = self.conv0(h)
+        steer = self.affine(emb)[:, :, None, None]  # (B or 1, C or 2 C, 1, 1)
+        if self.adaptive_scale:
+            scale, shift = steer.chunk(2, dim=1)
+            h = torch.addcmul(shift, self.norm1(h), scale + 1)
+        else:
+            h = self.norm1(h.add_(steer))
+        h = F.silu(h, inplace=True)
+        if self.training and self.dropout:
+            h = F.dropout(h, self.dropout)
+        x = self._scaled_sum(self.conv1(h), self._shortcut(x))
+        return self._scaled_sum(self._attend(x), x) if self.num_heads else x
+
+    def _scaled_sum(self, a: Tensor, b: Tensor) -> Tensor:
+        total = a + b
+        return total if self.skip_scale == 1 else total.mul_(self.skip_scale)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        # A 1x1 convolution and a resampling filter commute: each runs at the lower of the two resolutions.
+        if self.resample == "down":
+            x = downsample(x, self.taps)
+        if self.skip is not None:
+            if self.resample == "up" and len(self.taps) > 2:  # zero padding dims the border, but not the bias
+                x = upsample(F.conv2d(x, self.skip.weight), self.taps)
+                return x if self.skip.bias is None else x.add_(self.skip.bias[:, None, None])
+            x = self.skip(x)
+        return upsample(x, self.taps) if self.resample == "up" else x
+
+    def _attend(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        heads = self.num_heads
+        rows = self.qkv(self.norm2(x)).permute(0, 2, 3, 1)  # (B, H, W, 3 C): a view
+        rows = rows.reshape(b, h * w, 3, heads, c // heads)
+        q, k, v = rows.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, HW, C/heads) each
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = mixed.transpose(1, 2).reshape(b, h, w, c)
+        return self.proj(mixed.permute(0, 3, 1, 2))
+
+
+class _UNet(nn.Module):
+    """What both families share: checked sizes, and the labels of a batch turned into an embedding."""
+
+    enc: nn.ModuleDict
+    dec: nn.ModuleDict
+
+    def __init__(
+        self,
+        img_resolution: int,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int,
+        augment_dim: int,
+        channel_mult: Sequence[int],
+        num_blocks: int,
+        label_dropout: float,
+    ) -> None:
+        super().__init__()
+        sizes = {"img_resolution": img_resolution, "in_channels": in_channels, "out_channels": out_channels}
+        for name, value in {**sizes, "num_blocks": num_blocks, "len(channel_mult)": len(channel_mult)}.items():
+            if int(value) != value or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value}")
+        if img_resolution % 2 ** (len(channel_mult) - 1):
+            raise ValueError(
+                f"img_resolution must halve {len(channel_mult) - 1} times without remainder, got {img_resolution}"
+            )
+        self.img_resolution, self.in_channels, self.out_channels = img_resolution, in_channels, out_channels
+        self.label_dim, self.augment_dim, self.label_dropout = label_dim, augment_dim, label_dropout
+        self.num_blocks = num_blocks
+        self.level_names = [f"{img_resolution >> i}x{img_resolution >> i}" for i in range(len(channel_mult))]
+
+    def _kept_labels(self, labels: Tensor) -> Tensor:
+        """Zero the labels of a random part of the batch while training (classifier-free guidance)."""
+        if self.training and self.label_dropout:
+            keep = torch.rand(labels.shape[0], 1, device=labels.device) >= self.label_dropout
+            labels = labels * keep.to(labels.dtype)
+        return labels
+
+    def _decode(self, x: Tensor, emb: Tensor, skips: list[Tensor], name: str, first: bool) -> Tensor:
+        """One level of the decoder: enter it, then one block for each feature map the encoder left there."""
+        if first:
+            x = self.dec[f"{name}_in1"](self.dec[f"{name}_in0"](x, emb), emb)
+        else:
+            x = self.dec[f"{name}_up"](x, emb)
+        for i in range(self.num_blocks + 1):
+            x = self.dec[f"{name}_block{i}"](torch.cat([x, skips.pop()], dim=1), emb)
+        return x
+
+
+class SongUNet(_UNet):
+    """DDPM++ and NCSN++ of score-SDE as used in EDM.
+
+    Parameters
+    ----------
+    img_resolution, in_channels, out_channels
+        Side of the square images in pixels; channels in and out.
+    label_dim, augment_dim
+        Length of the class-label and augmentation-label vectors, 0 for none.
+    model_channels, channel_mult
+        Channels of level i are ``model_channels * channel_mult[i]``.
+    channel_mult_emb, channel_mult_noise
+        Width of the embedding and of the raw noise features, in units of ``model_channels``.
+    num_blocks
+        Residual blocks per level of the encoder (the decoder has one more).
+    attn_resolutions
+        Resolutions with self-attention.
+    dropout, label_dropout
+        Probability of dropping a feature, and the class label of an image, while training.
+    embedding_type
+        "positional" (DDPM++) or "fourier" (NCSN++).
+    encoder_type, decoder_type
+        "standard"; "residual" (NCSN++) or "skip" feed a downsampled input image to every level of the encoder,
+        "skip" sums an image from every level of the decoder.
+    resample_filter
+        [1, 1] (DDPM++) or [1, 3, 3, 1] (NCSN++).
+
+    Raises
+    ------
+    ValueError
+        For sizes that do not fit together or an unknown type.
+
+    References
+    ----------
+    Karras et al. 2022 (arXiv 2206.00364), Table 7; Song et al. 2021 (arXiv 2011.13456), Appendix H.
+    """
+
+    def __init__(
+        self,
+        img_resolution: int,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int = 0,
+        augment_dim: int = 0,
+        model_channels: int = 128,
+        channel_mult: Sequence[int] = (1, 2, 2, 2),
+        channel_mult_emb: int = 4,
+        num_blocks: int = 4,
+        attn_resolutions: Sequence[int] = (16,),
+        dropout: float = 0.10,
+        label_dropout: float = 0.0,
+        embedding_type: str = "positional",
+        channel_mult_noise: int = 1,
+        encoder_type: str = "standard",
+        decoder_type: str = "standard",
+        resample_filter: Sequence[int] = (1, 1),
+    ) -> None:
+        super().__init__(
+            img_resolution, in_channels, out_channels, label_dim, augment_dim, channel_mult, num_blocks, label_dropout
+        )
+        kinds = {"embedding_type": ("positional", "fourier"), "encoder_type": ("standard", "skip", "residual")}
+        for name, kind in {**kinds, "decoder_type": ("standard", "skip")}.items():
+            if locals()[name] not in kind:
+                raise ValueError(f"{name} must be one of {kind}, got {locals()[name]!r}")
+        taps = tuple(resample_filter)
+        if taps not in BOXES:
+            raise ValueError(f"resample_filter must be one of {[list(t) for t in BOXES]}, got {list(taps)}")
+        self.encoder_type, self.decoder_type, self.taps = encoder_type, decoder_type, taps
+
+        noise_channels, emb_channels = model_channels * channel_mult_noise, model_channels * channel_mult_emb
+        init, init_out = Init("xavier_uniform"), Init("xavier_uniform", 1e-5)
+        style = BlockStyle(
+            emb_channels, dropout, SQRT_HALF, 1e-6, False, None, True, taps,
+            init, init_out, Init("xavier_uniform", math.sqrt(0.2)),
+        )  # fmt: skip
+        if embedding_type == "positional":
+            self.map_noise: nn.Module = PositionalEmbedding(noise_channels, endpoint=True, sine_first=True)
+        else:
+            self.map_noise = FourierEmbedding(noise_channels, sine_first=True)
+        self.map_label = Linear(label_dim, noise_channels, init=init) if label_dim else None
+        self.map_augment = Linear(augment_dim, noise_channels, bias=False, init=init) if augment_dim else None
+        self.map_layer0 = Linear(noise_channels, emb_channels, init=init)
+        self.map_layer1 = Linear(emb_channels, emb_channels, init=init)
+
+        channels, image_channels = model_channels, in_channels  # of the features; of the image beside them
+        self.enc = nn.ModuleDict()
+        widths = []
+        for level, (name, mult) in enumerate(zip(self.level_names, channel_mult)):
+            if level == 0:
+                self.enc[f"{name}_conv"] = Conv2d(in_channels, channels, 3, init=init)
+            else:
+                self.enc[f"{name}_down"] = UNetBlock(channels, channels, style, resample="down")
+                if encoder_type == "skip":
+                    self.enc[f"{name}_aux_skip"] = Conv2d(image_channels, channels, 1, init=init)
+                elif encoder_type == "residual":
+                    conv = Conv2d(image_channels, channels, 3, stride=2, padding=0, init=init)
+                    self.enc[f"{name}_aux_residual"] = conv
+                    image_channels = channels
+            widths.append(channels)
+            attention = img_resolution >> level in attn_resolutions
+            for i in range(num_blocks):
+                block = UNetBlock(channels, model_channels * mult, style, attention=attention)
+                self.enc[f"{name}_block{i}"] = block
+                channels = block.out_channels
+                widths.append(channels)
+
+        self.dec = nn.ModuleDict()
+        last = len(channel_mult) - 1
+        for level, (name, mult) in reversed(list(enumerate(zip(self.level_names, channel_mult)))):
+            if level == last:
+                self.dec[f"{name}_in0"] = UNetBlock(channels, channels, style, attention=True)
+                self.dec[f"{name}_in1"] = UNetBlock(channels, channels, style)
+            else:
+                self.dec[f"{name}_up"] = UNetBlock(channels, channels, style, resample="up")
+            for i in range(num_blocks + 1):
+                attention = i == num_blocks and img_resolution >> level in attn_resolutions
+                block = UNetBlock(channels + widths.pop(), model_channels * mult, style, attention=attention)
+                self.dec[f"{name}_block{i}"] = block
+                channels = block.out_channels
+            if decoder_type == "skip" or level == 0:
+                self.dec[f"{name}_aux_norm"] = group_norm(channels, 1e-6)
+                self.dec[f"{name}_aux_conv"] = Conv2d(channels, out_channels, 3, init=init_out)
+
+    def embed(self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
+        """Embedding of noise level, class and augmentation, (B or 1, emb_channels)."""
+        emb = self.map_noise(c_noise).to(self.map_layer0.weight.dtype)
+        if self.map_label is not None:
+            if labels is None:
+                emb = emb + self.map_label.bias
+            else:
+                emb = emb + self.map_label(self._kept_labels(labels) * math.sqrt(self.label_dim))
+        if self.map_augment is not None and augment_labels is not None:
+            emb = emb + self.map_augment(augment_labels)
+        return F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
+        """Raw output F: ``x`` (B, C, H, W) scaled image, ``c_noise`` (B or 1,), ``labels`` (B, label_dim) or None.
+
+        Returns (B, out_channels, H, W) in the dtype of the weights.
+        """
+        emb = self.embed(c_noise, labels, augment_labels)
+        image, skips = x, []  # image: the input beside the features, for encoder_type "skip" and "residual"
+        for level, name in enumerate(self.level_names):
+            if level == 0:
+                x = self.enc[f"{name}_conv"](x)
+            else:
+                x = self.enc[f"{name}_down"](x, emb)
+                if self.encoder_type == "skip":
+                    image = downsample(image, self.taps)
+                    x = x + self.enc[f"{name}_aux_skip"](image)
+                elif self.encoder_type == "residual":
+                    image = self.enc[f"{name}_aux_residual"](downsample(image, self.taps, stride=1))
+                    x = image = (x + image) * SQRT_HALF
+            skips.append(x)
+            for i in range(self.num_blocks):
+                x = self.enc[f"{name}_block{i}"](x, emb)
+                skips.append(x)
+
+        total: Tensor | None = None
+        for level, name in reversed(list(enumerate(self.level_names))):
+            x = self._decode(x, emb, skips, name, first=level == len(self.level_names) - 1)
+            if self.decoder_type == "skip" or level == 0:
+                part = F.silu(self.dec[f"{name}_aux_norm"](x), inplace=True)
+                part = self.dec[f"{name}_aux_conv"](part)
+                total = part if total is None else upsample(total, self.taps) + part
+        assert total is not None
+        return total
+
+
+class DhariwalUNet(_UNet):
+    """ADM of Dhariwal and Nichol as used in EDM for ImageNet-64.
+
+    Parameters are those of :class:`SongUNet`; there is one type of embedding, encoder, decoder and filter.
+
+    Raises
+    ------
+    ValueError
+        For sizes that do not fit together.
+
+    References
+    ----------
+    Karras et al. 2022 (arXiv 2206.00364), Table 7; Dhariwal and Nichol 2021 (arXiv 2105.05233), Section 3.
+    """
+
+    def __init__(
+        self,
+        img_resolution: int,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int = 0,
+        augment_dim: int = 0,
+        model_channels: int = 192,
+        channel_mult: Sequence[int] = (1, 2, 3, 4),
+        channel_mult_emb: int = 4,
+        num_blocks: int = 3,
+        attn_resolutions: Sequence[int] = (32, 16, 8),
+        dropout: float = 0.10,
+        label_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(
+            img_resolution, in_channels, out_channels, label_dim, augment_dim, channel_mult, num_blocks, label_dropout
+        )
+        emb_channels = model_channels * channel_mult_emb
+        init = Init("kaiming_uniform", math.sqrt(1 / 3), math.sqrt(1 / 3))
+        zero = Init("kaiming_uniform", 0.0, 0.0)
+        style = BlockStyle(emb_channels, dropout, 1.0, 1e-5, True, 64, False, (1, 1), init, zero, init)
+        self.map_noise = PositionalEmbedding(model_channels, endpoint=False, sine_first=False)
+        self.map_augment = Linear(augment_dim, model_channels, bias=False, init=zero) if augment_dim else None
+        self.map_layer0 = Linear(model_channels, emb_channels, init=init)
+        self.map_layer1 = Linear(emb_channels, emb_channels, init=init)
+        label_init = Init("kaiming_normal", math.sqrt(label_dim))
+        self.map_label = Linear(label_dim, emb_channels, bias=False, init=label_init) if label_dim else None
+
+        channels = model_channels * channel_mult[0]
+        self.enc = nn.ModuleDict()
+        widths = []
+        for level, (name, mult) in enumerate(zip(self.level_names, channel_mult)):
+            if level == 0:
+                self.enc[f"{name}_conv"] = Conv2d(in_channels, channels, 3, init=init)
+            else:
+                self.enc[f"{name}_down"] = UNetBlock(channels, channels, style, resample="down")
+            widths.append(channels)
+            attention = img_resolution >> level in attn_resolutions
+            for i in range(num_blocks):
+                block = UNetBlock(channels, model_channels * mult, style, attention=attention)
+                self.enc[f"{name}_block{i}"] = block
+                channels = block.out_channels
+                widths.append(channels)
+
+        self.dec = nn.ModuleDict()
+        last = len(channel_mult) - 1
+        for level, (name, mult) in reversed(list(enumerate(zip(self.level_names, channel_mult)))):
+            if level == last:
+                self.dec[f"{name}_in0"] = UNetBlock(channels, channels, style, attention=True)
+                self.dec[f"{name}_in1"] = UNetBlock(channels, channels, style)
+            else:
+                self.dec[f"{name}_up"] = UNetBlock(channels, channels, style, resample="up")
+            attention = img_resolution >> level in attn_resolutions
+            for i in range(num_blocks + 1):
+                block = UNetBlock(channels + widths.pop(), model_channels * mult, style, attention=attention)
+                self.dec[f"{name}_block{i}"] = block
+                channels = block.out_channels
+        self.out_norm = group_norm(channels, 1e-5)
+        self.out_conv = Conv2d(channels, out_channels, 3, init=zero)
+
+    def embed(self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
+        """Embedding of noise level, class and augmentation, (B or 1, emb_channels)."""
+        emb = self.map_noise(c_noise).to(self.map_layer0.weight.dtype)
+        if self.map_augment is not None and augment_labels is not None:
+            emb = emb + self.map_augment(augment_labels)
+        emb = self.map_layer1(F.silu(self.map_layer0(emb)))
+        if self.map_label is not None and labels is not None:
+            emb = emb + self.map_label(self._kept_labels(labels))
+        return F.silu(emb)
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
+        """Raw output F; arguments and result as in :meth:`SongUNet.forward`."""
+        emb = self.embed(c_noise, labels, augment_labels)
+        skips = []
+        for level, name in enumerate(self.level_names):
+            x = self.enc[f"{name}_conv"](x) if level == 0 else self.enc[f"{name}_down"](x, emb)
+            skips.append(x)
+            for i in range(self.num_blocks):
+                x = self.enc[f"{name}_block{i}"](x, emb)
+                skips.append(x)
+        for level, name in reversed(list(enumerate(self.level_names))):
+            x = self._decode(x, emb, skips, name, first=level == len(self.level_names) - 1)
+        return self.out_conv(F.silu(self.out_norm(x), inplace=True))
