@@ -1,0 +1,156 @@
+"""What an EDM network is trained on: noise levels, the weighted denoising loss, and label-aware augmentation.
+
+The loss of one image at one noise level is lambda(sigma) |D(y + n; sigma) - y|^2 / d with
+lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, which makes an untrained network's loss about 1 at every
+level (Karras et al. 2022, arXiv 2206.00364, eqs. 2 and 8, Table 1). Taught in ``notebooks/09_training_edm``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["AUGMENT_DIM", "affine_augment", "edm_loss", "noise_levels", "validation_loss"]
+
+AUGMENT_DIM = 4  # shift right, shift down, turn, log size
+
+
+def noise_levels(
+    uniform: Tensor,
+    mean: float = -1.2,
+    std: float = 1.2,
+    log_uniform_share: float = 0.15,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+) -> Tensor:
+    """Noise levels for training: log-normal, with a share of log-uniform ones.
+
+    EDM's log-normal prior (exp(mean + std * normal)) almost never visits sigma near 80, 4.7 standard deviations out,
+    where every sampling path starts; the log-uniform share covers [sigma_min, sigma_max] evenly.
+
+    Parameters
+    ----------
+    uniform : (B,)
+        Numbers in (0, 1), one per image: random for training, evenly spaced for a fixed set of levels.
+    mean, std : float
+        Mean and standard deviation of log sigma in the log-normal part.
+    log_uniform_share : float
+        Share of the log-uniform part, in [0, 1].
+    sigma_min, sigma_max : float
+        Ends of the log-uniform part.
+
+    Returns
+    -------
+    Tensor
+        ``(B,)`` levels > 0.
+    """
+    if not 0 <= log_uniform_share <= 1:
+        raise ValueError(f"log_uniform_share must lie in [0, 1], got {log_uniform_share!r}")
+    # One number decides both which part and where in it.
+    share = log_uniform_share
+    in_uniform = uniform < share
+    within = torch.where(in_uniform, uniform / max(share, 1e-12), (uniform - share) / max(1 - share, 1e-12))
+    within = within.clamp(1e-6, 1 - 1e-6)
+    log_normal = mean + std * math.sqrt(2) * torch.erfinv(2 * within - 1)
+    log_even = math.log(sigma_min) + within * (math.log(sigma_max) - math.log(sigma_min))
+    return torch.where(in_uniform, log_even, log_normal).exp()
+
+
+def edm_loss(
+    denoiser: Callable[..., Tensor],
+    images: Tensor,
+    sigma: Tensor,
+    noise: Tensor,
+    labels: Tensor | None = None,
+    augment_labels: Tensor | None = None,
+    sigma_data: float = 0.5,
+) -> Tensor:
+    """Weighted denoising loss of every image, ``(B,)``: lambda(sigma) * mean over pixels of (D(y + sigma noise) - y)^2.
+
+    Parameters
+    ----------
+    denoiser : callable
+        ``D(x, sigma, labels)``; called with ``augment_labels=`` only where those are given.
+    images, noise : (B, C, H, W)
+        Clean images y and standard normal noise.
+    sigma : (B,)
+        Noise levels.
+    labels : optional
+        (B,) classes or (B, K) weights.
+    augment_labels : (B, A), optional
+        What the augmentation did to the images.
+    sigma_data : float
+        Standard deviation of the data, in the weight.
+    """
+    level = sigma.reshape(-1, *[1] * (images.ndim - 1))
+    extra = {} if augment_labels is None else {"augment_labels": augment_labels}
+    denoised = denoiser(images + level * noise, sigma, labels, **extra)
+    weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+    return weight * ((denoised - images) ** 2).flatten(1).mean(1)
+
+
+@torch.no_grad()
+def validation_loss(
+    denoiser: Callable[..., Tensor],
+    images: Tensor,
+    labels: Tensor | None,
+    sigmas: Sequence[float] | Tensor,
+    sigma_data: float = 0.5,
+    seed: int = 0,
+    batch: int = 256,
+) -> Tensor:
+    """Mean weighted loss at each of ``sigmas`` with fixed noise, the same for every level: ``(len(sigmas),)``."""
+    rng = torch.Generator().manual_seed(seed)
+    noise = torch.randn(images.shape, generator=rng).to(images)
+    out = []
+    for sigma in torch.as_tensor(sigmas, dtype=torch.float64).tolist():
+        total = 0.0
+        for start in range(0, len(images), batch):
+            rows = slice(start, start + batch)
+            level = torch.full((len(images[rows]),), sigma, dtype=images.dtype, device=images.device)
+            kept = None if labels is None else labels[rows]
+            loss = edm_loss(denoiser, images[rows], level, noise[rows], kept, sigma_data=sigma_data)
+            total += float(loss.double().sum())
+        out.append(total / len(images))
+    return torch.tensor(out, dtype=torch.float64)
+
+
+def affine_augment(images: Tensor, parameters: Tensor, fill: float = -1.0) -> tuple[Tensor, Tensor]:
+    """Shift, turn and resize images, and return the labels that tell the network what was done.
+
+    With the labels as an input the network can learn from changed images without producing any (EDM, Appendix F.2):
+    when sampling, the labels are zero.
+
+    Parameters
+    ----------
+    images : (B, C, H, W)
+        Clean images.
+    parameters : (B, 4)
+        Shift right and down (in widths), angle (radians), log of the size; a row of zeros leaves an image as it is.
+    fill : float
+        Value of the background.
+
+    Returns
+    -------
+    images : (B, C, H, W)
+    labels : (B, 4)
+        The parameters, scaled to unit order.
+    """
+    dx, dy, angle, log_size = parameters.unbind(1)
+    cos, sin = (angle.cos() * (-log_size).exp(), angle.sin() * (-log_size).exp())
+    # grid_sample maps output to input positions: the inverse of the change wanted, in units of half widths.
+    matrix = torch.stack(
+        [
+            torch.stack([cos, sin, -2 * (cos * dx + sin * dy)], 1),
+            torch.stack([-sin, cos, -2 * (-sin * dx + cos * dy)], 1),
+        ],
+        1,
+    )
+    grid = F.affine_grid(matrix.to(images), list(images.shape), align_corners=False)
+    moved = F.grid_sample(images - fill, grid, align_corners=False) + fill
+    changed = (parameters != 0).any(1)
+    return torch.where(changed[:, None, None, None], moved, images), parameters * parameters.new_tensor([8, 8, 4, 4])

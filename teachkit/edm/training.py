@@ -1,0 +1,377 @@
+"""Training a small EDM network: resumable to the bit, on one processor or several, from a table of recipes.
+
+Everything random in step k (which images, their noise, augmentation, dropped labels) is drawn from a generator seeded
+with (seed, k), for the whole batch at once; a process then takes its share. So a run that was killed goes on exactly
+where it was, and two processes see what one would have seen. Recipes: Karras et al. 2022 (arXiv 2206.00364),
+Table 1 and Appendix F. Taught in ``notebooks/09_training_edm``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from teachkit import data
+from teachkit.edm.loss import AUGMENT_DIM, affine_augment, edm_loss, noise_levels, validation_loss
+from teachkit.edm.preconditioning import EDMPrecond
+from teachkit.noise import initial_noise
+from teachkit.sampling import sample
+from teachkit.schedules import polynomial
+
+__all__ = ["RECIPES", "Recipe", "load_ema", "make_denoiser", "train", "validation_sigmas"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a training run.
+
+    Lengths (``images``, ``warmup``, ``ema_half_life``, ``validate_every``) count training images seen.
+    """
+
+    data: str
+    network: dict[str, Any]
+    sigma_data: float = 0.5
+    images: int = 200_000
+    batch: int = 128
+    micro_batch: int | None = None  # gradient accumulation: images at a time (default: all)
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"  # or "constant", after the warm-up
+    warmup: int = 10_000
+    ema_half_life: int = 20_000
+    ema_ramp: float = 0.05  # the half-life is at most this share of the images seen so far
+    log_uniform_share: float = 0.15
+    label_dropout: float = 0.15
+    augment: float = 0.0  # probability that an image is shifted, turned and resized
+    gradient_clip: float = 1.0
+    precision: str = "float32"  # or "bfloat16", "float16": of the network's arithmetic, not of the weights
+    compile: bool = False
+    seed: int = 0
+    validate_every: int = 50_000
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("schedule", self.schedule, ("cosine", "constant")),
+            ("precision", self.precision, ("float32", "bfloat16", "float16")),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        if self.batch < 1 or (self.micro_batch is not None and not 1 <= self.micro_batch <= self.batch):
+            raise ValueError(f"need 1 <= micro_batch <= batch, got {self.micro_batch} and {self.batch}")
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps."""
+        return math.ceil(self.images / self.batch)
+
+
+_SMALL = {"label_dim": 10, "channel_mult_emb": 4, "num_blocks": 1, "augment_dim": AUGMENT_DIM, "dropout": 0.0}
+
+RECIPES: dict[str, Recipe] = {
+    "mnist": Recipe(
+        data="mnist5k",
+        network={
+            **_SMALL, "img_resolution": 28, "img_channels": 1, "model_channels": 32, "channel_mult": (1, 2, 3),
+            "attn_resolutions": (7,),
+        },
+        sigma_data=0.62,
+        images=640_000,
+        learning_rate=2e-3,
+        ema_half_life=25_000,
+        augment=0.7,
+        precision="bfloat16",
+        compile=True,
+    ),
+    "digits8": Recipe(
+        data="digits8",
+        network={
+            **_SMALL, "img_resolution": 8, "img_channels": 1, "model_channels": 24, "channel_mult": (1, 2),
+            "attn_resolutions": (4,),
+        },
+        sigma_data=0.75,
+        images=600_000,
+        learning_rate=2e-3,
+        ema_half_life=20_000,
+        augment=0.3,
+    ),
+}  # fmt: skip
+
+
+def make_denoiser(recipe: Recipe) -> EDMPrecond:
+    """The untrained network of a recipe, initialised from its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return EDMPrecond(sigma_data=recipe.sigma_data, **recipe.network)
+
+
+def validation_sigmas(n: int = 13) -> Tensor:
+    """Noise levels at which the held-out loss is followed: even in log sigma from 0.005 to 80."""
+    return torch.logspace(math.log10(0.005), math.log10(80), n, dtype=torch.float64)
+
+
+def train(
+    recipe: Recipe,
+    run_dir: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    stop_after: int | None = None,
+    checkpoint_seconds: float = 60.0,
+    progress: bool = True,
+) -> EDMPrecond:
+    """Train by a recipe, resuming from ``run_dir`` if it holds a checkpoint, and return the averaged network.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to train. A run directory of another recipe is refused.
+    run_dir : path
+        Receives ``checkpoint.pt`` (replaced atomically), ``log.jsonl`` and sample grids.
+    device : device
+        Where to train. Under ``torchrun`` every process trains its share of each batch.
+    stop_after : int, optional
+        Stop after this many optimiser steps in all (to be resumed later).
+    checkpoint_seconds : float
+        Time between checkpoints.
+    progress : bool
+        Show a progress bar with loss and images per second.
+
+    Returns
+    -------
+    EDMPrecond
+        The exponential moving average of the weights, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If ``run_dir`` belongs to another recipe.
+    FloatingPointError
+        If the loss stops being finite; the last checkpoint is kept.
+    """
+    rank, world = _join_group()
+    run = _Run(recipe, Path(run_dir), torch.device(device), rank, world)
+    run.resume()
+    last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
+    saved, shown = time.monotonic(), run.step
+    bar = tqdm(total=last * recipe.batch, initial=run.step * recipe.batch, unit="img", disable=not progress or rank > 0)
+    with bar:
+        while run.step < last:
+            loss = run.train_step()
+            bar.update(recipe.batch)
+            if run.step - shown >= 10:
+                bar.set_postfix(loss=f"{loss:.4f}")
+                shown = run.step
+            seen = run.step * recipe.batch
+            if seen // recipe.validate_every > (seen - recipe.batch) // recipe.validate_every or run.step == last:
+                run.validate(loss)
+            if time.monotonic() - saved > checkpoint_seconds:
+                run.save()
+                saved = time.monotonic()
+    run.save()
+    return run.ema.eval().requires_grad_(False)
+
+
+def load_ema(recipe: Recipe, run_dir: str | Path) -> EDMPrecond:
+    """The averaged network from a run's last checkpoint, finished or not, in evaluation mode."""
+    state = torch.load(Path(run_dir) / "checkpoint.pt", map_location="cpu", weights_only=True)
+    denoiser = make_denoiser(recipe)
+    denoiser.load_state_dict(state["ema"])
+    return denoiser.eval().requires_grad_(False)
+
+
+class _Run:
+    """The state of one training run on one process."""
+
+    def __init__(self, recipe: Recipe, folder: Path, device: torch.device, rank: int, world: int) -> None:
+        self.recipe, self.folder, self.device, self.rank, self.world = recipe, folder, device, rank, world
+        if recipe.batch % world:
+            raise ValueError(f"batch must be a multiple of the {world} processes, got {recipe.batch}")
+        self.train_set, self.held_out = data.split(data.load(recipe.data))
+        self.denoiser = make_denoiser(recipe).to(device)
+        self.ema = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
+        if recipe.compile:
+            self.denoiser.model.compile(dynamic=False)
+        parallel = DistributedDataParallel(self.denoiser) if world > 1 else self.denoiser
+        self.forward: Callable[..., Tensor] = parallel
+        self.optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+        self.step = 0
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def resume(self) -> None:
+        if not self.checkpoint.exists():
+            return
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        if state["recipe"] != _plain(self.recipe):
+            raise ValueError(f"{self.folder} holds a run of another recipe; choose another folder or delete it")
+        self.denoiser.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+
+    def save(self) -> None:
+        """Write beside, flush to disk, rename: a checkpoint is whole or absent."""
+        if self.rank:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        beside = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
+        state = {
+            "recipe": _plain(self.recipe),
+            "step": self.step,
+            "model": self.denoiser.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        try:
+            with open(beside, "wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, self.checkpoint)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """Images, sigma, noise, labels and augmentation labels of this process's share of the current step."""
+        recipe, rng = self.recipe, torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        index = torch.randint(len(self.train_set.images), (recipe.batch,), generator=rng)
+        images, labels = self.train_set.images[index], self.train_set.labels[index]
+        sigma = noise_levels(torch.rand(recipe.batch, generator=rng), log_uniform_share=recipe.log_uniform_share)
+        noise = torch.randn(images.shape, generator=rng)
+        keep = torch.rand(recipe.batch, generator=rng) >= recipe.label_dropout
+        classes = self.denoiser.label_dim
+        vectors = torch.nn.functional.one_hot(labels, max(classes, 10)).float()[:, :classes] * keep[:, None]
+        parameters = torch.randn(recipe.batch, AUGMENT_DIM, generator=rng) * torch.tensor([0.05, 0.05, 0.12, 0.1])
+        parameters = parameters * (torch.rand(recipe.batch, 1, generator=rng) < recipe.augment)
+        augmented: Tensor | None = None
+        if recipe.augment:
+            images, augmented = affine_augment(images, parameters)
+        share = slice(self.rank * recipe.batch // self.world, (self.rank + 1) * recipe.batch // self.world)
+        images, sigma, noise, vectors = (t[share].to(self.device) for t in (images, sigma, noise, vectors))
+        return images, sigma, noise, vectors, None if augmented is None else augmented[share].to(self.device)
+
+    def train_step(self) -> float:
+        """One optimiser step on a full batch; returns its mean loss over all processes."""
+        recipe, device = self.recipe, self.device
+        self._set_learning_rate()
+        self.denoiser.train()
+        torch.manual_seed(recipe.seed * 1_000_003 + self.step * self.world + self.rank)  # dropout
+        images, sigma, noise, labels, augmented = self.batch()
+        total = torch.zeros((), device=device)
+        size = min(recipe.micro_batch or len(images), len(images))
+        dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.precision, torch.float32)
+        for start in range(0, len(images), size):
+            rows = slice(start, start + size)
+            with torch.autocast(device.type, dtype, enabled=recipe.precision != "float32"):
+                loss = edm_loss(
+                    self.forward, images[rows], sigma[rows], noise[rows], labels[rows] if labels.shape[1] else None,
+                    None if augmented is None else augmented[rows], recipe.sigma_data,
+                ).sum() / len(images)  # fmt: skip
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        if self.world > 1:
+            dist.all_reduce(total)
+            total /= self.world
+        if not math.isfinite(float(total)):
+            raise FloatingPointError(f"the loss is {float(total)} at step {self.step}; the last checkpoint is kept")
+        self.scaler.unscale_(self.optimiser)
+        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), recipe.gradient_clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        self._average()
+        return float(total)
+
+    def _set_learning_rate(self) -> None:
+        recipe, seen = self.recipe, self.step * self.recipe.batch
+        factor = min(1.0, (seen + recipe.batch) / max(recipe.warmup, 1))
+        if recipe.schedule == "cosine":
+            factor *= 0.5 * (1 + math.cos(math.pi * min(1.0, seen / recipe.images)))
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * factor
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        recipe = self.recipe
+        half_life = max(min(recipe.ema_half_life, self.step * recipe.batch * recipe.ema_ramp), 1e-8)
+        keep = 0.5 ** (recipe.batch / half_life)
+        for mean, value in zip(self.ema.parameters(), self.denoiser.parameters()):
+            mean.lerp_(value, 1 - keep)
+        for mean, value in zip(self.ema.buffers(), self.denoiser.buffers()):
+            mean.copy_(value)
+
+    def validate(self, loss: float) -> None:
+        """Append the held-out loss per noise level to the log, and write a grid of samples."""
+        if self.rank:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        images, labels = self.held_out.images.to(self.device), self.held_out.labels.to(self.device)
+        classes = labels if self.denoiser.label_dim else None
+        sigmas = validation_sigmas()
+        held_out = validation_loss(self.ema, images, classes, sigmas, self.recipe.sigma_data)
+        row = {
+            "images": self.step * self.recipe.batch,
+            "loss": round(loss, 5),
+            "held_out": {f"{s:.4g}": round(v, 5) for s, v in zip(sigmas.tolist(), held_out.tolist())},
+        }
+        with open(self.folder / "log.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+        self._draw(row["images"])
+
+    def _draw(self, seen: int) -> None:
+        from torchvision.utils import save_image  # optional at import time: slow to load
+
+        count = 40
+        x = initial_noise(count, self.held_out.images.shape[1:], seed=0, dtype=torch.float32, device=self.device)
+        labels = torch.arange(count, device=self.device) % 10 if self.denoiser.label_dim else None
+        final = sample(self.ema, x, polynomial(18), "heun", labels=labels, keep="final").final
+        save_image(final.clamp(-1, 1) / 2 + 0.5, self.folder / f"samples-{seen:09d}.png", nrow=10)
+
+
+def _plain(recipe: Recipe) -> str:
+    return json.dumps(dataclasses.asdict(recipe), sort_keys=True)
+
+
+def _join_group() -> tuple[int, int]:
+    """Rank and number of processes; joins the group that torchrun describes."""
+    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def main() -> None:
+    """``python -m teachkit.edm.training mnist --run-dir runs/mnist``."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("recipe", choices=sorted(RECIPES))
+    parser.add_argument("--run-dir", type=Path, help="default: runs/RECIPE")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--images", type=int, help="train on this many images instead of the recipe's number")
+    options = parser.parse_args()
+    recipe = RECIPES[options.recipe]
+    if options.images:
+        recipe = dataclasses.replace(recipe, images=options.images)
+    train(recipe, options.run_dir or Path("runs") / options.recipe, device=options.device)
+
+
+if __name__ == "__main__":
+    main()
