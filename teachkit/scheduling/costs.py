@@ -1,0 +1,116 @@
+"""What a jump costs: the error of one Euler step between any two states of a teacher's path.
+
+With the teacher's states x_i at levels s_0 > ... > s_N and its directions eps_i = (x_i - D_i) / s_i, the jump from i
+to j > i lands on y = x_i + (s_j - s_i) eps_i. Its error is the distance to x_j ("l1", "l2"), or how much further y
+lies from the chord of the path than x_j does ("deviation", arXiv 2405.11326, Sec. 4). No evaluation is needed beyond
+those of the teacher.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from teachkit.denoisers import default_dtype
+from teachkit.sampling import Trajectory
+
+METRICS = ("deviation", "l1", "l2")
+
+_BLOCK = 2**24  # values handled at a time: 128 MiB in float64
+_SAFE = 1e-6  # a squared distance this small beside its terms has lost digits: compute it directly
+
+
+def cost_matrix(teacher: Trajectory, metric: str = "deviation") -> Tensor:
+    """Mean cost over the batch of every Euler jump along a teacher's paths (arXiv 2405.11326, Alg. 1).
+
+    Parameters
+    ----------
+    teacher : Trajectory
+        Paths with N + 1 states, kept whole (``keep="all"``).
+    metric : {"deviation", "l1", "l2"}
+        "deviation": mean distance of the landing point from the chord, minus that of the teacher; signed, and
+        slightly negative where a jump lands closer to the chord. "l1", "l2": mean norm of the error.
+
+    Returns
+    -------
+    Tensor
+        ``(N+1, N+1)`` float64; entry [i, j] for i < j, zeros elsewhere.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown metric, or a teacher without its path.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {metric!r}")
+    if not isinstance(teacher, Trajectory) or len(teacher.denoised) != len(teacher.sigmas) - 1:
+        raise TypeError("teacher must be a Trajectory that kept its whole path (keep='all')")
+    if not torch.isfinite(teacher.final).all():
+        raise ValueError("teacher must be finite, got NaN or infinity")
+    states, batch = teacher.x.shape[:2]
+    dtype = default_dtype(teacher.x.device)
+    total = torch.zeros(states, states, dtype=dtype, device=teacher.x.device)
+    block = max(1, _BLOCK // (4 * teacher.x[:, 0].numel()))
+    rule = {"deviation": _deviation, "l1": _l1, "l2": _l2}[metric]
+    sigma = teacher.sigmas.to(total)
+    for x, denoised in zip(teacher.x.split(block, 1), teacher.denoised.split(block, 1)):
+        x, denoised = x.flatten(2).to(dtype), denoised.flatten(2).to(dtype)
+        total += rule(x, (x[:-1] - denoised) / sigma[:-1, None, None], sigma)
+    return total.triu(1).cpu() / batch
+
+
+def _l1(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+    """Sum over samples of |y_ij - x_j|_1: ``(N+1, N+1)``."""
+    out = x.new_zeros(len(x), len(x))
+    rows = max(1, _BLOCK // (8 * x[0].numel()))  # a block that stays near the processor
+    for i in range(len(eps)):
+        for j in range(i + 1, len(x), rows):
+            jump = (sigma[j : j + rows] - sigma[i])[:, None, None]
+            gap = torch.addcmul(x[i] - x[j : j + rows], jump, eps[i])  # (rows, b, d)
+            out[i, j : j + rows] = torch.linalg.vector_norm(gap, ord=1, dim=(1, 2))
+    return out
+
+
+def _l2(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+    """Sum over samples of |y_ij - x_j|_2, from inner products where that loses no digits.
+
+    With E the mean slope of the path and r_i = x_i - x_0 - (s_i - s_0) E, f_i = eps_i - E, the error of a jump is
+    (r_i - r_j) + (s_j - s_i) f_i: the long straight part is gone before anything is squared.
+    """
+    slope = (x[0] - x[-1]) / (sigma[0] - sigma[-1])
+    r = x - x[0] - (sigma - sigma[0])[:, None, None] * slope  # (N+1, b, d)
+    f = eps - slope  # (N, b, d)
+    jump = (sigma - sigma[:-1, None])[..., None]  # (N, N+1, 1)
+    a, b = r.transpose(0, 1), f.transpose(0, 1)  # (b, N+1, d), (b, N, d)
+    rr, fr = (a @ a.mT).permute(1, 2, 0), (b @ a.mT).permute(1, 2, 0)  # inner products (., ., b)
+    r2, f2 = rr.diagonal().mT, (f**2).sum(-1)  # (N+1, b), (N, b)
+    cross = fr.diagonal(dim1=0, dim2=1).mT[:, None] - fr  # <f_i, r_i - r_j>
+    squared = r2[:-1, None] + r2 - 2 * rr[:-1] + 2 * jump * cross + jump**2 * f2[:, None]
+    scale = r2[:-1, None] + r2 + jump**2 * f2[:, None]
+    return _finish(squared, scale, lambda i, j: r[i] - r[j] + jump[i, j] * f[i])
+
+
+def _deviation(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+    """Sum over samples of dev(y_ij) - dev(x_j): only inner products of one state with its own direction are needed."""
+    chord = x[-1] - x[0]
+    unit = chord / torch.linalg.vector_norm(chord, dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    p, q = (v - (v * unit).sum(-1, keepdim=True) * unit for v in (x - x[0], eps))  # off the chord
+    jump = (sigma - sigma[:-1, None])[..., None]  # (N, N+1, 1)
+    p2, q2, pq = (p[:-1] ** 2).sum(-1), (q**2).sum(-1), (p[:-1] * q).sum(-1)  # (N, b)
+    scale = p2[:, None] + jump**2 * q2[:, None]
+    squared = scale + 2 * jump * pq[:, None]
+    out = _finish(squared, scale, lambda i, j: p[i] + jump[i, j] * q[i])
+    own = torch.linalg.vector_norm(p, dim=-1).sum(-1)  # (N+1,)
+    own[-1] = 0
+    return out - own
+
+
+def _finish(squared: Tensor, scale: Tensor, gap) -> Tensor:  # type: ignore[no-untyped-def]
+    """Square roots summed over samples, (N+1, N+1); entries that cancelled are taken from ``gap(i, j)`` instead."""
+    n = len(squared)
+    unsafe = (squared < _SAFE * scale).any(-1)
+    out = squared.new_zeros(n + 1, n + 1)
+    out[:-1] = squared.clamp(min=0).sqrt().sum(-1)
+    for i, j in unsafe.triu(1).nonzero().tolist():
+        out[i, j] = torch.linalg.vector_norm(gap(i, j), dim=-1).sum()
+    return out
