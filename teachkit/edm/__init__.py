@@ -1,6 +1,38 @@
 """Learned denoisers: the networks of EDM, their preconditioning, training and safe checkpoints."""
 
+from .adapters import from_diffusers
+from .checkpoints import convert, load, save
+from .errors import (
+    CheckpointError,
+    CorruptCheckpointError,
+    DownloadError,
+    NonFiniteWeightsError,
+    OversizedCheckpointError,
+    TensorMismatchError,
+    UnknownArchitectureError,
+    UnsafePickleError,
+)
 from .networks import DhariwalUNet, SongUNet
 from .preconditioning import Denoiser, EDMPrecond, VEPrecond, VPPrecond, iDDPMPrecond
 
-__all__ = ["Denoiser", "DhariwalUNet", "EDMPrecond", "SongUNet", "VEPrecond", "VPPrecond", "iDDPMPrecond"]
+__all__ = [
+    "CheckpointError",
+    "CorruptCheckpointError",
+    "Denoiser",
+    "DhariwalUNet",
+    "DownloadError",
+    "EDMPrecond",
+    "NonFiniteWeightsError",
+    "OversizedCheckpointError",
+    "SongUNet",
+    "TensorMismatchError",
+    "UnknownArchitectureError",
+    "UnsafePickleError",
+    "VEPrecond",
+    "VPPrecond",
+    "convert",
+    "from_diffusers",
+    "iDDPMPrecond",
+    "load",
+    "save",
+]

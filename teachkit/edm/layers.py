@@ -42,6 +42,8 @@ class Init:
 
     def fill_(self, tensor: Tensor, factor: float, fan_in: int, fan_out: int) -> None:
         """Draw ``tensor`` in place from torch's default generator."""
+        if tensor.is_meta:
+            return
         if factor == 0:
             tensor.zero_()
         elif self.mode == "xavier_uniform":
@@ -154,7 +156,8 @@ class FourierEmbedding(nn.Module):
         if channels % 2 or channels < 4:
             raise ValueError(f"a noise embedding takes an even number of channels, at least 4, got {channels}")
         self.sine_first = sine_first
-        self.register_buffer("freqs", torch.empty(channels // 2).normal_(0, scale))
+        self.register_buffer("freqs", torch.empty(channels // 2))
+        Init("kaiming_normal").fill_(self.freqs, scale, fan_in=1, fan_out=1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         exact = self.freqs

@@ -9,7 +9,16 @@ Reference: Karras et al. 2022 (arXiv 2206.00364), Table 7 and Appendix F.
 
 from __future__ import annotations
 
+import hashlib
+import http.client
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
 from typing import Any
+
+from .errors import CorruptCheckpointError, DownloadError
 
 URL = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/"
 LICENCE = (
@@ -53,3 +62,97 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **ADM, "img_resolution": 64, "img_channels": 3, "label_dim": 1000, "dropout": 0.10,
     },
 }  # fmt: skip
+
+
+def cache_directory() -> Path:
+    """Where downloads are kept: ``$TEACHKIT_CACHE``, or ``teachkit`` in the user's cache directory."""
+    chosen = os.environ.get("TEACHKIT_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "teachkit"
+
+
+def fetch(name: str, cache: str | Path | None = None, url: str = URL, quiet: bool = False) -> Path:
+    """The published snapshot ``name`` on this computer, downloaded if it is not here yet.
+
+    An interrupted download is continued.  The checksum of a finished one is kept beside it and verified at each use.
+
+    Parameters
+    ----------
+    name
+        A key of :data:`CONFIGS`.
+    cache
+        Directory to keep it in; :func:`cache_directory` if None.
+    url
+        Where the snapshots are, ending in "/".
+    quiet
+        No licence note and no progress bar.
+
+    Raises
+    ------
+    KeyError
+        For an unknown name.
+    DownloadError
+        If it cannot be fetched: what to do instead is in the message.
+    CorruptCheckpointError
+        If the file in the cache is no longer the one that was downloaded.
+    """
+    if name not in CONFIGS:
+        raise KeyError(f"{name!r} is none of {', '.join(CONFIGS)}")
+    directory = Path(cache) if cache is not None else cache_directory()
+    path, address = directory / f"{name}.pkl", f"{url}{name}.pkl"
+    record = path.with_suffix(".sha256")
+    if path.is_file():
+        if record.is_file() and record.read_text().strip() != _sha256(path):
+            raise CorruptCheckpointError(f"{path} has changed since its download: delete it to fetch it anew")
+        return path
+    if not quiet:
+        print(f"{name}: {LICENCE}", file=sys.stderr)
+    directory.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    try:
+        _download(address, part, name, quiet)
+    except (OSError, http.client.HTTPException) as error:
+        raise DownloadError(
+            f"{name} is not in {directory} and could not be downloaded ({error}). Without a connection, "
+            f"use a model that ships with teachkit (edm-mnist), or fetch {address} elsewhere and save it as {path}."
+        ) from None
+    record.write_text(_sha256(part) + "\n")
+    os.replace(part, path)
+    return path
+
+
+def _download(address: str, part: Path, name: str, quiet: bool) -> None:
+    """Fetch ``address`` into ``part``, continuing what is there, and check the size that the server promises."""
+    from tqdm.auto import tqdm
+
+    have = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # 416: nothing after what is there
+            raise
+        part.unlink()  # complete or not, it cannot be told: begin again
+        return _download(address, part, name, quiet)
+    with response:
+        if response.status != 206:
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length is not None else None
+        with (
+            part.open("ab" if have else "wb") as file,
+            tqdm(desc=name, initial=have, total=total, unit="B", unit_scale=True, disable=quiet) as bar,
+        ):
+            while chunk := response.read(1 << 20):
+                file.write(chunk)
+                bar.update(len(chunk))
+    size = part.stat().st_size
+    if total is not None and size != total:
+        raise OSError(f"the connection ended after {size} of {total} bytes; call again to continue")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

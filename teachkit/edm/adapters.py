@@ -1,0 +1,124 @@
+"""Networks from elsewhere as denoisers.
+
+A DDPM-type network predicts the noise in a variance-preserving image z_t = sqrt(abar_t) (x0 + sigma_t eps), with
+sigma_t^2 = (1 - abar_t) / abar_t.  Divided by sqrt(abar_t) that is the variance-exploding state x of this package, so
+
+    D(x; sigma) = x - sigma eps(x / sqrt(1 + sigma^2); t(sigma))
+
+Used in ``notebooks/12_real_gpu_models.ipynb``.
+
+Reference: Karras et al. 2022 (arXiv 2206.00364), Appendix C; Ho et al. 2020 (arXiv 2006.11239).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+
+
+class DiffusersDenoiser(nn.Module):
+    """A diffusers U-Net as ``D(x, sigma, labels=None)``; made by :func:`from_diffusers`.
+
+    Attributes
+    ----------
+    sigma_min, sigma_max
+        Smallest and largest noise level of its training.
+    levels
+        All of them, increasing, float64.
+    """
+
+    log_levels: Tensor
+
+    def __init__(self, unet: nn.Module, alphas_cumprod: Tensor, prediction_type: str) -> None:
+        super().__init__()
+        self.unet, self.prediction_type = unet, prediction_type
+        variance = (1 - alphas_cumprod) / alphas_cumprod
+        self.levels = tuple(variance.sqrt().tolist())
+        self.sigma_min, self.sigma_max = self.levels[0], self.levels[-1]
+        self.sigma_data = 0.5
+        self.register_buffer("log_levels", variance.log() / 2, persistent=False)
+        config = getattr(unet, "config", None)
+        self.img_channels, self.img_resolution = (
+            getattr(config, "in_channels", None),
+            getattr(config, "sample_size", None),
+        )
+        self.label_dim = getattr(config, "num_class_embeds", None) or 0
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Time step of the network at ``sigma`` (B,): between its levels linear in log sigma, constant outside."""
+        table = self.log_levels.to(sigma.dtype)
+        log_sigma = sigma.log()
+        upper = torch.searchsorted(table, log_sigma).clamp(1, len(table) - 1)
+        low, high = table[upper - 1], table[upper]
+        return (upper - 1) + ((log_sigma - low) / (high - low)).clamp(0, 1)
+
+    def forward(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
+        """E[x0 | x] for ``x`` (B, C, H, W) at ``sigma``, a float, a 0-d tensor or (B,); ``labels`` (B,) integers."""
+        if x.ndim != 4 or not x.is_floating_point():
+            raise ValueError(f"x must be floating-point images (B, C, H, W), got {tuple(x.shape)} {x.dtype}")
+        if labels is not None and not self.label_dim:
+            raise ValueError("labels must be None: this model is unconditional")
+        levels = torch.as_tensor(sigma, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32)).flatten()
+        if len(levels) not in (1, len(x)):
+            raise ValueError(f"sigma must be a number, a 0-d tensor or ({len(x)},), got {len(levels)} values")
+        if not bool((levels > 0).all()):
+            raise ValueError("sigma must be positive")
+        dtype = next((p.dtype for p in self.unet.parameters()), x.dtype)
+        levels = levels.expand(len(x))
+        scale = (levels.square() + 1).rsqrt()[:, None, None, None]  # sqrt(abar)
+        kwargs: dict[str, Any] = {} if labels is None else {"class_labels": labels}
+        output = self.unet((scale * x).to(dtype), self.time(levels).to(torch.float32), **kwargs)
+        prediction = getattr(output, "sample", output).to(levels.dtype)
+        noise = levels[:, None, None, None]
+        if self.prediction_type == "epsilon":
+            result = x - noise * prediction
+        elif self.prediction_type == "sample":
+            result = prediction
+        else:  # v = sqrt(abar) eps - sqrt(1 - abar) x0
+            result = scale * (scale * x - noise * prediction)
+        return result.to(x.dtype)
+
+
+def from_diffusers(unet: nn.Module, scheduler_or_alphas: Any, prediction_type: str | None = None) -> DiffusersDenoiser:
+    """Wrap a diffusers ``UNet2DModel`` (or any module called the same way) as a denoiser.
+
+    Parameters
+    ----------
+    unet
+        Called as ``unet(z, t)``, and with ``class_labels=`` where it is conditional; predicts for images z of unit
+        scale.
+    scheduler_or_alphas
+        The scheduler it was trained with, of which ``alphas_cumprod`` and ``config.prediction_type`` are used; or the
+        values of alphas_cumprod themselves, one per training step, decreasing inside (0, 1).
+    prediction_type
+        "epsilon", "sample" or "v_prediction"; the scheduler's, or "epsilon", if None.
+
+    Returns
+    -------
+    DiffusersDenoiser
+        In evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        For impossible alphas or an unknown prediction type.
+
+    References
+    ----------
+    Karras et al. 2022 (arXiv 2206.00364), Appendix C; Salimans and Ho 2022 (arXiv 2202.00512) for v.
+    """
+    alphas = getattr(scheduler_or_alphas, "alphas_cumprod", scheduler_or_alphas)
+    alphas = torch.as_tensor(alphas, dtype=torch.float64).detach().cpu()
+    if alphas.ndim != 1 or len(alphas) < 2 or not bool(((alphas > 0) & (alphas < 1)).all()):
+        raise ValueError("alphas_cumprod must be at least two numbers between 0 and 1")
+    if not bool((alphas.diff() < 0).all()):
+        raise ValueError("alphas_cumprod must decrease from step to step")
+    if prediction_type is None:
+        prediction_type = getattr(getattr(scheduler_or_alphas, "config", None), "prediction_type", "epsilon")
+    if prediction_type not in PREDICTIONS:
+        raise ValueError(f"prediction_type must be one of {PREDICTIONS}, got {prediction_type!r}")
+    return DiffusersDenoiser(unet, alphas, prediction_type).eval()

@@ -1,0 +1,448 @@
+"""Checkpoints: networks in files, opened without trusting the file.
+
+:func:`load` opens three things: a name (a model that ships with teachkit, or a published one, which is downloaded),
+a ``.safetensors`` file written by :func:`save`, and a published ``.pkl`` snapshot.  A snapshot is a pickle, which
+Python would *run*; here it is only read (:mod:`teachkit.edm.unpickling`).  In every case the file gives no more than
+constructor arguments and tensors: the network is built from the arguments without memory (on the ``meta`` device),
+compared tensor by tensor with what the file holds, and only then filled.  Used from
+``notebooks/10_learned_vs_optimal.ipynb`` and ``notebooks/12_real_gpu_models.ipynb``.
+
+The snapshot format is that of Karras et al. 2022 (arXiv 2206.00364); safetensors is https://github.com/huggingface/safetensors.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import json
+import math
+import mmap
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import published
+from .errors import (
+    CheckpointError,
+    CorruptCheckpointError,
+    NonFiniteWeightsError,
+    OversizedCheckpointError,
+    TensorMismatchError,
+    UnknownArchitectureError,
+)
+from .layers import BOXES
+from .preconditioning import PRECONDITIONINGS, Denoiser
+from .unpickling import Record, TensorRecord, read
+
+SHIPPED = ("edm-mnist", "edm-digits8")
+FORMAT = "teachkit-edm-1"
+STORED_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
+EXACT = "freqs"  # buffers of this name are stored in full precision whatever the rest is stored in
+MAX_ENTRIES, MAX_DEPTH, MAX_NAME = 200_000, 16, 100  # of the modules in a snapshot
+
+State = Mapping[str, Tensor] | Mapping[str, TensorRecord] | Mapping[str, Tensor | TensorRecord]
+
+
+def load(
+    path_or_name: str | os.PathLike[str],
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Denoiser:
+    """Open a learned denoiser.
+
+    Parameters
+    ----------
+    path_or_name
+        A ``.safetensors`` file of :func:`save`; a published ``.pkl`` snapshot; a model that ships with teachkit
+        ("edm-mnist", "edm-digits8"); or the name of a published one ("edm-cifar10-32x32-uncond-vp", ...; the whole
+        list is ``published.CONFIGS``), which is downloaded once and kept.
+    device
+        Where to put it; torch's default device if None.
+    dtype
+        Dtype of the weights, in which the network runs; float32 if None, whatever the file stores.
+
+    Returns
+    -------
+    Denoiser
+        ``D(x, sigma, labels=None)`` in evaluation mode, without gradients on its weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or name.
+    DownloadError
+        If a published checkpoint is neither here nor reachable.
+    CheckpointError
+        If the file is not what it should be: one subclass per reason, see :mod:`teachkit.edm.errors`.
+
+    Examples
+    --------
+    >>> denoiser = load("edm-digits8")
+    >>> denoiser.img_resolution
+    8
+    """
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point dtype, got {dtype}")
+    path = _find(path_or_name)
+    if _is_safetensors(path):
+        class_name, arguments, state = _read_safetensors(path)
+    else:
+        class_name, arguments, state = _read_snapshot(path)
+    denoiser = build(class_name, arguments, state, dtype or torch.float32)
+    return denoiser.to(device if device is not None else torch.get_default_device())
+
+
+def save(
+    denoiser: Denoiser,
+    path: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a denoiser as ``.safetensors`` with its constructor arguments and a checksum in the metadata.
+
+    The file is written beside ``path`` and renamed, so that ``path`` never holds half a model.
+
+    Parameters
+    ----------
+    denoiser
+        The model.
+    path
+        Destination; must end in ".safetensors".
+    dtype
+        Dtype to store, for example ``torch.float16`` for half the size; that of the weights if None.
+    metadata
+        Further text to keep with the model, such as how it was trained.
+
+    Returns
+    -------
+    Path
+        The path written.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For something that is no denoiser of this package, another ending, or a dtype that is not stored.
+    NonFiniteWeightsError
+        If a weight is NaN or infinite, in itself or in ``dtype``.
+    """
+    from safetensors.torch import save_file
+
+    denoiser = getattr(denoiser, "_orig_mod", denoiser)  # what torch.compile wraps
+    if type(denoiser).__name__ not in PRECONDITIONINGS:
+        raise TypeError(f"denoiser must be one of {sorted(PRECONDITIONINGS)}, got {type(denoiser).__name__}")
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path must end in .safetensors, got {path.name!r}")
+    dtype = dtype or denoiser.dtype
+    if dtype not in STORED_DTYPES.values():
+        raise ValueError(f"dtype must be one of {sorted(STORED_DTYPES)}, got {dtype}")
+    state = {}
+    for name, value in denoiser.state_dict().items():
+        stored = value.dtype if name.endswith(EXACT) else dtype
+        state[name] = value.detach().to("cpu", stored, copy=True).contiguous(memory_format=torch.contiguous_format)
+        _check_finite(name, state[name])
+    header = {
+        **(metadata or {}),
+        "format": FORMAT,
+        "class": type(denoiser).__name__,
+        "arguments": json.dumps(_to_json(denoiser.config)),
+        "dtype": str(dtype).removeprefix("torch."),
+        "sha256": _digest(state),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(handle)
+    try:
+        save_file(state, beside, metadata=header)
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def convert(
+    source: str | os.PathLike[str], destination: str | os.PathLike[str], dtype: torch.dtype | None = None
+) -> Path:
+    """Open ``source``, anything that :func:`load` takes, and :func:`save` it as ``destination``."""
+    return save(load(source, device="cpu"), destination, dtype)
+
+
+def metadata(path_or_name: str | os.PathLike[str]) -> dict[str, str]:
+    """The metadata of a ``.safetensors`` checkpoint: its configuration and what :func:`save` was given with it."""
+    return _open_safetensors(_find(path_or_name))[0]
+
+
+def build(class_name: str, arguments: Mapping[str, Any], state: State, dtype: torch.dtype = torch.float32) -> Denoiser:
+    """Make a network from constructor arguments and fill it with tensors, after checking that the two belong together.
+
+    Parameters
+    ----------
+    class_name, arguments
+        Name of the preconditioning and its constructor arguments.
+    state
+        Tensors by parameter name, as ``state_dict`` gives them.
+    dtype
+        Dtype of the weights.
+
+    Raises
+    ------
+    CheckpointError
+        If they do not.
+    """
+    denoiser = _build_empty(class_name, arguments, len(state))
+    expected = denoiser.state_dict()
+    missing, unexpected = expected.keys() - state.keys(), state.keys() - expected.keys()
+    if missing or unexpected:
+        raise TensorMismatchError(f"tensors missing: {_some(missing)}; unexpected: {_some(unexpected)}")
+    for name, value in expected.items():
+        shape = _shape(state[name])
+        if shape != tuple(value.shape):
+            raise TensorMismatchError(f"{name[:80]} must have shape {tuple(value.shape)}, got {shape}")
+    filled = {}
+    for name in expected:
+        record = state[name]
+        tensor = record.tensor() if isinstance(record, TensorRecord) else record
+        if tensor.dtype not in STORED_DTYPES.values():
+            raise TensorMismatchError(f"{name[:80]} must hold one of {', '.join(STORED_DTYPES)}, got {tensor.dtype}")
+        _check_finite(name, tensor)
+        target = torch.promote_types(dtype, torch.float32) if name.endswith(EXACT) else dtype
+        layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+        filled[name] = tensor.to(target).contiguous(memory_format=layout)
+        _check_finite(name, filled[name])  # half precision ends at 65504
+    denoiser.load_state_dict(filled, assign=True)
+    return denoiser.eval().requires_grad_(False)
+
+
+def from_published(state: State, channels_per_head: int | None) -> dict[str, Tensor | TensorRecord]:
+    """Turn the tensors of a published snapshot into those of a network of this package.
+
+    Names and shapes are the same, with two exceptions. The rows of the attention's ``qkv`` layers are ordered
+    (head, channel, q|k|v) there and (q|k|v, head, channel) here, where q, k and v are then views without a copy.
+    The resampling filters are stored there and known here: they are checked and left out.
+
+    Parameters
+    ----------
+    state
+        Published tensors by name.
+    channels_per_head
+        64 for ADM; None for the other networks, which have one head.
+    """
+    result: dict[str, Tensor | TensorRecord] = {}
+    for name, value in state.items():
+        if name.endswith(".resample_filter"):
+            _check_filter(name, value)
+        elif name.endswith((".qkv.weight", ".qkv.bias")):
+            tensor = value.tensor() if isinstance(value, TensorRecord) else value
+            channels = tensor.shape[0] // 3 if tensor.ndim else 0
+            heads = 1 if channels_per_head is None else channels // channels_per_head
+            if not heads or tensor.shape[0] != 3 * channels or channels % heads:
+                raise TensorMismatchError(f"{name[:80]} has no whole attention heads: shape {tuple(tensor.shape)}")
+            rows = tensor.reshape(heads, channels // heads, 3, *tensor.shape[1:])
+            result[name] = rows.movedim(2, 0).reshape(tensor.shape)
+        else:
+            result[name] = value
+    return result
+
+
+def _check_filter(name: str, value: Tensor | TensorRecord) -> None:
+    shape = _shape(value)
+    for taps in BOXES:
+        if shape == (1, 1, len(taps), len(taps)):
+            tensor = value.tensor() if isinstance(value, TensorRecord) else value
+            line = torch.tensor(taps, dtype=torch.float64) / sum(taps)
+            if torch.allclose(tensor.double().flatten(), torch.outer(line, line).flatten(), atol=1e-3):
+                return
+    raise TensorMismatchError(f"{name[:80]} is none of the filters {[list(t) for t in BOXES]}")
+
+
+def _build_empty(class_name: str, arguments: Mapping[str, Any], tensors: int) -> Denoiser:
+    """The network on the ``meta`` device, from arguments that may be hostile."""
+    if class_name not in PRECONDITIONINGS:
+        raise UnknownArchitectureError(f"the file holds a {class_name[:80]!r}, not one of {sorted(PRECONDITIONINGS)}")
+    for name, value in arguments.items():
+        if not isinstance(name, str) or not _is_plain(value):
+            raise UnknownArchitectureError(f"constructor argument {str(name)[:40]!r} is no plain number, word or list")
+    # Every block has tensors, so a network of more blocks than tensors cannot be the one in the file.
+    blocks, mult = arguments.get("num_blocks", 1), arguments.get("channel_mult", [1])
+    levels = len(mult) if isinstance(mult, (list, tuple)) else 0
+    if not isinstance(blocks, int) or not levels or blocks * levels > tensors:
+        raise OversizedCheckpointError(f"the file describes {blocks} x {levels} blocks but holds {tensors} tensors")
+    steps = arguments.get("M", 1)
+    if not isinstance(steps, int) or not 0 < steps <= 10**5:
+        raise OversizedCheckpointError("the file describes a discrete schedule of impossible length")
+    try:
+        with torch.device("meta"):
+            return PRECONDITIONINGS[class_name](**arguments)
+    except Exception as error:  # whatever a hostile argument brings about
+        raise UnknownArchitectureError(f"the constructor arguments make no network: {str(error)[:300]}") from None
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) <= 64 and all(isinstance(v, (int, float)) and abs(v) < 2**31 for v in value)
+    if isinstance(value, str):
+        return len(value) <= 64
+    if isinstance(value, bool) or value is None:
+        return True
+    return isinstance(value, (int, float)) and (abs(value) < 2**31 or value == math.inf)
+
+
+def _find(path_or_name: str | os.PathLike[str]) -> Path:
+    path = Path(path_or_name).expanduser()
+    if path.is_file():
+        return path
+    name = str(path_or_name)
+    if name in SHIPPED:
+        from teachkit import data
+
+        shipped = data.directory() / f"{name}.safetensors"
+        if shipped.is_file():
+            return shipped
+        raise FileNotFoundError(f"{name} ships with teachkit, but {shipped} is not there")
+    if name in published.CONFIGS:
+        return published.fetch(name)
+    names = [*SHIPPED, *published.CONFIGS]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names
+    raise FileNotFoundError(f"no file and no model is called {name!r}; models: {', '.join(near)}")
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Decided by content: a safetensors file starts with the length of a JSON object, a pickle with byte 0x80."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if not start:
+        raise CorruptCheckpointError(f"{path.name} is empty")
+    if start[:1] == b"\x80" and start[8:9] != b"{":
+        return False
+    if start[8:9] == b"{":
+        return True
+    if start[:2] == b"PK":
+        raise UnknownArchitectureError(f"{path.name} is a torch.save archive: it names no architecture")
+    raise CorruptCheckpointError(f"{path.name} is neither a safetensors file nor a snapshot")
+
+
+def _read_snapshot(path: Path) -> tuple[str, dict[str, Any], State]:
+    """Class, constructor arguments and tensors of a published pickle."""
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as data,
+    ):
+        top = read(data)
+    net = top.get("ema") if isinstance(top, dict) else top
+    if not isinstance(net, Record):
+        raise UnknownArchitectureError(f"{path.name} holds no network under 'ema'")
+    class_name = net.class_name
+    if class_name not in PRECONDITIONINGS:
+        raise UnknownArchitectureError(f"the file holds a {class_name[:80]!r}, not one of {sorted(PRECONDITIONINGS)}")
+    positional, arguments = net.state.get("_init_args", ()), net.state.get("_init_kwargs", {})
+    if not isinstance(positional, (tuple, list)) or not isinstance(arguments, dict):
+        raise CorruptCheckpointError("the constructor arguments are damaged")
+    names = list(inspect.signature(PRECONDITIONINGS[class_name]).parameters)
+    if len(positional) >= len(names) or not all(isinstance(name, str) for name in arguments):
+        raise UnknownArchitectureError("the constructor arguments do not fit the network")
+    arguments = {**dict(zip(names, positional)), **arguments}
+    for name in ("sigma_min", "sigma_max", "sigma_data"):  # attributes that users set after construction
+        if name in names and isinstance(net.state.get(name), (int, float)):
+            arguments[name] = net.state[name]
+    state = _collect(net)
+    held = {id(record.storage): record.storage.count for record in state.values()}
+    needed = sum(math.prod(record.size) for record in state.values())
+    if needed > sum(held.values()):
+        raise OversizedCheckpointError(f"the tensors claim {needed} numbers, the file holds {sum(held.values())}")
+    state.pop("u", None)  # the noise levels of iDDPM, which follow from its arguments
+    return class_name, arguments, from_published(state, 64 if arguments.get("model_type") == "DhariwalUNet" else None)
+
+
+def _collect(net: Record) -> dict[str, TensorRecord]:
+    """All tensors of a tree of module records, by their dotted names."""
+    found: dict[str, TensorRecord] = {}
+    waiting = [("", net, 0)]
+    entries = 0
+    while waiting:
+        prefix, record, depth = waiting.pop()
+        parts = [record.state.get(kind, {}) for kind in ("_parameters", "_buffers", "_modules")]
+        if not all(isinstance(part, dict) for part in parts):
+            raise CorruptCheckpointError(f"module {prefix[:80]!r} is damaged")
+        parameters, buffers, modules = parts
+        entries += 1 + sum(map(len, parts))
+        if entries > MAX_ENTRIES or depth > MAX_DEPTH:  # a module inside itself, or a tree that doubles at each level
+            raise OversizedCheckpointError("the file nests its modules endlessly")
+        for name, value in [*parameters.items(), *buffers.items(), *modules.items()]:
+            if not isinstance(name, str) or len(name) > MAX_NAME:
+                raise CorruptCheckpointError(f"module {prefix[:80]!r} has an impossible part")
+            wanted = Record if name in modules else TensorRecord
+            if value is not None and not isinstance(value, wanted):
+                raise CorruptCheckpointError(f"{(prefix + name)[:80]} is a {type(value).__name__}")
+            if isinstance(value, Record):
+                waiting.append((f"{prefix}{name}.", value, depth + 1))
+            elif value is not None:
+                found[prefix + name] = value
+    return found
+
+
+def _open_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+        raise CorruptCheckpointError(f"{path.name} is no readable safetensors file: {str(error)[:200]}") from None
+
+
+def _read_safetensors(path: Path) -> tuple[str, dict[str, Any], State]:
+    header, state = _open_safetensors(path)
+    if header.get("format") != FORMAT:
+        raise UnknownArchitectureError(f"{path.name} says nothing of its architecture (metadata 'format': {FORMAT!r})")
+    try:
+        arguments = json.loads(header["arguments"])
+        class_name, digest = header["class"], header["sha256"]
+    except (KeyError, ValueError, RecursionError):
+        raise CorruptCheckpointError(f"the metadata of {path.name} is damaged") from None
+    if not isinstance(arguments, dict):
+        raise CorruptCheckpointError(f"the metadata of {path.name} is damaged")
+    if _digest(state) != digest:
+        raise CorruptCheckpointError(f"the weights in {path.name} are not those that were saved (checksum)")
+    return class_name, {k: math.inf if v == "inf" else v for k, v in arguments.items()}, state
+
+
+def _to_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: "inf" if v == math.inf else list(v) if isinstance(v, tuple) else v for k, v in config.items()}
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if tensor.numel() and not all(bool(extreme.isfinite()) for extreme in tensor.aminmax()):
+        raise NonFiniteWeightsError(f"{name[:80]} holds NaN or infinite weights in {tensor.dtype}")
+
+
+def _shape(value: Tensor | TensorRecord) -> tuple[int, ...]:
+    return value.size if isinstance(value, TensorRecord) else tuple(value.shape)
+
+
+def _some(names: set[str]) -> str:
+    listed = ", ".join(name[:80] for name in sorted(names)[:4])
+    return f"{listed or 'none'}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+
+
+__all__ = ["CheckpointError", "build", "convert", "from_published", "load", "metadata", "save"]
