@@ -145,7 +145,7 @@ def _operations(stream: _Stream) -> Iterator[tuple[str, Any]]:
         for opcode, argument, _ in pickletools.genops(cast(IO[bytes], stream)):
             yield opcode.name, argument
     except (ValueError, OverflowError, MemoryError, struct.error, AssertionError) as error:
-        raise CorruptCheckpointError(f"the pickle is truncated or damaged: {error}"[:200]) from None
+        raise CorruptCheckpointError(f"no pickle, or a truncated or damaged one: {error}"[:200]) from None
 
 
 _PUSH = {
