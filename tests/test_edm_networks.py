@@ -1,6 +1,7 @@
 """The U-Nets: published sizes, the filters they resample with, and the paths they must run on."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -229,3 +230,12 @@ def test_compiles_into_one_graph(variant):
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         torch.testing.assert_close(compiled(x, c), net(x, c), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+def test_compiled_code_gives_the_same_numbers():
+    net = randomise(VARIANTS["ncsnpp"]())
+    x, c = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(8)), torch.tensor([0.1, 0.2])
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(net, fullgraph=True)(x, c), net(x, c), rtol=1e-4, atol=1e-5)

@@ -2,7 +2,7 @@
 
 :func:`load` opens three things: a name (a model that ships with teachkit, or a published one, which is downloaded),
 a ``.safetensors`` file written by :func:`save`, and a published ``.pkl`` snapshot.  A snapshot is a pickle, which
-Python would *run*; here it is only read (:mod:`teachkit.edm.unpickling`).  In every case the file gives no more than
+Python would *run*; here it is only read (:mod:`teachkit.edm.snapshots`).  In every case the file gives no more than
 constructor arguments and tensors: the network is built from the arguments without memory (on the ``meta`` device),
 compared tensor by tensor with what the file holds, and only then filled.  Used from
 ``notebooks/10_learned_vs_optimal.ipynb`` and ``notebooks/12_real_gpu_models.ipynb``.
@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import inspect
 import json
 import math
-import mmap
 import os
 import tempfile
 from collections.abc import Mapping
@@ -29,16 +27,15 @@ from torch import Tensor
 
 from . import published
 from .errors import (
-    CheckpointError,
     CorruptCheckpointError,
     NonFiniteWeightsError,
     OversizedCheckpointError,
     TensorMismatchError,
     UnknownArchitectureError,
 )
-from .layers import BOXES
 from .preconditioning import PRECONDITIONINGS, Denoiser
-from .unpickling import Record, TensorRecord, read
+from .snapshots import State, read_snapshot, shape_of
+from .unpickling import TensorRecord
 
 SHIPPED = ("edm-mnist", "edm-digits8")
 FORMAT = "teachkit-edm-1"
@@ -46,9 +43,6 @@ STORED_DTYPES = {
     str(dtype).removeprefix("torch."): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 }
 EXACT = "freqs"  # buffers of this name are stored in full precision whatever the rest is stored in
-MAX_ENTRIES, MAX_DEPTH, MAX_NAME = 200_000, 16, 100  # of the modules in a snapshot
-
-State = Mapping[str, Tensor] | Mapping[str, TensorRecord] | Mapping[str, Tensor | TensorRecord]
 
 
 def load(
@@ -95,7 +89,7 @@ def load(
     if _is_safetensors(path):
         class_name, arguments, state = _read_safetensors(path)
     else:
-        class_name, arguments, state = _read_snapshot(path)
+        class_name, arguments, state = read_snapshot(path)
     denoiser = build(class_name, arguments, state, dtype or torch.float32)
     return denoiser.to(device if device is not None else torch.get_default_device())
 
@@ -205,7 +199,7 @@ def build(class_name: str, arguments: Mapping[str, Any], state: State, dtype: to
     if missing or unexpected:
         raise TensorMismatchError(f"tensors missing: {_some(missing)}; unexpected: {_some(unexpected)}")
     for name, value in expected.items():
-        shape = _shape(state[name])
+        shape = shape_of(state[name])
         if shape != tuple(value.shape):
             raise TensorMismatchError(f"{name[:80]} must have shape {tuple(value.shape)}, got {shape}")
     filled = {}
@@ -221,48 +215,6 @@ def build(class_name: str, arguments: Mapping[str, Any], state: State, dtype: to
         _check_finite(name, filled[name])  # half precision ends at 65504
     denoiser.load_state_dict(filled, assign=True)
     return denoiser.eval().requires_grad_(False)
-
-
-def from_published(state: State, channels_per_head: int | None) -> dict[str, Tensor | TensorRecord]:
-    """Turn the tensors of a published snapshot into those of a network of this package.
-
-    Names and shapes are the same, with two exceptions. The rows of the attention's ``qkv`` layers are ordered
-    (head, channel, q|k|v) there and (q|k|v, head, channel) here, where q, k and v are then views without a copy.
-    The resampling filters are stored there and known here: they are checked and left out.
-
-    Parameters
-    ----------
-    state
-        Published tensors by name.
-    channels_per_head
-        64 for ADM; None for the other networks, which have one head.
-    """
-    result: dict[str, Tensor | TensorRecord] = {}
-    for name, value in state.items():
-        if name.endswith(".resample_filter"):
-            _check_filter(name, value)
-        elif name.endswith((".qkv.weight", ".qkv.bias")):
-            tensor = value.tensor() if isinstance(value, TensorRecord) else value
-            channels = tensor.shape[0] // 3 if tensor.ndim else 0
-            heads = 1 if channels_per_head is None else channels // channels_per_head
-            if not heads or tensor.shape[0] != 3 * channels or channels % heads:
-                raise TensorMismatchError(f"{name[:80]} has no whole attention heads: shape {tuple(tensor.shape)}")
-            rows = tensor.reshape(heads, channels // heads, 3, *tensor.shape[1:])
-            result[name] = rows.movedim(2, 0).reshape(tensor.shape)
-        else:
-            result[name] = value
-    return result
-
-
-def _check_filter(name: str, value: Tensor | TensorRecord) -> None:
-    shape = _shape(value)
-    for taps in BOXES:
-        if shape == (1, 1, len(taps), len(taps)):
-            tensor = value.tensor() if isinstance(value, TensorRecord) else value
-            line = torch.tensor(taps, dtype=torch.float64) / sum(taps)
-            if torch.allclose(tensor.double().flatten(), torch.outer(line, line).flatten(), atol=1e-3):
-                return
-    raise TensorMismatchError(f"{name[:80]} is none of the filters {[list(t) for t in BOXES]}")
 
 
 def _build_empty(class_name: str, arguments: Mapping[str, Any], tensors: int) -> Denoiser:
@@ -327,66 +279,6 @@ def _is_safetensors(path: Path) -> bool:
     return start[8:] == b"{"
 
 
-def _read_snapshot(path: Path) -> tuple[str, dict[str, Any], State]:
-    """Class, constructor arguments and tensors of a published pickle."""
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as data,
-    ):
-        top = read(data)
-    net = top.get("ema") if isinstance(top, dict) else top
-    if not isinstance(net, Record):
-        raise UnknownArchitectureError(f"{path.name} holds no network under 'ema'")
-    class_name = net.class_name
-    if class_name not in PRECONDITIONINGS:
-        raise UnknownArchitectureError(f"the file holds a {class_name[:80]!r}, not one of {sorted(PRECONDITIONINGS)}")
-    positional, arguments = net.state.get("_init_args", ()), net.state.get("_init_kwargs", {})
-    if not isinstance(positional, (tuple, list)) or not isinstance(arguments, dict):
-        raise CorruptCheckpointError("the constructor arguments are damaged")
-    names = list(inspect.signature(PRECONDITIONINGS[class_name]).parameters)
-    if len(positional) >= len(names) or not all(isinstance(name, str) for name in arguments):
-        raise UnknownArchitectureError("the constructor arguments do not fit the network")
-    arguments = {**dict(zip(names, positional)), **arguments}
-    for name in ("sigma_min", "sigma_max", "sigma_data"):  # attributes that users set after construction
-        if name in names and isinstance(net.state.get(name), (int, float)):
-            arguments[name] = net.state[name]
-    state = _collect(net)
-    held = {id(record.storage): record.storage.count for record in state.values()}
-    needed = sum(math.prod(record.size) for record in state.values())
-    if needed > sum(held.values()):
-        raise OversizedCheckpointError(f"the tensors claim {needed} numbers, the file holds {sum(held.values())}")
-    state.pop("u", None)  # the noise levels of iDDPM, which follow from its arguments
-    return class_name, arguments, from_published(state, 64 if arguments.get("model_type") == "DhariwalUNet" else None)
-
-
-def _collect(net: Record) -> dict[str, TensorRecord]:
-    """All tensors of a tree of module records, by their dotted names."""
-    found: dict[str, TensorRecord] = {}
-    waiting = [("", net, 0)]
-    entries = 0
-    while waiting:
-        prefix, record, depth = waiting.pop()
-        parts = [record.state.get(kind, {}) for kind in ("_parameters", "_buffers", "_modules")]
-        if not all(isinstance(part, dict) for part in parts):
-            raise CorruptCheckpointError(f"module {prefix[:80]!r} is damaged")
-        parameters, buffers, modules = parts
-        entries += 1 + sum(map(len, parts))
-        if entries > MAX_ENTRIES or depth > MAX_DEPTH:  # a module inside itself, or a tree that doubles at each level
-            raise OversizedCheckpointError("the file nests its modules endlessly")
-        for name, value in [*parameters.items(), *buffers.items(), *modules.items()]:
-            if not isinstance(name, str) or len(name) > MAX_NAME:
-                raise CorruptCheckpointError(f"module {prefix[:80]!r} has an impossible part")
-            wanted = Record if name in modules else TensorRecord
-            if value is not None and not isinstance(value, wanted):
-                raise CorruptCheckpointError(f"{(prefix + name)[:80]} is a {type(value).__name__}")
-            if isinstance(value, Record):
-                waiting.append((f"{prefix}{name}.", value, depth + 1))
-            elif value is not None:
-                found[prefix + name] = value
-    return found
-
-
 def _open_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
@@ -432,13 +324,6 @@ def _check_finite(name: str, tensor: Tensor) -> None:
         raise NonFiniteWeightsError(f"{name[:80]} holds NaN or infinite weights in {tensor.dtype}")
 
 
-def _shape(value: Tensor | TensorRecord) -> tuple[int, ...]:
-    return value.size if isinstance(value, TensorRecord) else tuple(value.shape)
-
-
 def _some(names: set[str]) -> str:
     listed = ", ".join(name[:80] for name in sorted(names)[:4])
     return f"{listed or 'none'}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
-
-
-__all__ = ["CheckpointError", "build", "convert", "from_published", "load", "metadata", "save"]
