@@ -33,6 +33,8 @@ __all__ = [
     "verify",
 ]
 
+_REMEDY = "restore it with 'git checkout -- data' in a checkout, or reinstall teachkit"
+
 
 class Dataset(NamedTuple):
     """Images ``(N, C, H, W)`` in [-1, 1], or points ``(N, 2)``, and their integer labels ``(N,)``."""
@@ -48,22 +50,25 @@ def directory() -> Path:
     return inside if inside.is_dir() else package.parent / "data"
 
 
-def load(name: str, root: str | Path | None = None) -> Dataset:
+def load(name: str, root: str | Path | None = None, *, n: int = 2000, seed: int = 0) -> Dataset:
     """Load a data set by name.
 
     Parameters
     ----------
     name : str
         "digits8" (1,797 real 8x8 digits) or "mnist5k" (5,000 real 28x28 digits), which ship with the package;
-        "cifar10" or "fashion-mnist", which torchvision downloads the first time; or a 2-D toy (`TOYS`), with 2,000
-        points and seed 0.
+        "cifar10" or "fashion-mnist" (the training sets), which torchvision downloads the first time; or a 2-D toy:
+        "two_moons", "spiral", "checkerboard", "ring", "gaussian_grid".
     root : path, optional
         Where downloads are kept; by default torch's cache directory.
+    n, seed : int
+        Number of points and seed, for the toys only.
 
     Returns
     -------
     Dataset
-        ``images`` (N, C, H, W) float32 in [-1, 1] (toys: (N, 2) float64) and ``labels`` (N,) int64.
+        ``images`` (N, C, H, W) float32 in [-1, 1] (toys: points (N, 2) float64) and ``labels`` (N,) int64 (toys: the
+        moon, arm, row or mode).
 
     Raises
     ------
@@ -71,6 +76,12 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
         For an unknown name (the nearest one is suggested) or a file whose checksum is wrong.
     FileNotFoundError, ConnectionError
         For a file that is missing, or cannot be downloaded; the message says what to do.
+
+    Examples
+    --------
+    >>> images, labels = load("mnist5k")
+    >>> images.shape, labels[::500].tolist()
+    (torch.Size([5000, 1, 28, 28]), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
     if name in _SHIPPED:
         with np.load(verify(f"{name}.npz"), allow_pickle=False) as stored:
@@ -79,7 +90,8 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
     if name in _DOWNLOADS:
         return _download(name, root)
     if name in TOYS:
-        return TOYS[name](2000)
+        points = TOYS[name](n, seed)
+        return Dataset(points, torch.arange(n) % _TOY_CLASSES[name])
     near = difflib.get_close_matches(str(name).lower(), NAMES, n=1, cutoff=0.3)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ValueError(f"unknown data set {name!r}{hint} Known: {', '.join(NAMES)}")
@@ -88,73 +100,90 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
 def split(dataset: Dataset) -> tuple[Dataset, Dataset]:
     """Split into training and held-out data: every tenth sample (number 0, 10, 20, ...) is held out.
 
-    The digits of ``mnist5k`` are sorted by class, 500 each, so both parts have all classes in equal numbers.
+    The digits of ``mnist5k`` are sorted by class, 500 each, so both parts have all classes in equal numbers: 4,500 to
+    train on and 500 held out. Everything that ships was trained under this rule.
     """
+    if len(dataset.images) != len(dataset.labels):
+        raise ValueError(f"dataset has {len(dataset.images)} images but {len(dataset.labels)} labels")
     held_out = torch.arange(len(dataset.images)) % 10 == 0
     train, test = (Dataset(dataset.images[m], dataset.labels[m]) for m in (~held_out, held_out))
     return train, test
 
 
 def verify(file_name: str) -> Path:
-    """Path of a shipped file, after comparing its SHA-256 with the one recorded in ``checksums.json``."""
-    path = directory() / file_name
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; reinstall teachkit, or restore it with 'git checkout -- data'")
-    recorded = json.loads((directory() / "checksums.json").read_text())
-    if file_name not in recorded:
-        raise ValueError(f"{file_name} has no checksum in checksums.json")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != recorded[file_name]:
-        raise ValueError(f"{path} is corrupt (wrong checksum); restore it with 'git checkout -- data' or reinstall")
+    """Path of a shipped file, after comparing its SHA-256 with the one recorded in ``checksums.json``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        When the file, or the list of checksums, is missing or not what was shipped.
+    """
+    path, listed = directory() / file_name, directory() / "checksums.json"
+    for needed in (path, listed):
+        if not needed.is_file():
+            raise FileNotFoundError(f"{needed} is missing; {_REMEDY}")
+    try:
+        recorded = json.loads(listed.read_text()).get(file_name)
+    except (ValueError, AttributeError):
+        raise ValueError(f"{listed} is corrupt; {_REMEDY}") from None
+    if recorded is None:
+        raise ValueError(f"{listed} has no checksum for {file_name}; {_REMEDY}")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != recorded:
+        raise ValueError(f"{path} is corrupt: its SHA-256 is {found[:12]}…, not {str(recorded)[:12]}…; {_REMEDY}")
     return path
 
 
-def two_moons(n: int, seed: int = 0, noise: float = 0.05) -> Dataset:
-    """Two interleaved half circles of radius 1, with Gaussian noise; the label is the moon."""
-    rng = _rng(n, seed)
-    label = torch.arange(n) % 2
+def two_moons(n: int, seed: int = 0, noise: float = 0.05) -> Tensor:
+    """Two interleaved half circles of radius 1, in turn, with Gaussian noise: ``(n, 2)`` float64."""
+    rng = _rng(n, seed, noise=noise)
     angle = math.pi * _uniform(rng, n)
     upper = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1)
-    return Dataset(torch.where(label[:, None] == 0, upper, -upper) + noise * _normal(rng, n), label)
+    sign = 1 - 2 * (torch.arange(n) % 2)
+    return sign[:, None] * upper + noise * _normal(rng, n)
 
 
-def spiral(n: int, seed: int = 0, noise: float = 0.03, turns: float = 1.5) -> Dataset:
-    """Two spiral arms that wind out to radius 1, with Gaussian noise; the label is the arm."""
-    rng = _rng(n, seed)
-    label = torch.arange(n) % 2
+def spiral(n: int, seed: int = 0, noise: float = 0.03, turns: float = 1.5) -> Tensor:
+    """Two spiral arms, in turn, that wind out to radius 1, with Gaussian noise: ``(n, 2)`` float64."""
+    rng = _rng(n, seed, noise=noise)
     radius = _uniform(rng, n).sqrt()
-    angle = 2 * math.pi * turns * radius + math.pi * label
-    points = radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
-    return Dataset(points + noise * _normal(rng, n), label)
+    angle = 2 * math.pi * turns * radius + math.pi * (torch.arange(n) % 2)
+    return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + noise * _normal(rng, n)
 
 
-def checkerboard(n: int, seed: int = 0, cells: int = 4) -> Dataset:
-    """Uniform on the dark squares of a ``cells`` x ``cells`` board over [-1, 1]^2; the label is the row."""
+def checkerboard(n: int, seed: int = 0, cells: int = 4) -> Tensor:
+    """Uniform on the dark squares of a ``cells`` x ``cells`` board over [-1, 1]^2, row by row: ``(n, 2)`` float64."""
     rng = _rng(n, seed)
-    row = torch.randint(cells, (n,), generator=rng)
+    if not isinstance(cells, int) or cells < 2 or cells % 2:
+        raise ValueError(f"cells must be an even integer >= 2, got {cells!r}")
+    row = torch.arange(n) % cells
     column = 2 * torch.randint(cells // 2, (n,), generator=rng) + row % 2
-    corner = torch.stack([column, row], 1).double()
-    return Dataset((corner + torch.rand(n, 2, generator=rng, dtype=torch.float64)) * (2 / cells) - 1, row)
+    corner = torch.stack([column, row], 1)
+    return (corner + torch.rand(n, 2, generator=rng, dtype=torch.float64)) * (2 / cells) - 1
 
 
-def ring(n: int, seed: int = 0, modes: int = 8, radius: float = 1.0, noise: float = 0.05) -> Dataset:
-    """``modes`` Gaussians evenly spaced on a circle; the label is the mode."""
-    rng = _rng(n, seed)
-    label = torch.arange(n) % modes
-    angle = 2 * math.pi * label.double() / modes
-    return Dataset(radius * torch.stack([angle.cos(), angle.sin()], 1) + noise * _normal(rng, n), label)
+def ring(n: int, seed: int = 0, modes: int = 8, radius: float = 1.0, noise: float = 0.05) -> Tensor:
+    """``modes`` Gaussians evenly spaced on a circle, in turn: ``(n, 2)`` float64."""
+    rng = _rng(n, seed, noise=noise)
+    if not isinstance(modes, int) or modes < 1:
+        raise ValueError(f"modes must be an integer >= 1, got {modes!r}")
+    angle = 2 * math.pi * (torch.arange(n) % modes).double() / modes
+    return radius * torch.stack([angle.cos(), angle.sin()], 1) + noise * _normal(rng, n)
 
 
-def gaussian_grid(n: int, seed: int = 0, side: int = 5, noise: float = 0.03) -> Dataset:
-    """``side`` x ``side`` Gaussians on a grid over [-1, 1]^2; the label is the mode."""
-    rng = _rng(n, seed)
-    label = torch.arange(n) % side**2
-    centre = torch.stack([label % side, label // side], 1).double() * (2 / max(side - 1, 1)) - 1
-    return Dataset(centre + noise * _normal(rng, n), label)
+def gaussian_grid(n: int, seed: int = 0, side: int = 5, noise: float = 0.03) -> Tensor:
+    """``side`` x ``side`` Gaussians on a grid over [-1, 1]^2, in turn: ``(n, 2)`` float64."""
+    rng = _rng(n, seed, noise=noise)
+    if not isinstance(side, int) or side < 2:
+        raise ValueError(f"side must be an integer >= 2, got {side!r}")
+    mode = torch.arange(n) % side**2
+    centre = torch.stack([mode % side, mode // side], 1).double() * (2 / (side - 1)) - 1
+    return centre + noise * _normal(rng, n)
 
 
-TOYS: dict[str, Callable[..., Dataset]] = {
-    f.__name__: f for f in (two_moons, spiral, checkerboard, ring, gaussian_grid)
-}
+# Every toy visits its moons, arms, rows or modes in turn, so point i belongs to class i % classes.
+TOYS: dict[str, Callable[..., Tensor]] = {f.__name__: f for f in (two_moons, spiral, checkerboard, ring, gaussian_grid)}
+_TOY_CLASSES = {"two_moons": 2, "spiral": 2, "checkerboard": 4, "ring": 8, "gaussian_grid": 25}
 _SHIPPED = {"digits8": 16, "mnist5k": 255}  # name -> largest pixel value
 _DOWNLOADS = {"cifar10": "CIFAR10", "fashion-mnist": "FashionMNIST"}  # name -> torchvision class
 NAMES = (*_SHIPPED, *_DOWNLOADS, *TOYS)
@@ -176,9 +205,13 @@ def _download(name: str, root: str | Path | None) -> Dataset:
     return Dataset(pixels.float() / 127.5 - 1, torch.as_tensor(source.targets).long())
 
 
-def _rng(n: int, seed: int) -> torch.Generator:
-    if not isinstance(n, int) or n < 1:
+def _rng(n: int, seed: int, noise: float = 0.0) -> torch.Generator:
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n must be an integer >= 1, got {n!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
+    if not (math.isfinite(noise) and noise >= 0):
+        raise ValueError(f"noise must be a finite number >= 0, got {noise!r}")
     return torch.Generator().manual_seed(seed)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,9 @@ def main() -> None:
     checksums = json.loads((DATA / "checksums.json").read_text()) if (DATA / "checksums.json").exists() else {}
     for name, (images, classes) in sources.items():
         path = DATA / f"{name}.npz"
-        np.savez_compressed(path, images=images, labels=classes)
+        beside = DATA / f"{name}.part.npz"  # a run cut short leaves no half-written file behind
+        np.savez_compressed(beside, images=images, labels=classes)
+        os.replace(beside, path)
         checksums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
         print(path.name, images.shape, f"{path.stat().st_size / 1e3:.0f} kB")
     (DATA / "checksums.json").write_text(json.dumps(checksums, indent=2, sort_keys=True) + "\n")
