@@ -538,7 +538,8 @@ def check_sigma(sigma: float | Tensor, x: Tensor) -> Tensor:
     """Validate a noise level against a batch and return it as a ``(1,)`` or ``(B,)`` tensor like x."""
     if not isinstance(sigma, (int, float, Tensor)) or isinstance(sigma, bool):
         raise TypeError(f"sigma must be a number or a tensor, got {type(sigma).__name__}")
-    s = torch.as_tensor(sigma, device=x.device).to(x.dtype).reshape(-1)
+    # The dtype matters: as_tensor(0.3) alone would round to float32.
+    s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
     if isinstance(sigma, Tensor) and (sigma.ndim > 1 or len(s) not in (1, len(x))):
         raise ValueError(f"sigma must be a number, 0-d or ({len(x)},), got shape {tuple(sigma.shape)}")
     if not (torch.isfinite(s).all() and (s >= 0).all()):

@@ -192,7 +192,7 @@ class Denoiser(nn.Module):
 
     def _checked_sigma(self, sigma: float | Tensor, batch: int, device: torch.device) -> Tensor:
         precision = torch.promote_types(self.dtype, torch.float32)
-        levels = torch.as_tensor(sigma)
+        levels = sigma if isinstance(sigma, Tensor) else torch.tensor(sigma, dtype=torch.float64)
         if levels.numel() not in (1, batch) or levels.ndim > 1:
             raise ValueError(f"sigma must be a number, a 0-d tensor or ({batch},), got shape {tuple(levels.shape)}")
         if _readable(levels) and not bool(((levels > 0) & (levels < math.inf)).all()):
