@@ -177,3 +177,37 @@ def _euler_step(answer: Any, rng: Generator) -> Cases:
         x, denoised = _normal(rng, 5, 2), _normal(rng, 5, 2)
         expected = denoised + sigma_next / sigma * (x - denoised)
         yield f"step from {sigma} to {sigma_next}", answer(x, denoised, sigma, sigma_next), expected
+
+
+# 00_start_here
+
+
+@register("count_evaluations", "Euler evaluates the denoiser once a step; count the steps between the levels")
+def _count_evaluations(answer: Any, rng: Generator) -> Cases:
+    yield "evaluations for 11 levels", answer, 10
+
+
+# 01_noise_and_denoising
+
+
+@register("two_points", "Bayes: the weight of each point is proportional to exp(-(x - y)^2 / (2 sigma^2))")
+def _two_points(answer: Any, rng: Generator) -> Cases:
+    for sigma in (0.1, 0.7, 5.0):
+        x = 2 * _normal(rng, 7)
+        yield f"D at sigma = {sigma}", answer(x, sigma), torch.tanh(x / sigma**2)
+
+
+@register("score_from_denoiser", "solve Tweedie's identity for the score")
+def _score_from_denoiser(answer: Any, rng: Generator) -> Cases:
+    D = Empirical(_normal(rng, 20, 2))
+    for sigma in (0.3, 2.0):
+        x = _normal(rng, 6, 2)
+        yield f"score at sigma = {sigma}", answer(D, x, sigma), D.score(x, sigma)
+
+
+# 02_mean_shift
+
+
+@register("critical_bandwidth", "the slope of the mean-shift map at 0 decides whether points near 0 stay")
+def _critical_bandwidth(answer: Any, rng: Generator) -> Cases:
+    yield "the bandwidth", answer, 1.0
