@@ -211,3 +211,13 @@ def _score_from_denoiser(answer: Any, rng: Generator) -> Cases:
 @register("critical_bandwidth", "the slope of the mean-shift map at 0 decides whether points near 0 stay")
 def _critical_bandwidth(answer: Any, rng: Generator) -> Cases:
     yield "the bandwidth", answer, 1.0
+
+
+# 03_the_ode
+
+
+@register("unrolled_weights", "they are non-negative and add up to 1 - sigmas[-1] / sigmas[0]")
+def _unrolled_weights(answer: Any, rng: Generator) -> Cases:
+    for n in (1, 6):
+        sigmas = torch.rand(n + 1, generator=rng, dtype=torch.float64).add(0.1).cumsum(0).flip(0)
+        yield f"weights for {n} steps", answer(sigmas), sigmas[-1] * (1 / sigmas[1:] - 1 / sigmas[:-1])
