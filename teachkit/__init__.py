@@ -8,7 +8,7 @@
 and from which `scheduling` finds better schedules.
 """
 
-from teachkit import denoisers, geometry, meanshift, sampling, schedules, solvers
+from teachkit import data, denoisers, edm, geometry, meanshift, metrics, sampling, schedules, scheduling, solvers
 from teachkit.denoisers import Empirical, Gaussian, GaussianMixture
 from teachkit.sampling import Trajectory, initial_noise, sample
 
@@ -19,12 +19,16 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "Trajectory",
+    "data",
     "denoisers",
+    "edm",
     "geometry",
     "initial_noise",
     "meanshift",
+    "metrics",
     "sample",
     "sampling",
     "schedules",
+    "scheduling",
     "solvers",
 ]

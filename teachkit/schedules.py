@@ -103,7 +103,8 @@ def time_uniform(
 
     sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1, with beta_d and beta_min chosen so that
     sigma(1) = ``sigma_max`` and sigma(``time_min``) = ``sigma_min``; times are even in t^(1/rho).
-    The grid of DDIM and Stable Diffusion samplers. See `polynomial` for the other arguments.
+    The grid of DDIM and Stable Diffusion samplers. See `polynomial` for the other arguments. No such process exists
+    when ``sigma_min`` is large (its noise would have to jump before ``time_min``); that is a ValueError.
     """
     if not (isinstance(rho, (int, float)) and math.isfinite(rho) and rho > 0):
         raise ValueError(f"rho must be a finite number > 0, got {rho!r}")
@@ -113,6 +114,11 @@ def time_uniform(
     log_min, log_max = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
     beta_d = 2 * (log_min / time_min - log_max) / (time_min - 1)
     beta_min = log_max - 0.5 * beta_d
+    if min(beta_d * time_min, beta_d) + beta_min <= 0:
+        raise ValueError(
+            f"sigma_min = {sigma_min} is too large for time_min = {time_min}: no linear beta goes from there to "
+            f"sigma_max = {sigma_max}; choose a larger time_min or another schedule"
+        )
     step = torch.arange(n + 1, dtype=torch.float64) / n
     t = (1 + step * (time_min ** (1 / rho) - 1)) ** rho
     return _finish(torch.expm1(0.5 * beta_d * t**2 + beta_min * t).sqrt(), sigma_min, sigma_max, zero)

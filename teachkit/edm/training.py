@@ -317,8 +317,8 @@ class _Run:
         keep = 0.5 ** (recipe.batch / half_life)
         for mean, value in zip(self.ema.parameters(), self.denoiser.parameters()):
             mean.lerp_(value, 1 - keep)
-        for mean, value in zip(self.ema.buffers(), self.denoiser.buffers()):
-            mean.copy_(value)
+        for target, source in zip(self.ema.buffers(), self.denoiser.buffers()):
+            target.copy_(source)
 
     def validate(self, loss: float) -> None:
         """Append the held-out loss per noise level to the log, and write a grid of samples."""
@@ -329,14 +329,15 @@ class _Run:
         classes = labels if self.denoiser.label_dim else None
         sigmas = validation_sigmas()
         held_out = validation_loss(self.ema, images, classes, sigmas, self.recipe.sigma_data)
+        seen = self.step * self.recipe.batch
         row = {
-            "images": self.step * self.recipe.batch,
+            "images": seen,
             "loss": round(loss, 5),
             "held_out": {f"{s:.4g}": round(v, 5) for s, v in zip(sigmas.tolist(), held_out.tolist())},
         }
         with open(self.folder / "log.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
-        self._draw(row["images"])
+        self._draw(seen)
 
     def _draw(self, seen: int) -> None:
         from torchvision.utils import save_image  # optional at import time: slow to load

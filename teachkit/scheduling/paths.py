@@ -85,7 +85,9 @@ def _check(cost: Tensor, steps: int, coefficient: float) -> np.ndarray:
     if not np.isfinite(c[above]).all():
         raise ValueError("cost must be finite above its diagonal, got NaN or infinity")
     if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= len(c) - 1:
-        raise ValueError(f"steps must be an integer from 1 to {len(c) - 1} (the grid has {len(c)} points), got {steps!r}")
+        raise ValueError(
+            f"steps must be an integer from 1 to {len(c) - 1} (the grid has {len(c)} points), got {steps!r}"
+        )
     if not (isinstance(coefficient, (int, float)) and math.isfinite(coefficient) and coefficient > 0):
         raise ValueError(f"coefficient must be a finite number > 0, got {coefficient!r}")
     c[~above] = np.inf

@@ -86,8 +86,9 @@ class DEIS(_Multistep):
     """DEIS, orders 1-4 (arXiv 2204.13902): the direction as a polynomial, its integral exact.
 
     ``mode="tab"`` takes the polynomial in the time of a variance-preserving process with linear beta whose noise
-    levels run between the ends of the schedule; ``mode="rhoab"`` in sigma (then it is `IPNDMV`). The integrals are
-    done by Gauss-Legendre quadrature, to rounding, and cached. A tAB step to sigma = 0 is an Euler step.
+    levels run between the ends of the schedule (where there is none, that of DDPM); ``mode="rhoab"`` in sigma (then
+    it is `IPNDMV`). The integrals are done by Gauss-Legendre quadrature, to rounding, and cached. A tAB step to
+    sigma = 0 is an Euler step.
     """
 
     name = "deis"
@@ -123,6 +124,8 @@ def _integrate_in_time(
     log_min, log_max = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
     beta_d = 2 * (log_min / time_min - log_max) / (time_min - 1)
     beta_min = log_max - 0.5 * beta_d
+    if min(beta_d * time_min, beta_d) + beta_min <= 0:
+        beta_d, beta_min = 19.9, 0.1  # the process of DDPM (arXiv 2011.13456, Appendix C), defined for every sigma
 
     def time(sigma: np.ndarray) -> np.ndarray:
         return (np.sqrt(beta_min**2 + 2 * beta_d * np.log1p(sigma**2)) - beta_min) / beta_d

@@ -1,0 +1,271 @@
+"""Geometry against shapes with known answers, null models, and deliberate mistakes that must be caught."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from teachkit import Empirical, Gaussian, GaussianMixture, Trajectory, data, geometry, initial_noise, sample, schedules
+
+F64 = torch.float64
+ORACLES = Path(__file__).resolve().parents[1].parent / "shared" / "oracles"
+needs_oracles = pytest.mark.skipif(not ORACLES.is_dir(), reason="the folder of shared reference values is absent")
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def embed(points, d=1000, seed=0):
+    """Rotate curves (N, B, k) into d dimensions and shift them."""
+    frame = torch.linalg.qr(normal(d, points.shape[-1], seed=seed))[0]
+    return points @ frame.T + normal(d, seed=seed + 1)
+
+
+T = torch.linspace(0, 1, 401, dtype=F64)
+LINE = torch.stack([3 * T**2, 4 * T**2], -1)[:, None]
+HALF_CIRCLE = torch.stack([-(math.pi * T).cos(), (math.pi * T).sin()], -1)[:, None]
+
+
+def helix(radius=1.0, rise=0.5, length=8.0, n=801):
+    t = torch.linspace(0, length, n, dtype=F64)
+    return torch.stack([radius * t.cos(), radius * t.sin(), rise * t], -1)
+
+
+def test_a_line_has_no_deviation_and_one_dimension():
+    x = embed(LINE)
+    assert float(geometry.deviation(x).max()) < 1e-12
+    torch.testing.assert_close(geometry.arc_length(x)[-1], torch.tensor([5.0], dtype=F64))
+    torch.testing.assert_close(geometry.cosines(x)[1:], torch.ones(399, 1, dtype=F64))
+    assert geometry.explained_variance(x, 2, remove_chord=True).tolist() == [[1.0, 1.0]]
+    assert float(geometry.project(x)[..., 1:].abs().max()) == 0
+
+
+def test_a_half_circle_deviates_by_its_radius():
+    x = embed(HALF_CIRCLE)
+    deviation = geometry.deviation(x)[:, 0]
+    torch.testing.assert_close(deviation, (math.pi * T).sin(), atol=1e-12, rtol=0)
+    torch.testing.assert_close(geometry.deviation(x, relative=True)[:, 0], deviation / 2)
+    assert float(geometry.arc_length(x)[-1]) == pytest.approx(math.pi, rel=1e-5)
+    torch.testing.assert_close(geometry.distance_to_end(x)[:, 0], 2 * (math.pi * (1 - T) / 2).sin(), atol=1e-12, rtol=0)
+    coordinates = geometry.project(x)[:, 0]
+    torch.testing.assert_close(coordinates[:, 0], 1 - (math.pi * T).cos(), atol=1e-10, rtol=0)
+    torch.testing.assert_close(coordinates[:, 1], (math.pi * T).sin(), atol=1e-10, rtol=0)
+    assert float(coordinates[:, 2].abs().max()) < 1e-7
+
+
+@pytest.mark.parametrize("window", [11, 51])
+def test_curvature_and_torsion_of_circle_and_helix(window):
+    radius, rise = 1.0, 0.5
+    kappa, tau = geometry.curvature_torsion(helix(radius, rise), window, edges="nan")
+    inside = slice(window // 2, -(window // 2))
+    expected = radius / (radius**2 + rise**2), rise / (radius**2 + rise**2)
+    tolerance = 1.5e-4 * window**2 / 11**2  # the fit is biased by O(window^2)
+    assert float((kappa[inside] - expected[0]).abs().max()) < tolerance
+    assert float((tau[inside] - expected[1]).abs().max()) < tolerance
+    assert kappa[: window // 2].isnan().all()
+    mirrored = geometry.curvature_torsion(helix(radius, -rise), window)[1]
+    assert float(mirrored[400]) == pytest.approx(-float(tau[400]))
+    circle_tau = geometry.curvature_torsion(helix(2.0, 0.0), window)[1]
+    assert float(circle_tau.abs().max()) < 1e-6
+
+
+def test_curvature_bias_grows_with_the_square_of_the_window():
+    errors = [float((geometry.curvature_torsion(helix(), w, edges="nan")[0][400] - 0.8).abs()) for w in (21, 41, 81)]
+    slopes = np.diff(np.log(errors)) / np.log(2)
+    assert np.allclose(slopes, 2, atol=0.2)
+
+
+def test_curvature_scales_turns_and_batches():
+    x = helix()
+    kappa, tau = geometry.curvature_torsion(x, 21)
+    turn = torch.linalg.qr(normal(3, 3))[0]
+    turn = turn * torch.linalg.det(turn)
+    big = geometry.curvature_torsion(1e6 * x @ turn, 21)
+    torch.testing.assert_close(big[0] * 1e6, kappa, rtol=1e-7, atol=0)
+    torch.testing.assert_close(big[1] * 1e6, tau, rtol=1e-5, atol=1e-7)
+    both = geometry.curvature_torsion(torch.stack([x, 2 * x], 1), 21)
+    torch.testing.assert_close(both[0][:, 1] * 2, kappa)
+    straight = geometry.curvature_torsion(torch.stack([T, 2 * T, T], -1), 21)
+    assert float(straight[0].abs().max()) < 1e-9
+    assert torch.equal(straight[1], torch.zeros_like(T))
+
+
+@needs_oracles
+def test_curvature_and_torsion_equal_the_published_estimator():
+    stored = np.load(ORACLES / "geometry" / "curv_tors.npz")
+    rows = [r for r in json.loads((ORACLES / "geometry" / "curv_tors.json").read_text()) if "error" not in r]
+    assert rows
+    for row in rows:
+        key = f"{row['key']}/w{row['window']}"
+        kappa, tau = geometry.curvature_torsion(torch.tensor(stored[f"{row['key']}/xyz"]), row["window"])
+        np.testing.assert_allclose(kappa, stored[f"{key}/curv"], atol=1e-9, rtol=0)
+        np.testing.assert_allclose(tau, stored[f"{key}/tors"], atol=1e-6, rtol=0)
+
+
+@needs_oracles
+def test_deviation_equals_the_reference():
+    stored = np.load(ORACLES / "scheduling" / "cal_deviation.npz")
+    for i in range(len(stored.files) // 2):
+        deviation = geometry.deviation(torch.tensor(stored[f"traj{i}"]))
+        np.testing.assert_allclose(deviation[1:-1].T, stored[f"dev{i}"], atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def digit_paths():
+    D = Empirical(data.load("digits8").images.double())
+    return sample(D, initial_noise(48, (1, 8, 8), seed=0), schedules.polynomial(100))
+
+
+def test_digits_land_near_the_expected_table(digit_paths):
+    # Expected from an independent run (128 paths): raw 99.99 %, residual 95.7 / 99.7 %, deviation .0056 (.0037-.0082)
+    # near sigma 5, length 642 beside 640, alignment residual .0116.
+    peak, sigma = geometry.deviation_peak(digit_paths)
+    assert float(peak.mean()) == pytest.approx(0.0056, abs=0.0004)
+    assert 4 < float(sigma.median()) < 6.5
+    assert float(geometry.explained_variance(digit_paths, 1).mean()) > 0.9998
+    rest = geometry.explained_variance(digit_paths, 3, remove_chord=True).mean(0)
+    torch.testing.assert_close(rest, torch.tensor([0.957, 0.997, 0.9997], dtype=F64), atol=0.012, rtol=0)
+    assert float(geometry.arc_length(digit_paths)[-1].mean()) == pytest.approx(640, rel=0.02)
+    assert (geometry.distance_to_end(digit_paths).diff(dim=0) <= 0).all()
+    curves = geometry.project(digit_paths)[..., 1:]
+    residual = geometry.procrustes_residual(curves, curves[:, 0])
+    assert float(residual[0]) < 1e-12
+    assert float(residual.mean()) < 0.03
+    x, denoised, eps = geometry.norms(digit_paths)
+    assert eps.shape == x.shape == denoised.shape == (100, 48)
+    assert float(eps.mean()) == pytest.approx(8, abs=0.4)
+
+
+def test_the_chord_hides_everything_and_must_be_removed(digit_paths):
+    # A path with its bend replaced by noise of the same size looks the same to raw PCA, and not once the chord is gone.
+    residual = geometry.project(digit_paths)[..., 1:].norm(dim=-1).mean()
+    t = torch.linspace(1, 0, 101, dtype=F64)[:, None, None]
+    rough = t * 80 * normal(1, 48, 64) + float(residual) / 8 * normal(101, 48, 64, seed=1)
+    assert float(geometry.explained_variance(rough, 1).min()) > 0.999
+    assert float(geometry.explained_variance(rough, 2, remove_chord=True).max()) < 0.3
+
+
+def test_null_models_random_walk_and_brownian_bridge():
+    walk = torch.cat([torch.zeros(1, 6, 1500, dtype=F64), normal(500, 6, 1500).cumsum(0)])
+    share = geometry.explained_variance(walk, 3).mean(0)
+    torch.testing.assert_close(share, torch.tensor([0.608, 0.760, 0.827], dtype=F64), atol=0.03, rtol=0)
+    bridge = walk - torch.linspace(0, 1, 501, dtype=F64)[:, None, None] * walk[-1]
+    centred = geometry.explained_variance(bridge, 3).mean(0)
+    torch.testing.assert_close(centred, torch.tensor([0.304, 0.608, 0.684], dtype=F64), atol=0.03, rtol=0)
+    uncentred = geometry.explained_variance(bridge, 3, centre=False).mean(0)
+    torch.testing.assert_close(uncentred, torch.tensor([0.608, 0.760, 0.827], dtype=F64), atol=0.03, rtol=0)
+
+
+def test_isotropic_gaussian_data_gives_exactly_straight_paths():
+    D = Gaussian(torch.ones(50, dtype=F64), 0.7)
+    paths = sample(D, initial_noise(5, (50,)), schedules.polynomial(50), "heun")
+    assert float(geometry.deviation(paths, relative=True).max()) < 1e-13
+    assert float(geometry.project(paths)[..., 1:].abs().max()) == 0
+
+
+def test_distance_to_the_end_is_not_monotone_on_a_ring():
+    D = GaussianMixture([1 / 8] * 8, data.ring(8, noise=0.0), 0.0025)
+    paths = sample(D, initial_noise(200, (2,)), schedules.polynomial(200), "heun")
+    falls = (geometry.distance_to_end(paths).diff(dim=0) <= 1e-9).all(0).double().mean()
+    assert 0.3 < float(falls) < 0.95
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("kind", ["rotation", "reflection"])
+def test_procrustes_undoes_rotations_and_reflections(k, kind):
+    curve = normal(30, k).cumsum(0)
+    turn = torch.linalg.qr(normal(k, k, seed=2))[0]
+    turn = turn * torch.linalg.det(turn) if k == 3 else turn
+    if k == 2 and torch.linalg.det(turn) < 0:
+        turn[:, 0] *= -1
+    if kind == "reflection":
+        turn[:, 0] *= -1
+    moved = (curve @ turn)[:, None]
+    torch.testing.assert_close(geometry.align(moved, curve)[:, 0], curve)
+    rotations_only = geometry.procrustes(moved, curve, reflections=False)
+    assert float(torch.linalg.det(rotations_only)) == pytest.approx(1)
+    assert (float(geometry.procrustes_residual(moved, curve, reflections=False)) < 1e-12) == (kind == "rotation")
+
+
+def test_the_popular_procrustes_bug_is_caught():
+    # NumPy and torch return Vh; multiplying U by its transpose is wrong for 2-D reflections and 3-D rotations.
+    def broken(curves, reference):
+        u, _, vh = torch.linalg.svd(torch.einsum("nbi,nj->bij", curves, reference))
+        return torch.einsum("nbi,bij->nbj", curves, u @ vh.mT)
+
+    curve = normal(30, 3).cumsum(0)
+    turn = torch.linalg.qr(normal(3, 3, seed=5))[0]
+    moved = (curve @ turn)[:, None] + 0.01 * normal(30, 1, 3, seed=6)
+    right = (geometry.align(moved, curve)[:, 0] - curve).norm()
+    wrong = (broken(moved, curve)[:, 0] - curve).norm()
+    assert float(right) < 0.2
+    assert float(wrong) > 10 * float(right)
+
+
+def test_measures_do_not_change_under_rotation_shift_or_batch_split():
+    x = normal(20, 6, 5).cumsum(0)
+    turn, shift = torch.linalg.qr(normal(5, 5, seed=1))[0], normal(5, seed=2)
+    moved = 3 * (x @ turn + shift)
+    torch.testing.assert_close(geometry.deviation(moved), 3 * geometry.deviation(x))
+    torch.testing.assert_close(
+        geometry.explained_variance(moved, 3, remove_chord=True), geometry.explained_variance(x, 3, remove_chord=True)
+    )
+    torch.testing.assert_close(geometry.project(moved), 3 * geometry.project(x), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(geometry.project(x)[:, 2:4], geometry.project(x[:, 2:4]))
+
+
+def test_projection_is_an_isometry_of_paths_in_three_dimensions():
+    x = normal(20, 6, 3).cumsum(0)
+    torch.testing.assert_close(geometry.arc_length(geometry.project(x)), geometry.arc_length(x))
+
+
+def test_single_precision_paths_are_summed_in_double():
+    x = (torch.linspace(80, 0, 101)[:, None, None] * torch.ones(1, 2, 3000)).float()
+    assert geometry.deviation(x).dtype == F64
+    assert float(geometry.deviation(x, relative=True).max()) < 1e-6
+
+
+@pytest.mark.slow
+def test_a_thousand_large_paths_fit_in_memory():
+    # 200 x 100 x 3072 in float32 is 0.25 GB; nothing of that size may be made again, let alone in float64.
+    path = torch.rand(101, 200, 3072, generator=torch.Generator().manual_seed(0))
+    with torch.profiler.profile(profile_memory=True) as profile:
+        geometry.deviation(path)
+        geometry.explained_variance(path, 3, remove_chord=True)
+        geometry.project(path)
+    biggest = max((e.cpu_memory_usage for e in profile.events() if e.name.startswith("aten::")), default=0)
+    assert biggest <= 2**24 * 8 * 1.1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: geometry.deviation([1.0]), TypeError, "traj must be a Trajectory or a floating-point tensor"),
+        (lambda: geometry.deviation(normal(5, 3)), ValueError, r"traj must have shape \(N\+1, B, \*event\)"),
+        (lambda: geometry.deviation(normal(5, 2, 3) * math.nan), ValueError, "traj must be finite"),
+        (lambda: geometry.deviation(torch.zeros(3, 1, 2, dtype=F64), relative=True), ValueError, "has no chord"),
+        (lambda: geometry.explained_variance(normal(5, 2, 3), 6), ValueError, "k must be an integer from 1 to"),
+        (lambda: geometry.procrustes(normal(5, 2, 3), normal(5, 2)), ValueError, "curves must be"),
+        (lambda: geometry.curvature_torsion(helix(), 10), ValueError, "window must be an odd integer from 5"),
+        (lambda: geometry.curvature_torsion(helix()[:, :2], 11), ValueError, r"points must have shape \(N, 3\)"),
+        (lambda: geometry.curvature_torsion(torch.zeros(9, 3), 5), ValueError, "two successive points coincide"),
+        (lambda: geometry.curvature_torsion(helix(), 11, edges="wrap"), ValueError, "edges must be"),
+        (lambda: geometry.deviation_peak(normal(5, 2, 3)), TypeError, "traj must be a Trajectory"),
+    ],
+)
+def test_bad_arguments_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_path_that_was_not_kept_is_refused():
+    end = sample(Gaussian([0.0, 0.0], 1.0), initial_noise(2, (2,)), schedules.polynomial(4), keep="final")
+    with pytest.raises(ValueError, match="keep='all'"):
+        geometry.deviation(end)
+    with pytest.raises(TypeError, match="kept its whole path"):
+        geometry.norms(end)
+    assert isinstance(end, Trajectory)

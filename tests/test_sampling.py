@@ -1,0 +1,193 @@
+"""The loop: what it counts, what it keeps, what it refuses before spending an evaluation."""
+
+import math
+
+import pytest
+import torch
+
+from teachkit import Empirical, Gaussian, GaussianMixture, Trajectory, initial_noise, sample, schedules, solvers
+
+F64 = torch.float64
+GAUSSIAN = Gaussian([0.5, -0.5, 0.0], [[0.3, 0.1, 0.0], [0.1, 0.1, 0.0], [0.0, 0.0, 1.0]])
+SIGMAS = schedules.polynomial(8)
+
+
+class Counting:
+    def __init__(self, denoiser):
+        self.denoiser, self.calls = denoiser, 0
+
+    def __call__(self, x, sigma, labels=None):
+        self.calls += 1
+        return self.denoiser(x, sigma, labels)
+
+
+def start(n=4, d=3, sigma=80.0, seed=0):
+    return initial_noise(n, (d,), sigma, seed)
+
+
+def test_a_trajectory_holds_states_and_denoised_states():
+    path = sample(GAUSSIAN, start(), SIGMAS)
+    assert isinstance(path, Trajectory)
+    assert path.x.shape == (9, 4, 3)
+    assert path.denoised.shape == (8, 4, 3)
+    assert torch.equal(path.final, path.x[-1])
+    for i in range(8):
+        torch.testing.assert_close(path.denoised[i], GAUSSIAN(path.x[i], float(SIGMAS[i])))
+
+
+def test_every_euler_step_is_a_convex_combination_and_the_path_unrolls():
+    path, s = sample(GAUSSIAN, start(), SIGMAS), SIGMAS
+    for i in range(8):
+        ratio = float(s[i + 1] / s[i])
+        torch.testing.assert_close(path.x[i + 1], ratio * path.x[i] + (1 - ratio) * path.denoised[i])
+    for n in range(1, 9):
+        weights = s[n] * (1 / s[1 : n + 1] - 1 / s[:n])
+        assert (weights >= 0).all()
+        assert float(weights.sum()) == pytest.approx(1 - float(s[n] / s[0]), abs=1e-12)
+        unrolled = s[n] / s[0] * path.x[0] + torch.einsum("m,mbd->bd", weights, path.denoised[:n])
+        assert float((unrolled - path.x[n]).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("name", list(solvers.REGISTRY))
+def test_keeping_only_the_end_changes_nothing(name):
+    whole, end = (sample(GAUSSIAN, start(), SIGMAS, name, keep=k) for k in ("all", "final"))
+    assert torch.equal(whole.final, end.final)
+    assert whole.nfe == end.nfe
+    assert end.x.shape == (1, 4, 3)
+    assert end.denoised.shape[0] == 0
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("afs", [False, True])
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("name", list(solvers.REGISTRY))
+def test_evaluations_are_counted_and_as_stated(name, zero, afs, guided):
+    if afs and name == "edm_stochastic":
+        pytest.skip("an analytic first step is not defined for a stochastic solver")
+    D = Counting(GaussianMixture([0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]], 0.1))
+    sigmas = schedules.polynomial(6, zero=zero)
+    extra = {"labels": torch.tensor([0, 1, 1, 0]), "guidance": 2.0} if guided else {}
+    path = sample(D, start(d=2), sigmas, name, afs=afs, **extra)
+    steps = 6 + zero
+    twice = name in ("heun", "dpm2", "edm_stochastic")
+    stated = (2 * steps - zero if twice else steps) - afs
+    assert path.nfe == D.calls == stated * (2 if guided else 1)
+    assert torch.isfinite(path.x).all()
+
+
+def test_guidance_moves_away_from_the_unconditional_denoiser():
+    D = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], 0.1)
+    x, labels = start(d=2, sigma=2.0), torch.tensor([0, 1, 1, 0])
+    for w in (0.0, 0.5, 1.0, 3.0):
+        got = sample(D, x, [2.0, 0.0], labels=labels, guidance=w).final
+        torch.testing.assert_close(got, D(x, 2.0) + w * (D(x, 2.0, labels) - D(x, 2.0)))
+    assert sample(D, x, [2.0, 0.0], labels=labels, guidance=1.0).nfe == 1
+    torch.testing.assert_close(sample(D, x, [2.0, 0.0], labels=labels).final, D(x, 2.0, labels))
+
+
+def test_analytic_first_step_is_the_direction_of_unit_variance_data():
+    path = sample(GAUSSIAN, start(), [80.0, 10.0, 1.0], afs=True)
+    torch.testing.assert_close(path.x[1], path.x[0] * (1 + (10.0 - 80.0) / math.sqrt(1 + 80.0**2)))
+    with pytest.raises(ValueError, match="afs is not defined for edm_stochastic"):
+        sample(GAUSSIAN, start(), SIGMAS, "edm_stochastic", afs=True)
+
+
+def test_dynamic_threshold_clips_to_a_percentile_and_is_off_by_default():
+    def D(x, sigma, labels=None):
+        return torch.tensor([[0.1, -0.2, 0.3, 8.0], [0.1, 0.2, 0.3, 0.4]], dtype=F64)
+
+    x = start(2, 4)
+    assert sample(D, x, [1.0, 0.0]).final.max() == 8
+    got = sample(D, x, [1.0, 0.0], dynamic_threshold=0.5).final
+    torch.testing.assert_close(got[0], torch.tensor([0.1, -0.2, 0.3, 1.0], dtype=F64))  # percentile .25, raised to 1
+    torch.testing.assert_close(got[1], D(x, 1.0)[1])
+    half = sample(D, x, [1.0, 0.0], dynamic_threshold=1.0).final
+    torch.testing.assert_close(half[0], D(x, 1.0)[0] / 8)
+
+
+@pytest.mark.parametrize("name", list(solvers.REGISTRY))
+def test_batch_split_changes_nothing(name):
+    def solver(first=0):
+        return solvers.get(name, **({"first": first} if name == "edm_stochastic" else {}))
+
+    D = Empirical(torch.randn(40, 3, generator=torch.Generator().manual_seed(0), dtype=F64))
+    whole = sample(D, initial_noise(7, (3,), seed=3), SIGMAS, solver()).final
+    parts = [sample(D, initial_noise(n, (3,), seed=3, first=f), SIGMAS, solver(f)).final for n, f in ((3, 0), (4, 3))]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-9, atol=1e-10)
+
+
+def test_initial_noise_is_standard_normal_and_seeded_by_sample():
+    x = initial_noise(2000, (5,), 2.0, seed=1)
+    assert float(x.std()) == pytest.approx(2.0, rel=0.02)
+    assert abs(float(x.mean())) < 0.06
+    assert torch.equal(x[70:75], initial_noise(5, (5,), 2.0, seed=1, first=70))
+    assert not torch.equal(x[:5], initial_noise(5, (5,), 2.0, seed=2))
+    assert not torch.equal(x[:5], initial_noise(5, (5,), 2.0, seed=1, stream=1))
+    for bad in ({"n": 0}, {"seed": -1}, {"sigma": math.nan}, {"first": 1.5}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            initial_noise(**{"n": 2, "event_shape": (3,), **bad})
+
+
+def test_gradients_flow_when_the_start_asks_for_them():
+    x = start().requires_grad_(True)
+    path = sample(GAUSSIAN, x, SIGMAS, "dpmpp_2m")
+    (grad,) = torch.autograd.grad(path.final.sum(), x)
+    assert torch.isfinite(grad).all()
+    assert not sample(GAUSSIAN, start(), SIGMAS).final.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("shape", [(5,), (2, 4, 4)])
+@pytest.mark.parametrize("name", list(solvers.REGISTRY))
+def test_shapes_and_dtypes_are_kept(name, shape, dtype):
+    D = Gaussian(torch.zeros(shape, dtype=dtype), 0.25)
+    final = sample(D, initial_noise(3, shape, dtype=dtype), SIGMAS, name).final
+    assert final.shape == (3, *shape)
+    assert final.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"denoiser": 3}, TypeError, "denoiser must be callable"),
+        ({"x": [[1.0]]}, TypeError, "x must be a floating-point tensor"),
+        ({"x": torch.ones(2, 3, dtype=torch.long)}, TypeError, "got torch.int64"),
+        ({"x": torch.ones(3)}, ValueError, r"x must have shape \(B, \*event\)"),
+        ({"x": torch.full((2, 3), math.nan)}, ValueError, "x must be finite"),
+        ({"x": torch.zeros(2, 3, device="meta"), "denoiser": GAUSSIAN}, Exception, "meta"),
+        ({"sigmas": [1.0, 2.0]}, ValueError, "strictly decreasing"),
+        ({"solver": "ipdnm"}, ValueError, "unknown solver 'ipdnm'; did you mean 'ipndm'"),
+        ({"solver": 4}, TypeError, "solver must be a name or a Solver"),
+        ({"labels": torch.zeros(3, dtype=torch.long)}, ValueError, r"one entry per sample \(2\), got \(3,\)"),
+        ({"guidance": 2.0}, ValueError, "guidance needs labels"),
+        ({"labels": torch.zeros(2), "guidance": math.inf}, ValueError, "guidance must be a finite number"),
+        ({"dynamic_threshold": 2.0}, ValueError, "dynamic_threshold must be a percentile"),
+        ({"keep": "none"}, ValueError, "keep must be 'all' or 'final'"),
+    ],
+)
+def test_bad_arguments_are_named_before_any_evaluation(change, error, message):
+    D = Counting(GAUSSIAN)
+    arguments = {"denoiser": D, "x": start(2), "sigmas": SIGMAS, **change}
+    with pytest.raises(error, match=message):
+        sample(**arguments)
+    assert D.calls == 0
+
+
+def test_a_denoiser_that_misbehaves_is_named():
+    with pytest.raises(ValueError, match=r"must return a tensor of the shape of x, \(4, 3\), got \(4, 2\)"):
+        sample(lambda x, s: x[:, :2], start(), SIGMAS)
+    with pytest.raises(FloatingPointError, match="ended in NaN"):
+        sample(lambda x, s: x * math.nan, start(), SIGMAS)
+
+
+def test_solver_options_are_checked():
+    for name, options, message in (
+        ("ipndm", {"order": 5}, "order must be one of 1, 2, 3, 4, got 5"),
+        ("ipndm", {"oder": 2}, "does not take these options"),
+        ("unipc", {"variant": "bh3"}, "variant must be one of 'bh1', 'bh2'"),
+        ("dpmpp_3m", {"prediction": "v"}, "prediction must be one of"),
+        ("dpm2", {"r": 1.0}, r"r must lie in \(0, 1\)"),
+        ("edm_stochastic", {"churn": -1.0}, "churn must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            solvers.get(name, **options)
