@@ -136,7 +136,7 @@ class GaussianMixture(DenoiserModule):
     --------
     >>> D = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], 0.01)
     >>> D(torch.tensor([[2.0, 0.0]], dtype=torch.float64), 1.0).round(decimals=3).tolist()
-    [[0.975, 0.0]]
+    [[0.973, 0.0]]
     """
 
     weights: Tensor

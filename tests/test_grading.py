@@ -10,7 +10,21 @@ RIGHT = {
     "tweedie": lambda x, score, sigma: x + sigma**2 * score,
     "mean_shift_step": lambda x, data, h: torch.softmax(-(torch.cdist(x, data) ** 2) / (2 * h**2), 1) @ data,
     "euler_step": lambda x, d, s, t: x + (t - s) * (x - d) / s,
+    "count_evaluations": 11 - 1,
+    "two_points": lambda x, s: (
+        (torch.exp(x / s**2) - torch.exp(-x / s**2)) / (torch.exp(x / s**2) + torch.exp(-x / s**2))
+        if s > 0.5
+        else 2 * torch.sigmoid(2 * x / s**2) - 1
+    ),
+    "score_from_denoiser": lambda D, x, s: -(x - D(x, s)) / s / s,
+    "critical_bandwidth": 1,
+    "unrolled_weights": lambda s: torch.stack([s[-1] / s[i + 1] - s[-1] / s[i] for i in range(len(s) - 1)]),
 }
+FUNCTIONS = [name for name in grading.CHECKS if callable(RIGHT.get(name, len))]
+
+
+def test_every_check_has_a_right_answer_here():
+    assert set(RIGHT) == set(grading.CHECKS)
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -19,8 +33,14 @@ def test_an_independently_written_answer_passes(name, seed):
     assert grading.evaluate(name, RIGHT[name], seed=seed).passed is True
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("answer", [lambda *a: None, lambda *a: ..., lambda *a: a[0] @ ...])
+def test_an_unfinished_function_is_not_counted_wrong(name, answer):
+    assert grading.evaluate(name, answer).passed is None
+
+
 @pytest.mark.parametrize("name", grading.CHECKS)
-@pytest.mark.parametrize("answer", [None, ..., lambda *a: None, lambda *a: ..., lambda *a: a[0] @ ...])
+@pytest.mark.parametrize("answer", [None, ...])
 def test_unanswered_is_said_and_not_counted_wrong(name, answer):
     result = grading.evaluate(name, answer)
     assert result.passed is None
