@@ -1,6 +1,26 @@
-"""Schedules by dynamic programming."""
+"""Schedules by dynamic programming: where to stop when only a few steps are allowed.
+
+The shape of a path says where few steps suffice (where it is straight) and where they are needed (where it bends).
+`cost_matrix` prices every Euler jump along a teacher's paths, `shortest_path` finds the cheapest route
+(arXiv 2405.11326, Sec. 4; arXiv 2506.10177, Sec. 5), `find_schedule` finds levels for the solver that will use them,
+and `fit_solver` fits the solver's weights to the paths. A `Schedule` remembers how it was found. Taught in
+``notebooks/11_schedules_by_dynamic_programming``.
+"""
 
 from teachkit.scheduling.costs import METRICS, cost_matrix
+from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.scheduling.paths import path_cost, shortest_path, shortest_paths
+from teachkit.scheduling.schedule import Schedule
+from teachkit.scheduling.search import find_schedule, fit_solver
 
-__all__ = ["METRICS", "cost_matrix", "path_cost", "shortest_path", "shortest_paths"]
+__all__ = [
+    "METRICS",
+    "FittedMultistep",
+    "Schedule",
+    "cost_matrix",
+    "find_schedule",
+    "fit_solver",
+    "path_cost",
+    "shortest_path",
+    "shortest_paths",
+]

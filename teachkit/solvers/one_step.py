@@ -45,18 +45,18 @@ class DPM2(Solver):
     """DPM-Solver-2: order 2, two evaluations a step, the second at an intermediate sigma (arXiv 2206.00927, Alg. 4).
 
     The intermediate level is sigma^(1-r) sigma_next^r: the midpoint in log sigma for the usual r = 1/2. A step to
-    sigma = 0 is an Euler step.
+    sigma = 0 is an Euler step; with ``euler_last`` the last step is one on any schedule.
     """
 
     name = "dpm2"
 
-    def __init__(self, r: float = 0.5) -> None:
+    def __init__(self, r: float = 0.5, euler_last: bool = False) -> None:
         if not (isinstance(r, (int, float)) and 0 < r < 1):
             raise ValueError(f"r must lie in (0, 1), got {r!r}")
-        self.r = float(r)
+        self.r, self.euler_last = float(r), bool(euler_last)
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
-        if sigma_next == 0:
+        if sigma_next == 0 or (self.euler_last and now.steps_left == 1):
             return euler_step(now, sigma_next)
         sigma_mid = now.sigma ** (1 - self.r) * sigma_next**self.r
         mid = Point(euler_step(now, sigma_mid), sigma_mid, now.evaluate)

@@ -1,0 +1,82 @@
+"""A solver fitted to the boomerang: if all paths share one shape, one set of multistep weights fits them all.
+
+At every step the next state is x + sum_j c_j * direction_j, over the current and the past directions, as in
+Adams-Bashforth; but the weights c are not those that are exact for polynomials: they are the ones that bring a batch
+of warm-up paths nearest to the teacher's states, by least squares,
+
+    c = argmin sum over samples of weight * |x_n + sum_j c_j d_{n-j} - teacher_{n+1}|^2,
+
+one small closed-form solve a step, on the states the student itself visits. Solvers learned by gradient are relatives:
+AMED (arXiv 2312.00094), S4S (arXiv 2502.17423), DPM-Solver-v3 (arXiv 2310.13268), Bespoke solvers (arXiv 2310.19075).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from teachkit.solvers.base import Point, Solver, combine
+
+
+class FittedMultistep(Solver):
+    """Linear multistep with its own weights for every step of one schedule (see `fit_solver`).
+
+    Parameters
+    ----------
+    weights : list of lists
+        For each step, the weights of the current direction and of the earlier ones, newest first.
+    """
+
+    name = "fitted"
+
+    def __init__(self, weights: Sequence[Sequence[float]]) -> None:
+        self.weights = [[float(w) for w in row] for row in weights]
+        if not self.weights or any(not 1 <= len(row) <= n + 1 for n, row in enumerate(self.weights)):
+            raise ValueError("weights must hold a list for every step, of 1 to (step number) values")
+        self.memory = max(map(len, self.weights)) - 1
+
+    def check(self, sigmas: Tensor) -> None:
+        """Raise a ValueError unless there is a row of weights for every step of ``sigmas``."""
+        if len(self.weights) != len(sigmas) - 1:
+            raise ValueError(f"weights are for {len(self.weights)} steps, but the schedule has {len(sigmas) - 1}")
+
+    def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
+        if len(now.levels) != len(self.weights) + 1:
+            raise ValueError(f"this solver was fitted for {len(self.weights)} steps, got {len(now.levels) - 1}")
+        points = [now, *reversed(history)]
+        return combine(now.x, 1.0, *((w, p.direction) for w, p in zip(self.weights[now.index], points)))
+
+
+def fit_weights(
+    evaluate: object, x: Tensor, sigmas: Tensor, targets: Tensor, order: int, ridge: float, robust: int = 3
+) -> tuple[list[list[float]], Tensor]:
+    """Roll out on a warm-up batch, fitting the weights of each step; returns them and the final states.
+
+    ``targets`` (N+1, B, *event) are the teacher's states at ``sigmas``. ``ridge`` pulls towards the Euler step,
+    relative to the size of the directions. ``robust`` rounds of reweighting (1 / distance) keep the few samples that
+    end elsewhere from deciding.
+    """
+    levels, rows = tuple(sigmas.tolist()), []
+    history: list[Point] = []
+    for n in range(len(levels) - 1):
+        now = Point(x, levels[n], evaluate, levels, n)  # type: ignore[arg-type]
+        points = [now, *reversed(history)][:order]
+        columns = torch.stack([p.direction.flatten(1).double() for p in points], -1)  # (B, d, k)
+        prior = torch.zeros(len(points), dtype=torch.float64, device=x.device)
+        prior[0] = levels[n + 1] - levels[n]
+        gap = (targets[n + 1] - x).flatten(1).double() - columns @ prior  # (B, d)
+        weight, change = torch.ones(len(x), dtype=torch.float64, device=x.device), prior * 0
+        for _ in range(robust):
+            normal = torch.einsum("bdi,bdj,b->ij", columns, columns, weight)
+            right = torch.einsum("bdi,bd,b->i", columns, gap, weight)
+            scale = normal.diagonal().mean()
+            normal = normal + max(ridge, 1e-12) * scale * torch.eye(len(points), dtype=torch.float64, device=x.device)
+            change = torch.linalg.solve(normal, right)
+            left = torch.linalg.vector_norm(gap - columns @ change, dim=1)
+            weight = 1 / left.clamp(min=0.1 * float(left.median()) + 1e-300)
+        rows.append((prior + change).tolist())
+        x = combine(x, 1.0, *((w, p.direction) for w, p in zip(rows[-1], points)))
+        history = [*history, now][-(order - 1) :] if order > 1 else []
+    return rows, x

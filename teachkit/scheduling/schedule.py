@@ -1,0 +1,121 @@
+"""A found schedule: the noise levels, the solver they were found for, and how they were found."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from teachkit import schedules, solvers
+from teachkit.scheduling.fitted import FittedMultistep
+from teachkit.solvers import Solver
+
+FORMAT = "teachkit schedule 1"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Noise levels together with the solver they belong to.
+
+    Attributes
+    ----------
+    sigmas : (N+1,)
+        The levels, decreasing, float64.
+    solver : str
+        Name in ``solvers.REGISTRY``, or "fitted" for weights that were fitted with the schedule.
+    options : dict
+        Options of the solver.
+    nfe : int
+        Evaluations one sample costs.
+    error : float
+        Mean root-mean-square error of the final samples to the teacher's, on warm-up noise kept apart from the search.
+    provenance : dict
+        How it was found: method, warm-up size, teacher, evaluations spent, and the like. Plain values only.
+    """
+
+    sigmas: Tensor
+    solver: str
+    nfe: int
+    options: dict[str, Any] = field(default_factory=dict)
+    error: float = math.nan
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigmas", schedules.validate(self.sigmas))
+        if self.solver != FittedMultistep.name and self.solver not in solvers.REGISTRY:
+            raise ValueError(f"solver must be 'fitted' or one of {', '.join(solvers.REGISTRY)}, got {self.solver!r}")
+        if not isinstance(self.nfe, int) or self.nfe < 1:
+            raise ValueError(f"nfe must be an integer >= 1, got {self.nfe!r}")
+        self.make_solver()
+
+    def make_solver(self) -> Solver:
+        """The solver this schedule was found for, with its options."""
+        if self.solver == FittedMultistep.name:
+            fitted = FittedMultistep(**self.options)
+            fitted.check(self.sigmas)
+            return fitted
+        return solvers.get(self.solver, **self.options)
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON: beside the file first, then renamed, so that a file is whole or absent."""
+        target = Path(path)
+        content = {"format": FORMAT, **asdict(self), "sigmas": self.sigmas.tolist()}
+        content["error"] = None if math.isnan(self.error) else self.error
+        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            beside.write_text(json.dumps(content, indent=1) + "\n")
+            os.replace(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Schedule:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a schedule, or holds levels or options that are not valid.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a schedule file: {error}") from error
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise ValueError(f"{path} is not a schedule file (it does not say {FORMAT!r})")
+        expected = {"sigmas", "solver", "nfe", "options", "error", "provenance"}
+        if set(content) != expected:
+            raise ValueError(f"{path} must hold {sorted(expected)}, got {sorted(content)}")
+        content["error"] = math.nan if content["error"] is None else float(content["error"])
+        content["sigmas"] = schedules.validate(content["sigmas"])
+        return cls(**content)
+
+    def to_comfyui(self) -> str:
+        """Comma-separated levels, ending at 0, as custom-sigmas nodes of ComfyUI take them."""
+        ends_at_zero = float(self.sigmas[-1]) == 0
+        return ", ".join(f"{s:.6g}" for s in [*self.sigmas.tolist(), *([] if ends_at_zero else [0.0])])
+
+    def to_diffusers(self, alphas_cumprod: Tensor | None = None) -> dict[str, list[float]]:
+        """Keyword arguments for ``set_timesteps`` of diffusers' schedulers.
+
+        ``{"sigmas": [...]}`` for schedulers that take noise levels (Euler, DPM-Solver++, flow matching), without the
+        last level: they end at 0 themselves. With the ``alphas_cumprod`` (T,) of a discrete-time model, instead
+        ``{"timesteps": [...]}``: fractional times by interpolation in log sigma, rounded, for those that take times.
+        """
+        levels = self.sigmas[:-1] if float(self.sigmas[-1]) == 0 else self.sigmas
+        if alphas_cumprod is None:
+            return {"sigmas": levels.tolist()}
+        trained = ((1 - alphas_cumprod.double()) / alphas_cumprod.double()).sqrt().log()
+        at = torch.searchsorted(trained, levels.log()).clamp(1, len(trained) - 1)
+        part = (levels.log() - trained[at - 1]) / (trained[at] - trained[at - 1])
+        times = (at - 1 + part.clamp(0, 1)).round().long()
+        kept = list(dict.fromkeys(times.tolist()))
+        if len(kept) < len(levels):
+            raise ValueError("two levels fall on one timestep of this model; use fewer steps or pass sigmas")
+        return {"timesteps": kept}
