@@ -16,7 +16,7 @@ Python numbers become float64 (`default_dtype`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -62,9 +62,11 @@ class DenoiserModule(nn.Module):
         return self._log_prob(flat, s, self._check_labels(labels, len(flat)))
 
     def score(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
-        """grad_x log p_sigma(x) by Tweedie's identity: (D(x; sigma) - x) / sigma^2, ``(B, *event)``."""
+        """grad_x log p_sigma(x) by Tweedie's identity: (D(x; sigma) - x) / sigma^2, ``(B, *event)``; sigma > 0."""
         denoised = self(x, sigma, labels)
         s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+        if not (s > 0).all():
+            raise ValueError("sigma must be > 0: Tweedie's identity divides by sigma^2")
         return (denoised - x) / s.reshape(-1, *[1] * (x.ndim - 1)) ** 2
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -91,7 +93,7 @@ class DenoiserModule(nn.Module):
             )
         if x.device != own.device:
             raise ValueError(f"x is on {x.device} but this {type(self).__name__} is on {own.device}; move one of them")
-        return x.reshape(len(x), -1), check_sigma(sigma, x).reshape(-1, 1)
+        return x.flatten(1), check_sigma(sigma, x).reshape(-1, 1)
 
     def _check_labels(self, labels: Tensor | None, batch: int) -> Tensor | None:
         if labels is None:
@@ -99,11 +101,11 @@ class DenoiserModule(nn.Module):
         if self.num_classes is None:
             raise ValueError(f"labels were given but this {type(self).__name__} has no classes")
         labels = torch.as_tensor(labels, device=next(self.buffers()).device)
-        if labels.dtype.is_floating_point or labels.shape != (batch,):
+        if not _integral(labels) or labels.shape != (batch,):
             raise ValueError(f"labels must be ({batch},) integers, got {tuple(labels.shape)} {labels.dtype}")
         if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < self.num_classes):
             raise ValueError(f"labels must lie in [0, {self.num_classes - 1}], got {labels.tolist()}")
-        return labels
+        return labels.long()
 
 
 class GaussianMixture(DenoiserModule):
@@ -200,12 +202,12 @@ class GaussianMixture(DenoiserModule):
             offset = torch.einsum("kde,bkd->bke", self.axes, offset)  # coordinates along the eigenvectors
         total = self.variances + sigma[..., None] ** 2  # (B or 1, K, d or 1)
         log_det = total.log().sum(-1) * (self.dim // self.variances.shape[1])
-        log_joint = self.weights.log() - 0.5 * (
-            (offset**2 / total).sum(-1) + log_det + self.dim * math.log(2 * math.pi)
-        )
-        if labels is not None:
+        log_joint = -0.5 * ((offset**2 / total).sum(-1) + log_det + self.dim * math.log(2 * math.pi))
+        if labels is None:
+            log_joint = log_joint + self.weights.log()
+        else:
             chosen = nn.functional.one_hot(labels, self.num_classes or 0).bool()
-            log_joint = (log_joint - self.weights.log()).masked_fill(~chosen, -math.inf)
+            log_joint = log_joint.masked_fill(~chosen, -math.inf)
         shrunk = self.variances / total * offset
         if self.axes is not None:
             shrunk = torch.einsum("kde,bke->bkd", self.axes, shrunk)
@@ -229,6 +231,7 @@ class GaussianMixture(DenoiserModule):
 
     def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``."""
+        _check_count(n)
         labels = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.dim, generator=generator, dtype=self.means.dtype, device=self.means.device)
         scaled = self.variances[labels].sqrt() * noise
@@ -333,19 +336,20 @@ class Gaussian(DenoiserModule):
         return self.mean + ((offset @ self.axes) * (inside - outside)) @ self.axes.mT + outside * offset
 
     def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        return self._along_axes(x, self.variances / (self.variances + sigma**2), 0.0)
+        total = self.variances + sigma**2  # 0 only without noise, in a direction without variance: there D is the mean
+        return self._along_axes(x, self.variances / total.where(total > 0, torch.ones_like(total)), 0.0)
 
     def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         offset = x - self.mean
         along = offset @ self.axes  # (B, r)
         total = self.variances + sigma**2
-        across = (offset**2).sum(-1) - (along**2).sum(-1)
         rest = self.dim - self.rank
         quadratic, log_det = (along**2 / total).sum(-1), total.log().sum(-1)
         if not (total > 0).all() or (rest and not (sigma > 0).all()):
             raise ValueError("sigma must be > 0: without noise this Gaussian has no density")
         if rest:  # outside the axes the blurred density is N(0, sigma^2)
-            quadratic = quadratic + across / sigma[:, 0] ** 2
+            across = offset - along @ self.axes.mT  # not |offset|^2 - |along|^2, which cancels
+            quadratic = quadratic + (across**2).sum(-1) / sigma[:, 0] ** 2
             log_det = log_det + rest * 2 * sigma[:, 0].log()
         return -0.5 * (quadratic + log_det + self.dim * math.log(2 * math.pi))
 
@@ -353,15 +357,20 @@ class Gaussian(DenoiserModule):
         """Exact solution of the probability-flow ODE dx/dsigma = (x - D) / sigma from ``sigma`` to ``sigma_next``.
 
         Each principal coordinate of x - mean is scaled by sqrt((lam + sigma_next^2) / (lam + sigma^2)), and what lies
-        outside the principal directions by sigma_next / sigma. ``(B, *event)`` to ``(B, *event)``.
+        outside the principal directions by sigma_next / sigma. ``(B, *event)`` to ``(B, *event)``. Starting from clean
+        data, ``sigma`` = 0, needs variance in every direction: elsewhere the solution is not unique (ValueError).
         """
         flat, s = self._check(x, sigma)
         s_next = check_sigma(sigma_next, x).reshape(-1, 1)
-        inside = ((self.variances + s_next**2) / (self.variances + s**2)).sqrt()
-        return self._along_axes(flat, inside, s_next / s).reshape(x.shape)
+        total, full = self.variances + s**2, self.rank == self.dim
+        if not (total > 0).all() or not (full or (s > 0).all()):
+            raise ValueError("sigma must be > 0: from 0 there is no unique way along directions without variance")
+        inside = ((self.variances + s_next**2) / total).sqrt()
+        return self._along_axes(flat, inside, 0.0 if full else s_next / s).reshape(x.shape)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` samples ``(n, *event)``."""
+        _check_count(n)
         noise = torch.randn(n, self.rank, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
         return (self.mean + (noise * self.variances.sqrt()) @ self.axes.mT).reshape(n, *self.event_shape)
 
@@ -412,12 +421,18 @@ class Empirical(DenoiserModule):
         self.register_buffer("half_norms", 0.5 * torch.linalg.vector_norm(flat, dim=1) ** 2)
         if labels is not None:
             labels = torch.as_tensor(labels, device=y.device)
-            if labels.shape != (len(y),) or labels.dtype.is_floating_point or int(labels.min()) < 0:
+            if labels.shape != (len(y),) or not _integral(labels) or int(labels.min()) < 0:
                 raise ValueError(f"labels must be ({len(y)},) integers >= 0, got {tuple(labels.shape)} {labels.dtype}")
             self.num_classes = int(labels.max()) + 1
             if (labels.bincount(minlength=self.num_classes) == 0).any():
                 raise ValueError(f"labels must use every class from 0 to {self.num_classes - 1} at least once")
         self.register_buffer("classes", labels)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Empirical:
+        """Where ``.to(dtype)`` and its kin pass through: norms follow the converted data, at its new precision."""
+        super()._apply(fn, recurse)
+        self.half_norms = 0.5 * torch.linalg.vector_norm(self.data, dim=1) ** 2
+        return self
 
     def __len__(self) -> int:
         return len(self.data)
@@ -431,8 +446,12 @@ class Empirical(DenoiserModule):
 
     def _logits(self, x: Tensor, s: Tensor, labels: Tensor | None, start: int) -> Tensor:
         """-|x - y|^2 / (2 s^2) up to a constant of x, for one chunk: (B, chunk)."""
-        y, half = self.data[start : start + self.chunk], self.half_norms[start : start + self.chunk]
-        logits = torch.addmm(-half.to(x.dtype), x, y.to(x.dtype).mT) / s**2
+        y = self.data[start : start + self.chunk].to(x.dtype)
+        if x.dtype == self.data.dtype:
+            half = self.half_norms[start : start + self.chunk]
+        else:  # asked for more precision than the stored norms have
+            half = 0.5 * (y**2).sum(1)
+        logits = torch.addmm(-half, x, y.mT) / s**2
         if labels is not None and self.classes is not None:
             logits = logits.masked_fill(self.classes[start : start + self.chunk] != labels[:, None], -math.inf)
         return logits
@@ -457,7 +476,8 @@ class Empirical(DenoiserModule):
         eps = torch.finfo(x.dtype).eps
         biggest = float(self.half_norms.max().mul(2).sqrt())
         reach = torch.linalg.vector_norm(x.detach(), dim=1, keepdim=True) * biggest + biggest**2
-        careful = (4 * eps * reach / s**2 > self._logit_tolerance)[:, 0]  # rounding may matter in these rows
+        # Rounding may matter in these rows. An infinite x is left to become NaN, for the caller to see.
+        careful = ((4 * eps * reach / s**2 > self._logit_tolerance) & reach.isfinite())[:, 0]
         if x.dtype == torch.float64 or x.device.type == "mps" or not careful.any():
             mean = self._softmax_mean(x, s, labels)
         else:
@@ -525,6 +545,7 @@ class Empirical(DenoiserModule):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` points of the data set, with replacement, plus noise of the bandwidth: ``(n, *event)``."""
+        _check_count(n)
         device = self.data.device
         index = torch.randint(len(self.data), (n,), generator=generator, device=device)
         noise = torch.randn(n, self.dim, generator=generator, dtype=self.data.dtype, device=device)
@@ -545,6 +566,15 @@ def check_sigma(sigma: float | Tensor, x: Tensor) -> Tensor:
     if not (torch.isfinite(s).all() and (s >= 0).all()):
         raise ValueError(f"sigma must be finite and >= 0, got {sigma!r}")
     return s
+
+
+def _integral(labels: Tensor) -> bool:
+    return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+
+
+def _check_count(n: int) -> None:
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n must be an integer number of samples >= 1, got {n!r}")
 
 
 def _floating(value: Tensor | Sequence | float, name: str, like: Tensor | None = None) -> Tensor:

@@ -149,7 +149,8 @@ def explained_variance(traj: Trajectory | Tensor, k: int, remove_chord: bool = F
         size = torch.linalg.vector_norm(x - x[-1], dim=-1).amax(0) ** 2
         if centre:
             y = y - y.mean(0)
-        values = torch.linalg.eigvalsh(_gram(y)).flip(-1).clamp(min=0)  # (b, N+1), largest first
+        values = torch.linalg.eigvalsh(_gram(y)).flip(-1).clamp(min=0)  # (b, min(N+1, d)), largest first
+        values = torch.nn.functional.pad(values, (0, max(0, k - values.shape[-1])))
         total = values.sum(-1, keepdim=True)
         nothing = total <= size[:, None] * _rounding(x) ** 2 * len(x)
         share = values.cumsum(-1) / total.where(~nothing, torch.ones_like(total))
@@ -178,13 +179,16 @@ def project(traj: Trajectory | Tensor) -> Tensor:
         chord = (x[-1] - x[0]) / length.where(length > 0, torch.ones_like(length))[:, None]
         along = ((x - x[0]) * chord).sum(-1)  # (N+1, b)
         centred = residual - residual.mean(0)
-        values, vectors = torch.linalg.eigh(_gram(centred))  # (b, N+1), (b, N+1, N+1)
+        values, vectors = torch.linalg.eigh(_gram(centred))  # (b, m), (b, m, m) with m = min(N+1, d)
         count = min(2, len(x), x.shape[-1])
         values, vectors = values.flip(-1)[:, :count], vectors.flip(-1)[..., :count]
         size = length.maximum(torch.linalg.vector_norm(x - x[0], dim=-1).amax(0))
         floor = (size[:, None] * _rounding(x)) ** 2 * len(x)
         scale = values.where(values > floor, torch.inf * torch.ones_like(values)).sqrt()
-        axes = torch.einsum("nbd,bnk->bkd", centred, vectors) / scale[..., None]  # unit vectors, or 0
+        if len(x) < x.shape[-1]:
+            axes = torch.einsum("nbd,bnk->bkd", centred, vectors) / scale[..., None]  # unit vectors, or 0
+        else:
+            axes = vectors.mT * scale.isfinite()[..., None]
         pcs = torch.einsum("nbd,bkd->nbk", residual, axes)
         biggest = pcs.abs().argmax(0, keepdim=True)
         sign = torch.where(pcs.gather(0, biggest) < 0, -1.0, 1.0)
@@ -213,10 +217,16 @@ def procrustes(curves: Tensor, reference: Tensor, reflections: bool = True) -> T
         ``(B, k, k)``. With curve^T reference = U S Vh, R = U Vh (Schönemann 1966; arXiv 2506.10177, eq. 13). Note
         that ``torch.linalg.svd`` returns Vh, already transposed; multiplying by its transpose is a popular bug.
     """
+    if not isinstance(curves, Tensor) or not isinstance(reference, Tensor):
+        raise TypeError(
+            f"curves and reference must be tensors, got {type(curves).__name__}, {type(reference).__name__}"
+        )
     if curves.ndim != 3 or reference.shape != (curves.shape[0], curves.shape[2]):
         raise ValueError(
             f"curves must be (N+1, B, k) and reference (N+1, k), got {tuple(curves.shape)} and {tuple(reference.shape)}"
         )
+    if not (torch.isfinite(curves).all() and torch.isfinite(reference).all()):
+        raise ValueError("curves and reference must be finite, got NaN or infinity")
     u, _, vh = torch.linalg.svd(torch.einsum("nbi,nj->bij", curves, reference.to(curves)))
     if not reflections:
         flip = torch.ones_like(u[:, 0])
@@ -231,9 +241,15 @@ def align(curves: Tensor, reference: Tensor, reflections: bool = True) -> Tensor
 
 
 def procrustes_residual(curves: Tensor, reference: Tensor, reflections: bool = True) -> Tensor:
-    """Squared distance left after alignment, both curves scaled to unit norm: ``(B,)`` from 0 (same shape) to 2."""
-    unit = curves / torch.linalg.vector_norm(curves, dim=(0, 2), keepdim=True)
-    target = reference.to(curves) / torch.linalg.vector_norm(reference)
+    """Squared distance left after alignment, both curves scaled to unit norm: ``(B,)`` from 0 (same shape) to 2.
+
+    A curve of zeros (what `project` leaves beside the chord of a straight path) has no shape and is refused.
+    """
+    size, target_size = torch.linalg.vector_norm(curves, dim=(0, 2), keepdim=True), torch.linalg.vector_norm(reference)
+    if not (size > 0).all() or not target_size > 0:
+        raise ValueError("curves and reference must not be all zeros: a straight path leaves no shape to compare")
+    unit = curves / size
+    target = (reference / target_size).to(curves)
     gap = align(unit, target, reflections) - target[:, None]
     return (gap**2).sum((0, 2))
 
@@ -261,6 +277,8 @@ def curvature_torsion(points: Tensor, window: int, edges: str = "published") -> 
     curvature, torsion : (N,) or (N, B)
         In 1 / units. Where the curvature is zero to rounding (a straight line) torsion has no meaning and is 0.
     """
+    if not isinstance(points, Tensor):
+        raise TypeError(f"points must be a tensor of shape (N, 3) or (N, B, 3), got {type(points).__name__}")
     single = points.ndim == 2
     x = _check_points(points[:, None] if single else points, window, edges)
     n, half = len(x), window // 2
@@ -319,6 +337,8 @@ def _blocks(function: Callable[..., Tensor], *paths: Trajectory | Tensor, batch_
     out = []
     for pieces in zip(*(t.split(size, 1) for t in tensors)):
         flat = [p.flatten(2).to(dtype) for p in pieces]
+        if not all(bool(p.sum().isfinite()) or bool(p.isfinite().all()) for p in flat):
+            raise ValueError("traj must be finite, got NaN or infinity")
         out.append(function(flat[0] if len(flat) == 1 else torch.stack(flat)))
     return torch.cat(out, batch_dim)
 
@@ -332,8 +352,8 @@ def _path(traj: Trajectory | Tensor) -> Tensor:
         raise ValueError(f"traj must have shape (N+1, B, *event), got {tuple(x.shape)}")
     if isinstance(traj, Trajectory) and len(x) != len(traj.sigmas):
         raise ValueError("traj holds only its final state; sample with keep='all' to measure the path")
-    if not torch.isfinite(x[-1]).all():
-        raise ValueError("traj must be finite, got NaN or infinity")
+    if len(x) < 2:
+        raise ValueError(f"traj must hold at least two states, got shape {tuple(x.shape)}")
     return x
 
 
@@ -349,9 +369,12 @@ def _remove_chord(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gram(x: Tensor) -> Tensor:
-    """Inner products of the states of each path: (b, N+1, N+1), whatever d is."""
+    """Inner products of the states of each path (b, N+1, N+1), or of its coordinates (b, d, d) if there are fewer.
+
+    Both have the same eigenvalues, apart from zeros, and neither is larger than the paths themselves.
+    """
     y = x.transpose(0, 1)
-    return y @ y.mT
+    return y @ y.mT if len(x) < x.shape[-1] else y.mT @ y
 
 
 def _rounding(x: Tensor) -> float:

@@ -10,7 +10,8 @@ Hostetler 1975; Comaniciu & Meer 2002; annealing: Shen, Brooks & van den Hengel 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -43,17 +44,21 @@ def mean_shift(
     Tensor
         ``(steps + 1, B, *event)``: the starting points first. Along it log_prob(x; bandwidth) never falls.
     """
+    return torch.stack([x, *_climb(denoiser, x, bandwidth, max_steps, tolerance)])
+
+
+def _climb(denoiser: Denoiser, x: Tensor, bandwidth: float, max_steps: int, tolerance: float) -> Iterator[Tensor]:
+    """The points after x of a mean-shift path, one at a time: whoever needs only the last need not keep the others."""
     _check_positive("bandwidth", bandwidth)
     if not (isinstance(max_steps, int) and max_steps >= 1):
         raise ValueError(f"max_steps must be an integer >= 1, got {max_steps!r}")
     _check_positive("tolerance", tolerance)
-    path = [x]
     for _ in range(max_steps):
-        path.append(denoiser(path[-1], bandwidth))
-        moved = torch.linalg.vector_norm((path[-1] - path[-2]).flatten(1), dim=1)
+        before, x = x, denoiser(x, bandwidth)
+        yield x
+        moved = torch.linalg.vector_norm((x - before).flatten(1), dim=1)
         if bool((moved <= tolerance * bandwidth).all()):
             break
-    return torch.stack(path)
 
 
 def annealed_mean_shift(denoiser: Denoiser, x: Tensor, bandwidths: Iterable[float]) -> Tensor:
@@ -62,7 +67,10 @@ def annealed_mean_shift(denoiser: Denoiser, x: Tensor, bandwidths: Iterable[floa
     This is the ODE sampler in a hurry: at every level it jumps all the way to D(x; sigma), where an Euler step goes
     only the fraction 1 - sigma_next / sigma. Shapes as in `mean_shift`.
     """
-    levels = [float(h) for h in bandwidths]
+    try:
+        levels = [float(h) for h in bandwidths]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"bandwidths must be a sequence of numbers, got {bandwidths!r}") from error
     if not levels:
         raise ValueError("bandwidths must hold at least one value")
     for h in levels:
@@ -84,6 +92,11 @@ def merge(points: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         For every point, which of the kept ones stands for it.
     """
     _check_positive("tolerance", tolerance)
+    if not isinstance(points, Tensor) or points.ndim < 2:
+        got = tuple(points.shape) if isinstance(points, Tensor) else type(points).__name__
+        raise ValueError(f"points must be a tensor of shape (B, *event), got {got}")
+    if not torch.isfinite(points).all():
+        raise ValueError("points must be finite, got NaN or infinity")
     flat = points.flatten(1)
     kept: list[int] = []
     index = torch.empty(len(flat), dtype=torch.long, device=flat.device)
@@ -122,8 +135,8 @@ def modes(
     index : (B,)
         The mode each starting point climbed to.
     """
-    end = mean_shift(denoiser, x, bandwidth, max_steps, tolerance)[-1]
     _check_positive("merge_tolerance", merge_tolerance)
+    end = deque(_climb(denoiser, x, bandwidth, max_steps, tolerance), maxlen=1).pop()
     return merge(end, merge_tolerance * bandwidth)
 
 

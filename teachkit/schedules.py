@@ -108,10 +108,10 @@ def time_uniform(
     """
     if not (isinstance(rho, (int, float)) and math.isfinite(rho) and rho > 0):
         raise ValueError(f"rho must be a finite number > 0, got {rho!r}")
-    if not 0 < time_min < 1:
+    if not (isinstance(time_min, (int, float)) and 0 < time_min < 1):
         raise ValueError(f"time_min must lie in (0, 1), got {time_min!r}")
     _check_range(n, sigma_min, sigma_max)
-    log_min, log_max = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
+    log_min, log_max = math.log1p(sigma_min * sigma_min), math.log1p(sigma_max * sigma_max)
     beta_d = 2 * (log_min / time_min - log_max) / (time_min - 1)
     beta_min = log_max - 0.5 * beta_d
     if min(beta_d * time_min, beta_d) + beta_min <= 0:
@@ -158,13 +158,17 @@ def ddpm(
         raise ValueError(f"kind must be 'linear' or 'scaled_linear', got {kind!r}")
     if not 0 < beta_start <= beta_end < 1:
         raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {beta_start!r} and {beta_end!r}")
-    if not 1 <= n < train_steps:
+    _check_count("train_steps", train_steps)
+    _check_count("n", n)
+    if not n < train_steps:
         raise ValueError(f"n must be from 1 to train_steps - 1 = {train_steps - 1}, got {n!r}")
     power = 1.0 if kind == "linear" else 0.5
     beta = torch.linspace(beta_start**power, beta_end**power, train_steps, dtype=torch.float64) ** (1 / power)
     log_alphabar = torch.log1p(-beta).cumsum(0)
     sigma = torch.expm1(-log_alphabar).sqrt()
     index = torch.linspace(train_steps - 1, 0, n + 1, dtype=torch.float64).round().long()
+    if not torch.isfinite(sigma).all():
+        raise ValueError(f"beta_end = {beta_end} over train_steps = {train_steps} gives noise levels beyond float64")
     return _append_zero(sigma[index], zero)
 
 
@@ -203,21 +207,21 @@ def interpolate(sigmas: Tensor | Sequence[float], n: int) -> Tensor:
     sigmas = validate(sigmas)
     zero = bool(sigmas[-1] == 0)
     positive = sigmas[:-1] if zero else sigmas
+    _check_count("n", n)
     inner = n - zero
-    if not isinstance(n, int) or inner < 1:
-        raise ValueError(f"n must be an integer >= {1 + zero}, got {n!r}")
+    if inner < 1:
+        raise ValueError(f"n must be at least 2 steps for a schedule that ends at 0, got {n}")
     if len(positive) < 2:
         raise ValueError("sigmas must hold at least two positive values to interpolate between")
     at = torch.linspace(0, len(positive) - 1, inner + 1, dtype=torch.float64)
     left = at.floor().long().clamp(max=len(positive) - 2)
     log = positive.log()
     out = torch.lerp(log[left], log[left + 1], at - left).exp()
-    out[0], out[-1] = positive[0], positive[-1]
-    return _append_zero(out, zero)
+    return _finish(out, float(positive[-1]), float(positive[0]), zero)
 
 
 def validate(sigmas: Tensor | Sequence[float]) -> Tensor:
-    """Check a schedule and return it as a float64 tensor on the CPU.
+    """Check a schedule and return a copy of it as a float64 tensor on the CPU.
 
     Raises
     ------
@@ -227,7 +231,10 @@ def validate(sigmas: Tensor | Sequence[float]) -> Tensor:
         If it is not 1-D, has fewer than two values, or is not finite, non-negative and strictly decreasing.
     """
     try:
-        out = torch.as_tensor(sigmas, dtype=torch.float64).detach().cpu()
+        given = torch.as_tensor(sigmas)
+        if given.is_complex():
+            raise TypeError("complex numbers")
+        out = torch.as_tensor(sigmas, dtype=torch.float64).detach().cpu().clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"sigmas must be a 1-D tensor or a list of numbers, got {type(sigmas).__name__}") from error
     if out.ndim != 1 or len(out) < 2:
@@ -261,10 +268,7 @@ def _even(
 
 
 def _check_range(n: int, sigma_min: float, sigma_max: float) -> None:
-    if not isinstance(n, int) or isinstance(n, bool):
-        raise TypeError(f"n must be an integer number of steps, got {n!r}")
-    if n < 1:
-        raise ValueError(f"n must be at least 1 step, got {n}")
+    _check_count("n", n)
     for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number, got {value!r}")
@@ -272,8 +276,20 @@ def _check_range(n: int, sigma_min: float, sigma_max: float) -> None:
         raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min!r} and {sigma_max!r}")
 
 
+def _check_count(name: str, n: int) -> None:
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise TypeError(f"{name} must be an integer number of steps, got {n!r}")
+    if n < 1:
+        raise ValueError(f"{name} must be at least 1 step, got {n}")
+
+
 def _finish(sigmas: Tensor, sigma_min: float, sigma_max: float, zero: bool) -> Tensor:
     sigmas[0], sigmas[-1] = sigma_max, sigma_min  # exact ends, whatever f rounds to
+    if not (torch.isfinite(sigmas).all() and (sigmas[1:] < sigmas[:-1]).all()):
+        raise ValueError(
+            f"n = {len(sigmas) - 1} steps from sigma_max = {sigma_max} to sigma_min = {sigma_min} cannot be told apart "
+            "in float64 with these options; take fewer steps, a wider range or a milder rho or shift"
+        )
     return _append_zero(sigmas, zero)
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -67,6 +68,101 @@ def test_time_uniform_is_valid_or_refused(n, sigma_min, ratio, rho):
         assert torch.equal(schedules.validate(sigmas), sigmas)
 
 
+def test_time_uniform_is_the_published_process():
+    # Song et al.: log alpha(t) = -beta_d t^2 / 4 - beta_min t / 2 and sigma = sqrt(1 / alpha^2 - 1), solved for here.
+    betas = np.linalg.solve([[1e-6 / 4, 1e-3 / 2], [1 / 4, 1 / 2]], 0.5 * np.log1p([0.002**2, 80.0**2]))
+    for rho in (1.0, 3.0):
+        t = np.linspace(1, 1e-3 ** (1 / rho), 21) ** rho
+        alpha = np.exp(-betas[0] * t**2 / 4 - betas[1] * t / 2)
+        expected = torch.as_tensor(np.sqrt(1 / alpha**2 - 1))
+        torch.testing.assert_close(schedules.time_uniform(20, rho=rho), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_large_rho_tends_to_even_steps_in_log_sigma():
+    torch.testing.assert_close(schedules.polynomial(12, rho=1e6), schedules.logsnr(12), rtol=1e-4, atol=0)
+
+
+def test_flow_shift_is_the_formula_of_the_shifted_time():
+    low, high = 0.01 / 3 / (1 + 0.01 / 3), 20 / 3 / (1 + 20 / 3)  # times that belong to sigma / 3
+    s = torch.linspace(high, low, 11, dtype=torch.float64)
+    shifted = 3 * s / (1 + 2 * s)
+    torch.testing.assert_close(schedules.flow_shift(10, 3.0, 0.01, 20.0), shifted / (1 - shifted))
+
+
+WILD = st.one_of(st.floats(1e-300, 1e300), st.floats(1e-3, 1e3), st.sampled_from([1.0, 1.0 + 2**-52, 80.0, 0.002]))
+
+
+@settings(max_examples=200)
+@given(
+    n=st.integers(1, 300), a=WILD, b=WILD, option=WILD,
+    kind=st.sampled_from(["polynomial", "logsnr", "cosine", "time_uniform", "flow_shift"]),
+)  # fmt: skip
+def test_whatever_is_asked_a_schedule_is_valid_or_refused_by_name(n, a, b, option, kind):
+    extra = {"rho": option} if kind in ("polynomial", "time_uniform") else {}
+    extra = {"shift": option} if kind == "flow_shift" else extra
+
+    def build():
+        return getattr(schedules, kind)(n, sigma_min=min(a, b), sigma_max=max(a, b), **extra)
+
+    try:
+        sigmas = build()
+    except ValueError:
+        with pytest.raises(ValueError, match="sigma_m"):
+            build()
+    else:
+        assert torch.equal(schedules.validate(sigmas), sigmas)
+        assert (float(sigmas[0]), float(sigmas[-1])) == (max(a, b), min(a, b))
+
+
+@given(
+    train=st.integers(2, 1200), part=st.floats(0, 1), kind=st.sampled_from(["linear", "scaled_linear"]),
+    zero=st.booleans(),
+)  # fmt: skip
+def test_ddpm_picks_distinct_training_levels(train, part, kind, zero):
+    n = 1 + int(part * (train - 2))
+    sigmas = schedules.ddpm(n, train_steps=train, kind=kind, zero=zero)
+    schedules.validate(sigmas)
+    every = schedules.ddpm(train - 1, train_steps=train, kind=kind)
+    assert len(sigmas) == n + 1 + zero
+    assert np.isin(sigmas[: n + 1], every).all()
+    assert (float(sigmas[0]), float(sigmas[n])) == (float(every[0]), float(every[-1]))
+
+
+@given(
+    logs=st.lists(st.floats(-8, 8), min_size=2, max_size=20, unique_by=lambda v: round(v, 3)),
+    times=st.integers(1, 5), zero=st.booleans(),
+)  # fmt: skip
+def test_refining_keeps_every_level_and_splits_its_steps_evenly_in_log_sigma(logs, times, zero):
+    sigmas = torch.tensor(sorted(logs, reverse=True), dtype=torch.float64).exp()
+    given_ = torch.cat([sigmas, torch.zeros(1, dtype=torch.float64)]) if zero else sigmas
+    fine = schedules.interpolate(given_, times * (len(sigmas) - 1) + zero)
+    schedules.validate(fine)
+    assert bool(fine[-1] == 0) == zero
+    inner = fine[:-1] if zero else fine
+    torch.testing.assert_close(inner[::times], sigmas, rtol=1e-12, atol=0)
+    assert (float(inner[0]), float(inner[-1])) == (float(sigmas[0]), float(sigmas[-1]))
+    steps = inner.log().diff().reshape(-1, times)
+    torch.testing.assert_close(steps, steps.mean(1, keepdim=True).expand_as(steps), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "sigmas",
+    [[3, 2, 1], (3.0, 2.0, 1.0), np.array([3.0, 2.0, 1.0]), torch.tensor([3, 2, 1]), torch.tensor([3.0, 2.0, 1.0])],
+)
+def test_a_list_of_any_kind_becomes_float64(sigmas):
+    out = schedules.validate(sigmas)
+    assert out.dtype == torch.float64
+    assert out.tolist() == [3, 2, 1]
+
+
+def test_the_validated_schedule_is_a_copy_without_gradient():
+    given_ = torch.tensor([2.0, 1.0], dtype=torch.float64, requires_grad=True)
+    out = schedules.validate(given_)
+    out[0] = 7.0
+    assert given_.tolist() == [2.0, 1.0]
+    assert not out.requires_grad
+
+
 def test_known_values_of_the_edm_schedule():
     # Published six-step rho = 7 grid (arXiv 2405.11326, Table 7).
     expected = [80, 30.18, 9.723, 2.515, 0.470, 0.0515, 0.002]
@@ -101,6 +197,10 @@ def test_interpolate_keeps_ends_and_zero_and_is_the_identity_at_its_own_length()
     [
         ([1.0, 2.0], r"strictly decreasing, got sigmas\[0\] = 1.0 before sigmas\[1\] = 2.0"),
         ([2.0, 1.0, 1.0], "strictly decreasing"),
+        ([2.0, 0.0, 0.0], "strictly decreasing"),
+        ([math.inf, 1.0], "must be finite"),
+        (torch.tensor(2.0), r"must be 1-D with at least 2 values, got shape \(\)"),
+        ([], "at least 2 values"),
         ([1.0, -1.0], "must not be negative, got -1.0"),
         ([1.0, math.nan], "must be finite"),
         ([[2.0, 1.0]], r"must be 1-D with at least 2 values, got shape \(1, 2\)"),
@@ -113,8 +213,9 @@ def test_a_bad_list_is_named(sigmas, message):
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(TypeError, match="sigmas must be a 1-D tensor"):
-        schedules.validate("karras")
+    for bad in ("karras", None, [[1.0], [2.0, 1.0]], torch.tensor([2 + 1j, 1]), torch.ones(3, device="meta")):
+        with pytest.raises(TypeError, match="sigmas must be a 1-D tensor"):
+            schedules.validate(bad)
     with pytest.raises(ValueError, match="n must be at least 1"):
         schedules.polynomial(0)
     with pytest.raises(TypeError, match="n must be an integer"):
@@ -127,5 +228,28 @@ def test_bad_arguments_are_named():
         schedules.cosine(5, sigma_max=math.inf)
     with pytest.raises(ValueError, match="n must be from 1 to"):
         schedules.ddpm(1000)
-    with pytest.raises(ValueError, match="n must be an integer >= 1"):
+    for bad in (2.5, "9", True):
+        with pytest.raises(TypeError, match="n must be an integer"):
+            schedules.ddpm(bad)
+        with pytest.raises(TypeError, match="n must be an integer"):
+            schedules.interpolate([2.0, 1.0], bad)
+    with pytest.raises(ValueError, match="n must be at least 1"):
         schedules.interpolate([2.0, 1.0], 0)
+    with pytest.raises(ValueError, match="n must be at least 2 steps"):
+        schedules.interpolate([2.0, 1.0, 0.0], 1)
+    with pytest.raises(ValueError, match="at least two positive values"):
+        schedules.interpolate([2.0, 0.0], 3)
+    with pytest.raises(ValueError, match="beyond float64"):
+        schedules.ddpm(100, beta_start=0.9, beta_end=0.99)
+    with pytest.raises(ValueError, match="kind must be"):
+        schedules.ddpm(10, kind="quadratic")
+    with pytest.raises(ValueError, match="0 < beta_start <= beta_end < 1"):
+        schedules.ddpm(10, beta_start=0.1, beta_end=0.01)
+    with pytest.raises(ValueError, match="shift must be"):
+        schedules.flow_shift(5, shift=-1.0)
+    with pytest.raises(ValueError, match="time_min must lie in"):
+        schedules.time_uniform(5, time_min="0.1")
+    with pytest.raises(ValueError, match="cannot be told apart in float64"):
+        schedules.polynomial(5, rho=0.001)
+    with pytest.raises(ValueError, match="0 < sigma_min < sigma_max"):
+        schedules.polynomial(5, sigma_min=0.0)  # a last step to 0 is asked for with zero=True
