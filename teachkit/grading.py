@@ -12,13 +12,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from teachkit import Empirical
+from teachkit import Empirical, GaussianMixture
 
 __all__ = ["CHECKS", "Check", "Result", "check", "compare", "evaluate", "register"]
 
@@ -197,12 +198,18 @@ def _two_points(answer: Any, rng: Generator) -> Cases:
         yield f"D at sigma = {sigma}", answer(x, sigma), torch.tanh(x / sigma**2)
 
 
-@register("score_from_denoiser", "solve Tweedie's identity for the score")
-def _score_from_denoiser(answer: Any, rng: Generator) -> Cases:
-    D = Empirical(_normal(rng, 20, 2))
+@register("denoise_by_gradient", "differentiate log_prob(x).sum() to get the score of every point, then use Tweedie")
+def _denoise_by_gradient(answer: Any, rng: Generator) -> Cases:
+    D = GaussianMixture([0.3, 0.7], _normal(rng, 2, 2), [0.5, 0.2])
     for sigma in (0.3, 2.0):
         x = _normal(rng, 6, 2)
-        yield f"score at sigma = {sigma}", answer(D, x, sigma), D.score(x, sigma)
+        yield f"D at sigma = {sigma}", answer(partial(D.log_prob, sigma=sigma), x, sigma), D(x, sigma)
+
+
+@register("sigma_that_keeps", "the share kept is s^2 / (s^2 + sigma^2); solve for sigma")
+def _sigma_that_keeps(answer: Any, rng: Generator) -> Cases:
+    for share, s in ((0.5, 3.0), (0.9, 0.4), (0.01, 7.0)):
+        yield f"sigma for share {share} and s = {s}", answer(share, s), s * (1 / share - 1) ** 0.5
 
 
 # 02_mean_shift

@@ -16,7 +16,8 @@ RIGHT = {
         if s > 0.5
         else 2 * torch.sigmoid(2 * x / s**2) - 1
     ),
-    "score_from_denoiser": lambda D, x, s: -(x - D(x, s)) / s / s,
+    "denoise_by_gradient": lambda f, x, s: x + s**2 * torch.func.vmap(torch.func.grad(lambda y: f(y[None])[0]))(x),
+    "sigma_that_keeps": lambda share, s: torch.tensor(s**2 / share - s**2).sqrt(),
     "critical_bandwidth": 1,
     "unrolled_weights": lambda s: torch.stack([s[-1] / s[i + 1] - s[-1] / s[i] for i in range(len(s) - 1)]),
 }
