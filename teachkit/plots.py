@@ -555,10 +555,15 @@ def _finish(ax: Any, title: str, alt: str, caption: str) -> Picture:
     return picture
 
 
-def _mimebundle(figure: Figure, alt: str, caption: str) -> tuple[dict, dict]:
+def markup(figure: Picture, dpi: int = 96) -> str:
+    """The picture as HTML with its alternative text, for a widget that draws it anew at every change."""
+    return _mimebundle(figure, figure.alt, figure.caption, dpi)[0]["text/html"]
+
+
+def _mimebundle(figure: Figure, alt: str, caption: str, dpi: int = 144) -> tuple[dict, dict]:
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format="png", dpi=144, facecolor="white", metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
     image = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     image.save(buffer, format="png", optimize=True)
