@@ -579,8 +579,9 @@ def _check_count(n: int) -> None:
 
 def _floating(value: Tensor | Sequence | float, name: str, like: Tensor | None = None) -> Tensor:
     """A finite floating-point tensor: as given, or float64 from Python numbers and integers."""
-    try:
-        out = torch.as_tensor(value)
+    try:  # the dtype matters: as_tensor(0.3) alone would round to float32
+        dtype = None if isinstance(value, Tensor) else default_dtype(None if like is None else like.device)
+        out = torch.as_tensor(value, dtype=dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a tensor or nested lists of numbers, got {type(value).__name__}") from error
     if like is not None:
@@ -589,8 +590,8 @@ def _floating(value: Tensor | Sequence | float, name: str, like: Tensor | None =
         if isinstance(value, Tensor) and out.device != like.device:
             raise ValueError(f"{name} is on {out.device} but must be on the device of the means, {like.device}")
         out = out.to(like)
-    elif not isinstance(value, Tensor) or not out.is_floating_point():
-        out = torch.as_tensor(value, dtype=default_dtype(out.device))
+    elif not out.is_floating_point():
+        out = out.to(default_dtype(out.device))
     if not torch.isfinite(out).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     return out

@@ -1,11 +1,15 @@
 """Identities that every closed-form denoiser must satisfy, against independent computations."""
 
+import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
+from scipy.optimize import linprog
 from scipy.stats import multivariate_normal
 
 from teachkit import Empirical, Gaussian, GaussianMixture, data, meanshift, sample
@@ -264,3 +268,463 @@ def test_zero_noise_is_refused_where_there_is_no_density():
 def test_modules_move_and_convert():
     D = Empirical(data.two_moons(50)).to(torch.float32)
     assert D(torch.zeros(2, 2), 1.0).dtype == torch.float32
+
+
+# ---- Independent truths: integrals, quadrature, another library ------------------------------------------------------
+
+
+def posterior_covariance(D, x, sigma):
+    """Cov[x0 | x] of every denoiser, from dense matrices and the law of total covariance."""
+    eye, d = torch.eye(3, dtype=F64), 3
+    if isinstance(D, Gaussian):
+        cov = D.axes * D.variances @ D.axes.mT
+        return sigma**2 * cov @ torch.linalg.inv(cov + sigma**2 * eye)
+    if isinstance(D, Empirical):
+        weights, means = torch.full((len(D),), 1 / len(D), dtype=F64), D.data
+        covs = D.bandwidth**2 * eye.expand(len(D), d, d)
+    else:
+        weights, means = D.weights, D.means
+        axes = eye.expand(4, d, d) if D.axes is None else D.axes
+        covs = axes @ torch.diag_embed(D.variances.expand(4, d)) @ axes.mT
+    total = covs + sigma**2 * eye
+    gain = covs @ torch.linalg.inv(total)
+    posterior = torch.distributions.MultivariateNormal(means, total).log_prob(x) + weights.log()
+    w = posterior.softmax(0)
+    r = means + torch.einsum("kde,ke->kd", gain, x - means)
+    r = r - w @ r
+    return torch.einsum("k,kde->de", w, sigma**2 * gain) + torch.einsum("k,kd,ke->de", w, r, r)
+
+
+@every
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 5.0])
+def test_jacobian_of_every_denoiser_is_posterior_covariance_over_sigma_squared(make, sigma):
+    D, x = make(), (1 + sigma) * normal(3, seed=7)
+    jacobian = torch.autograd.functional.jacobian(lambda v: D(v[None], sigma)[0], x)
+    torch.testing.assert_close(jacobian, posterior_covariance(D, x, sigma) / sigma**2, rtol=1e-7, atol=1e-9)
+
+
+@every
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10**6), sigma=st.floats(0.02, 50))
+def test_every_denoiser_is_the_gradient_of_a_convex_function(make, seed, sigma):
+    # Its Jacobian is a covariance: two points never denoise past each other.
+    D, (a, b) = make(), (1 + sigma) * normal(2, 8, 3, seed=seed)
+    assert (((D(a, sigma) - D(b, sigma)) * (a - b)).sum(1) >= -1e-10).all()
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 3.0])
+def test_posterior_mean_and_density_by_numerical_integration(sigma):
+    D = GaussianMixture([0.2, 0.5, 0.3], [[-1.0], [0.5], [2.0]], torch.tensor([0.04, 0.25, 0.01], dtype=F64))
+    x = torch.linspace(-3, 4, 15, dtype=F64)[:, None]
+    clean = torch.linspace(-6, 8, 200_001, dtype=F64)
+    prior = sum(w * torch.exp(-((clean - m) ** 2) / (2 * v)) / (2 * math.pi * v) ** 0.5
+                for w, m, v in ((0.2, -1.0, 0.04), (0.5, 0.5, 0.25), (0.3, 2.0, 0.01)))  # fmt: skip
+    joint = prior * torch.exp(-((x - clean) ** 2) / (2 * sigma**2)) / (2 * math.pi * sigma**2) ** 0.5
+    evidence = torch.trapezoid(joint, clean)
+    torch.testing.assert_close(D.log_prob(x, sigma), evidence.log(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(D(x, sigma)[:, 0], torch.trapezoid(joint * clean, clean) / evidence)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 2.0])
+@pytest.mark.parametrize("kind", ["mixture", "gaussian", "low rank", "empirical", "bandwidth", "class", "component"])
+def test_densities_integrate_to_one_in_the_plane(kind, sigma):
+    y = normal(12, 2)
+    D = {
+        "mixture": lambda: mixture("full", d=2), "component": lambda: mixture("full", d=2),
+        "gaussian": lambda: Gaussian([0.5, 0.0], [[1.0, 0.6], [0.6, 0.5]]),
+        "low rank": lambda: Gaussian.fit(y, rank=1), "empirical": lambda: Empirical(y, chunk=5),
+        "bandwidth": lambda: Empirical(y, bandwidth=0.4), "class": lambda: Empirical(y, 0.1, torch.arange(12) % 3),
+    }[kind]()  # fmt: skip
+    axis = torch.linspace(-16, 16, 321, dtype=F64)
+    grid = torch.cartesian_prod(axis, axis)
+    labels = torch.ones(len(grid), dtype=torch.long) if kind in ("class", "component") else None
+    assert float(D.log_prob(grid, sigma, labels).exp().sum()) * 0.01 == pytest.approx(1, abs=1e-6)
+
+
+def test_gaussian_and_empirical_densities_against_scipy():
+    mean, cov, x = normal(3), covariances(1, 3)[0], normal(9, 3, seed=3)
+    got = Gaussian(mean, cov).log_prob(x, 0.7)
+    expected = multivariate_normal(mean.numpy(), (cov + 0.49 * torch.eye(3, dtype=F64)).numpy()).logpdf(x.numpy())
+    torch.testing.assert_close(got, torch.as_tensor(expected))
+    y = normal(11, 3)
+    pdf = sum(multivariate_normal(p, 0.49 + 0.09).pdf(x.numpy()) for p in y.numpy()) / 11
+    torch.testing.assert_close(Empirical(y, bandwidth=0.3).log_prob(x, 0.7).exp(), torch.as_tensor(pdf))
+
+
+@given(seed=st.integers(0, 10**6), sigma=st.floats(0.01, 100))
+def test_empirical_output_lies_in_the_convex_hull(seed, sigma):
+    # By linear programming, without looking at the weights: is D a mixture of data points?
+    y, x = normal(12, 2, seed=seed), (1 + sigma) * normal(3, 2, seed=seed + 1)
+    for point in Empirical(y, chunk=5)(x, sigma):
+        rows = np.vstack([y.T.numpy(), np.ones(12)])
+        answer = linprog(np.zeros(12), A_eq=rows, b_eq=np.append(point.numpy(), 1.0), bounds=(0, None))
+        assert answer.status == 0
+
+
+def test_barycentric_coordinates_in_a_triangle_are_the_posterior_weights():
+    y, x = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 3.0]], dtype=F64), 3 * normal(40, 2)
+    D = Empirical(y)
+    coordinates = torch.linalg.solve(torch.cat([y.T, torch.ones(1, 3, dtype=F64)]),
+                                     torch.cat([D(x, 1.5), torch.ones(40, 1, dtype=F64)], 1).T).T  # fmt: skip
+    assert (coordinates >= -1e-12).all()
+    torch.testing.assert_close(coordinates, D.weights(x, 1.5), rtol=1e-8, atol=1e-12)
+
+
+def test_numbers_given_as_python_floats_are_not_rounded_to_single_precision():
+    narrow = GaussianMixture([0.2, 0.8], [[0.1], [0.7]], 0.3)
+    assert narrow.weights.tolist() == [0.2, 0.8]
+    assert narrow.variances.tolist() == [[0.3], [0.3]]
+    assert Gaussian([0.1, 0.2], [0.3, 0.7]).variances.tolist() == [0.3, 0.7]
+    assert GaussianMixture([0.3, 0.7], torch.zeros(2, 1), 0.1).weights.dtype == torch.float32
+    assert Gaussian(np.array([0.1]), np.array([0.3])).variances.tolist() == [0.3]
+
+
+def test_limits_are_the_nearest_point_and_the_mean():
+    y, x = normal(40, 5), normal(20, 5, seed=1)
+    D, nearest = Empirical(y, chunk=7), torch.cdist(x, y).argmin(1)
+    torch.testing.assert_close(D(x, 1e-3), y[nearest])
+    torch.testing.assert_close(D(x, 1e-150), y[nearest])  # sigma^2 is near the smallest float64
+    centred = y - y.mean(0)
+    third = (centred * centred.square().sum(1, keepdim=True)).mean(0) / 2
+    first = (x - y.mean(0)) @ torch.cov(y.T, correction=0) - third
+    for sigma in (30.0, 100.0, 300.0):  # D = mean + first / sigma^2 + O(1 / sigma^4)
+        assert float((D(x, sigma) - y.mean(0) - first / sigma**2).abs().max()) < 300 / sigma**4
+    torch.testing.assert_close(D(x, 1e9), y.mean(0).expand_as(x))
+
+
+@every
+def test_one_noise_level_per_sample_is_the_same_as_one_by_one(make):
+    D, x, sigma = make(), normal(5, 3), torch.tensor([0.01, 0.1, 1.0, 10.0, 80.0], dtype=F64)
+    for call in (D, D.log_prob, D.score):
+        one_by_one = torch.cat([call(x[i : i + 1], float(sigma[i])) for i in range(5)])
+        torch.testing.assert_close(call(x, sigma), one_by_one)
+    assert torch.equal(D(x, 2), D(x, 2.0))
+    assert D(x[:0], 1.0).shape == (0, 3)
+    assert D.log_prob(x[:0], 1.0).shape == (0,)
+
+
+def test_images_are_treated_as_vectors_and_keep_their_shape():
+    y, x = normal(30, 2, 3, 4), normal(5, 2, 3, 4, seed=1)
+    flat_y, flat_x = y.flatten(1), x.flatten(1)
+    for image, flat in (
+        (Empirical(y, bandwidth=0.1), Empirical(flat_y, bandwidth=0.1)),
+        (Gaussian.fit(y, rank=4), Gaussian.fit(flat_y, rank=4)),
+        (GaussianMixture([1 / 30] * 30, y, 0.3), GaussianMixture([1 / 30] * 30, flat_y, 0.3)),
+        (GaussianMixture([1.0], y[:1], 0.1 + y[1:2] ** 2), GaussianMixture([1.0], flat_y[:1], 0.1 + flat_y[1:2] ** 2)),
+    ):
+        assert image(x, 0.7).shape == image.score(x, 0.7).shape == x.shape
+        torch.testing.assert_close(image(x, 0.7).flatten(1), flat(flat_x, 0.7))
+        torch.testing.assert_close(image.log_prob(x, 0.7), flat.log_prob(flat_x, 0.7))
+        assert image.sample(3, rng()).shape == (3, 2, 3, 4)
+
+
+@given(seed=st.integers(0, 10**6), sigma=st.floats(0.05, 20))
+def test_everything_turns_shifts_and_scales_with_the_data(seed, sigma):
+    turn, shift = torch.linalg.qr(normal(3, 3, seed=seed))[0], 3 * normal(3, seed=seed + 1)
+    y, x, cov, c = normal(8, 3, seed=seed + 2), (1 + sigma) * normal(4, 3, seed=seed + 3), covariances(8, 3, seed), 2.5
+
+    def moved(v):
+        return c * v @ turn.T + shift
+
+    for build in (
+        lambda y, cov, c: Empirical(y, bandwidth=0.1 * c),
+        lambda y, cov, c: GaussianMixture([1 / 8] * 8, y, cov),
+        lambda y, cov, c: Gaussian(y[0], cov[0]),
+        lambda y, cov, c: Gaussian.fit(y, rank=2),
+    ):
+        still, other = build(y, cov, 1.0), build(moved(y), c**2 * turn @ cov @ turn.T, c)
+        got = other(moved(x), c * sigma)
+        torch.testing.assert_close(got, moved(still(x, sigma)), rtol=1e-7, atol=1e-8)
+        gap = other.log_prob(moved(x), c * sigma) - still.log_prob(x, sigma)
+        torch.testing.assert_close(gap, torch.full((4,), -3 * math.log(c), dtype=F64), rtol=1e-6, atol=1e-6)
+
+
+# ---- Precision ------------------------------------------------------------------------------------------------------
+
+
+def exact(y, x, sigma, labels=None, classes=None):
+    """Weights and posterior means from float64 differences."""
+    logits = -((x[:, None].double() - y.double()) ** 2).sum(-1) / (2 * torch.as_tensor(sigma, dtype=F64) ** 2)
+    if labels is not None:
+        logits = logits.masked_fill(classes != labels[:, None], -math.inf)
+    w = logits.softmax(1)
+    return w, w @ y.double()
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.005, 0.02])
+@pytest.mark.parametrize("norm", [1.0, 5.0, 30.0])
+@pytest.mark.parametrize("chunk", [300, 4096])
+def test_a_crowd_far_from_the_origin_keeps_its_weights_in_single_precision(norm, sigma, chunk):
+    # Hundreds of points share the weight, and |y|^2 / 2 sigma^2 is up to 1e8: norms in float32 were not enough.
+    y = norm / 4 + 0.5 * sigma * torch.randn(1000, 16, generator=rng())
+    x = y[:10] + sigma * torch.randn(10, 16, generator=rng(1))
+    D, (w, mean) = Empirical(y, chunk=chunk), exact(y, x, sigma)
+    assert float((D.weights(x, sigma) - w).abs().max() / w.max()) < 1e-5
+    assert float((D(x, sigma) - mean).abs().max()) < 1e-6 * norm + 1e-6 * sigma  # a float32 number of that size
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.02, 0.2, 80.0])
+def test_density_of_single_precision_data_is_that_of_the_same_data_in_double(sigma):
+    y = torch.rand(300, 64, generator=rng()) * 2 - 1
+    x = y[:20] + sigma * torch.randn(20, 64, generator=rng(1))
+    truth = Empirical(y.double()).log_prob(x.double(), sigma)
+    torch.testing.assert_close(Empirical(y).log_prob(x, sigma).double(), truth, rtol=1e-6, atol=1e-4)
+
+
+def test_converted_modules_equal_newly_built_ones():
+    y, x = torch.rand(300, 64, generator=rng()), torch.rand(20, 64, generator=rng(1))
+    near = (y[:20] + 0.004 * torch.randn(20, 64, generator=rng(2))).double()
+    for points, sigma in ((near, 0.002), (x.double(), 0.5)):
+        widened, built = Empirical(y).double(), Empirical(y.double())
+        torch.testing.assert_close(widened(points, sigma), built(points, sigma), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(widened.log_prob(points, sigma), built.log_prob(points, sigma), rtol=1e-12, atol=0)
+    for make in ALL.values():
+        D = make()
+        narrow, points = make().to(torch.float32), normal(5, 3)
+        assert all(b.dtype == torch.float32 for b in narrow.buffers())
+        torch.testing.assert_close(narrow(points.float(), 0.5).double(), D(points, 0.5), rtol=1e-4, atol=1e-5)
+        again = make()
+        again.load_state_dict(D.state_dict())
+        assert torch.equal(copy.deepcopy(D)(points, 0.5), again(points, 0.5))
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.05, 1.0, 80.0])
+def test_single_precision_with_classes_bandwidth_many_levels_and_gradients(sigma):
+    y, classes = torch.rand(200, 32, generator=rng()), torch.arange(200) % 7
+    x = y[:14] + sigma * torch.randn(14, 32, generator=rng(1))
+    labels = (torch.arange(14) + 3) % 7  # not the class of the nearest point
+    D = Empirical(y, labels=classes, chunk=5)
+    assert float((D(x, sigma, labels) - exact(y, x, sigma, labels, classes)[1]).abs().max()) < 1e-3 * sigma + 1e-6
+    levels = sigma * torch.linspace(0.5, 2, 14)
+    rows = torch.cat([exact(y, x[i : i + 1], float(levels[i]))[1] for i in range(14)])
+    assert float((Empirical(y)(x, levels) - rows).abs().max()) < 1e-3 * sigma + 1e-6
+    blurred, wide = Empirical(y, bandwidth=0.01), Empirical(y.double(), bandwidth=0.01)
+    assert float((blurred(x, sigma) - wide(x.double(), sigma)).abs().max()) < 1e-3 * sigma + 1e-6
+    start, wide_start = (x.to(t).requires_grad_(True) for t in (torch.float32, F64))
+    (grad,) = torch.autograd.grad(Empirical(y)(start, sigma).square().sum(), start)
+    (truth,) = torch.autograd.grad(Empirical(y.double())(wide_start, sigma).square().sum(), wide_start)
+    torch.testing.assert_close(grad.double(), truth, rtol=2e-2, atol=2e-2 * float(truth.abs().max()) + 1e-9)
+
+
+def test_duplicates_and_ties_share_their_weight():
+    point = torch.tensor([[0.3, -0.7]], dtype=F64)
+    for y, expected in (
+        (point.repeat(50, 1), point),  # fifty copies of one point
+        (torch.cat([point, point, -point]), point / 3),  # a doubled point weighs twice
+        (torch.cat([point, -point]), 0 * point),
+    ):
+        for dtype in (torch.float32, F64):
+            for sigma in (0.002, 1.0, 80.0):
+                D, x = Empirical(y.to(dtype)), torch.zeros(1, 2, dtype=dtype)
+                torch.testing.assert_close(D(x, sigma), expected.to(dtype), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_infinity_is_not_turned_into_a_plausible_number(dtype):
+    D = Empirical(torch.rand(50, 4, generator=rng()).to(dtype))
+    for sigma in (0.01, 10.0):
+        assert not torch.isfinite(D(torch.full((1, 4), math.inf, dtype=dtype), sigma)).any()
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.02, 0.2, 80.0])
+def test_low_rank_density_in_single_precision(sigma):
+    y = 3 * normal(50, 8).float()
+    narrow, wide = Gaussian.fit(y, rank=3), Gaussian.fit(y.double(), rank=3)
+    wide.load_state_dict({k: v.double() for k, v in narrow.state_dict().items()})
+    x = wide.sample(6, rng()).float() + sigma * torch.randn(6, 8, generator=rng(1))
+    truth = wide.log_prob(x.double(), sigma)
+    torch.testing.assert_close(narrow.log_prob(x, sigma).double(), truth, rtol=1e-4, atol=1e-3)
+
+
+# ---- The Gaussian's exact flow --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_flow_against_a_high_order_integrator_and_by_the_density_it_carries(rank):
+    D, x = Gaussian.fit(normal(30, 4), rank=rank), 5 * normal(3, 4, seed=1)
+
+    def slope(s, v):
+        state = torch.as_tensor(v).reshape(3, 4)
+        return ((state - D(state, s)) / s).flatten().numpy()
+
+    answer = solve_ivp(slope, (5.0, 0.05), x.flatten().numpy(), method="DOP853", rtol=1e-11, atol=1e-12)
+    end = D.flow(x, 5.0, 0.05)
+    torch.testing.assert_close(end.flatten(), torch.as_tensor(answer.y[:, -1]), rtol=1e-8, atol=1e-9)
+    # Probability is carried along: log p(x) = log p(flow(x)) + log |det d flow / dx|.
+    jacobian = torch.autograd.functional.jacobian(lambda v: D.flow(v[None], 5.0, 0.05)[0], x[0])
+    change = torch.linalg.slogdet(jacobian)[1]
+    torch.testing.assert_close(D.log_prob(x, 5.0), D.log_prob(end, 0.05) + change, rtol=1e-8, atol=1e-8)
+
+
+@given(seed=st.integers(0, 10**6), levels=st.lists(st.floats(0.01, 100), min_size=3, max_size=3))
+def test_flow_composes_and_inverts(seed, levels):
+    a, b, c = levels
+    full, thin = (Gaussian.fit(normal(30, 4, seed=seed), rank=r) for r in (None, 2))
+    x = a * normal(3, 4, seed=seed + 1)
+    for D in (full, thin):
+        torch.testing.assert_close(D.flow(D.flow(x, a, b), b, c), D.flow(x, a, c), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(D.flow(D.flow(x, a, b), b, a), x, rtol=1e-8, atol=1e-8)
+    clean = full.flow(x, a, 0.0)
+    torch.testing.assert_close(full.flow(clean, 0.0, a), x, rtol=1e-7, atol=1e-7)
+
+
+def test_a_direction_without_variance_is_the_mean_and_has_no_way_back():
+    flat, x = Gaussian([1.0, 2.0], [[1.0, 0.0], [0.0, 0.0]]), normal(4, 2)
+    for sigma in (0.0, 1e-8, 1.0):
+        assert torch.isfinite(flat(x, sigma)).all()
+        torch.testing.assert_close(flat(x, sigma)[:, 1], torch.full((4,), 2.0, dtype=F64))
+    thin, y = Gaussian.fit(normal(20, 3), rank=2), normal(4, 3)
+    for D, start in ((flat, x), (thin, y)):
+        torch.testing.assert_close(D.flow(start, 2.0, 0.0), D(D.flow(start, 2.0, 0.0), 0.0))
+        with pytest.raises(ValueError, match="sigma must be > 0"):
+            D.flow(start, 0.0, 1.0)
+        with pytest.raises(ValueError, match="sigma must be > 0"):
+            D.log_prob(start, 0.0)
+
+
+def test_fit_truncates_to_the_largest_directions():
+    y = normal(60, 6) * torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5, 0.1], dtype=F64) + 4
+    full, values = Gaussian.fit(y), np.linalg.svd((y - y.mean(0)).numpy(), compute_uv=False) ** 2 / 60
+    torch.testing.assert_close(full.variances, torch.as_tensor(values))
+    for rank in range(1, 7):
+        part = Gaussian.fit(y, rank=rank)
+        assert part.rank == rank
+        torch.testing.assert_close(part.variances, full.variances[:rank])
+        torch.testing.assert_close(part.axes.mT @ part.axes, torch.eye(rank, dtype=F64))
+        cut = full.axes[:, :rank] * full.variances[:rank] @ full.axes[:, :rank].mT
+        x = normal(5, 6, seed=1)
+        torch.testing.assert_close(part(x, 0.8), Gaussian(y.mean(0), cut)(x, 0.8))
+        torch.testing.assert_close(part.log_prob(x, 0.8), Gaussian(y.mean(0), cut).log_prob(x, 0.8))
+
+
+@pytest.mark.parametrize("n", [2, 5, 9, 10, 11])
+def test_fit_is_one_formula_on_both_sides_of_n_equals_d(n):
+    y, x = normal(n, 10), normal(4, 10, seed=1)
+    short, dense = Gaussian.fit(y), Gaussian(y.mean(0), torch.cov(y.T, correction=0))
+    for sigma in (0.1, 3.0):
+        torch.testing.assert_close(short(x, sigma), dense(x, sigma))
+        torch.testing.assert_close(short.log_prob(x, sigma), dense.log_prob(x, sigma))
+        torch.testing.assert_close(short.flow(x, sigma, 0.05), dense.flow(x, sigma, 0.05))
+    one = Gaussian.fit(y, rank=1)
+    assert one.rank == 1
+    torch.testing.assert_close(one.variances[0], short.variances[0])
+
+
+def test_fit_keeps_type_and_takes_integers_and_a_huge_mean():
+    assert Gaussian.fit(normal(9, 3).float())(torch.zeros(1, 3), 1.0).dtype == torch.float32
+    assert Gaussian.fit(torch.tensor([[0, 1], [2, 3], [4, 6]])).mean.tolist() == [2.0, 10 / 3]
+    y = normal(400, 3).float() * torch.tensor([1.0, 0.1, 0.01]) + 1000.0
+    torch.testing.assert_close(Gaussian.fit(y).variances, Gaussian.fit(y.double() - 1000).variances.float(), rtol=1e-4,
+                               atol=0)  # fmt: skip
+
+
+# ---- Classes --------------------------------------------------------------------------------------------------------
+
+
+def test_the_unconditional_denoiser_is_the_average_of_the_conditional_ones():
+    x, y, classes = normal(6, 3), normal(30, 3, seed=4), torch.arange(30) % 4
+    M, E = mixture("full"), Empirical(y, bandwidth=0.1, labels=classes, chunk=4)
+    for D, prior in ((M, M.weights), (E, classes.bincount() / 30.0)):
+        labels = [torch.full((6,), k) for k in range(4)]
+        posterior = torch.stack([D.log_prob(x, 0.9, k) + p.log() for k, p in zip(labels, prior)]).softmax(0)
+        mean = sum(posterior[k][:, None] * D(x, 0.9, labels[k]) for k in range(4))
+        torch.testing.assert_close(D(x, 0.9), mean)
+    torch.testing.assert_close(M.responsibilities(x, 0.9).sum(1), torch.ones(6, dtype=F64))
+
+
+@pytest.mark.parametrize("sigma", [0.05, 1.0, 30.0])
+def test_tweedie_holds_for_every_class_even_where_chunks_hold_none_of_it(sigma):
+    D = Empirical(normal(30, 3), labels=torch.arange(30) // 10, chunk=3)
+    x, labels = normal(6, 3, seed=1).requires_grad_(True), torch.arange(6) % 3
+    for model in (D, mixture("full")):
+        (score,) = torch.autograd.grad(model.log_prob(x, sigma, labels).sum(), x)
+        torch.testing.assert_close(model.score(x, sigma, labels), score, rtol=1e-7, atol=1e-7 / sigma**2)
+
+
+def test_a_component_without_weight_can_still_be_asked_for():
+    D, x = GaussianMixture([1.0, 0.0], [[0.0, 0.0], [3.0, 3.0]], 0.1), normal(2, 2)
+    alone = GaussianMixture([1.0], [[3.0, 3.0]], 0.1)
+    torch.testing.assert_close(D(x, 1.0, torch.tensor([1, 1])), alone(x, 1.0))
+    torch.testing.assert_close(D.log_prob(x, 1.0, torch.tensor([1, 1])), alone.log_prob(x, 1.0))
+    torch.testing.assert_close(D(x, 1.0), GaussianMixture([1.0], [[0.0, 0.0]], 0.1)(x, 1.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_labels_of_any_integer_type(dtype):
+    labels = torch.tensor([0, 1, 2])
+    for D in (mixture("full"), Empirical(normal(9, 3), labels=(torch.arange(9) % 3).to(dtype))):
+        x = normal(3, 3)
+        assert torch.equal(D(x, 1.0, labels.to(dtype)), D(x, 1.0, labels))
+
+
+@pytest.mark.parametrize("labels", [[0.0, 1.0], [True, False], [[0, 1]], [0], [0, -1], [0, 9]])
+def test_bad_labels_are_named(labels):
+    for D in (mixture("full"), Empirical(normal(9, 3), labels=torch.arange(9) % 3)):
+        with pytest.raises(ValueError, match="labels must"):
+            D(normal(2, 3), 1.0, torch.tensor(labels))
+
+
+# ---- More bad input -------------------------------------------------------------------------------------------------
+
+
+def test_mixed_types_and_devices_are_named():
+    mean, meta = torch.zeros(2, 3, dtype=F64), torch.device("meta")
+    half = torch.full((2,), 0.5, dtype=F64)
+    for weights, means, cov, name in (
+        (half.float(), mean, 1.0, "weights is torch.float32"),
+        (half, mean, torch.ones(2, 3), "covariances is torch.float32"),
+        (half.to(meta), mean, 1.0, "weights is on meta"),
+        (half, mean, torch.ones(2, 3, dtype=F64, device=meta), "covariances is on meta"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            GaussianMixture(weights, means, cov)
+    with pytest.raises(ValueError, match=r"covariance is torch\.float32"):
+        Gaussian(mean[0], torch.eye(3))
+    with pytest.raises(ValueError, match="covariance is on meta"):
+        Gaussian(mean[0], torch.eye(3, dtype=F64, device=meta))
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: Empirical([[1.0, 2.0], [3.0]]), TypeError, "data must be a tensor or nested lists"),
+        (lambda: Empirical(torch.zeros(4)), ValueError, r"data must have shape \(N, \*event\)"),
+        (lambda: Empirical(torch.zeros(4, 2), chunk=0), ValueError, "chunk must be an integer >= 1"),
+        (lambda: Empirical(torch.zeros(2, 2), labels=torch.tensor([True, False])), ValueError, "labels must be"),
+        (lambda: Empirical(torch.zeros(2, 2), labels=torch.tensor([0, -1])), ValueError, "labels must be"),
+        (lambda: Gaussian([], 1.0), ValueError, "mean must have the shape of one sample"),
+        (lambda: Gaussian([0.0, 0.0], -1.0), ValueError, "positive semi-definite"),
+        (lambda: Gaussian([0.0, 0.0], math.nan), ValueError, "covariance must be finite"),
+        (lambda: Gaussian([0.0, 0.0], [1.0, 1.0, 1.0]), ValueError, "covariance must be a number or have shape"),
+        (lambda: Gaussian.fit(torch.zeros(5, 3), rank=0), ValueError, "rank must be an integer"),
+        (lambda: Gaussian.fit(torch.full((5, 3), math.nan)), ValueError, "data must be finite"),
+        (lambda: GaussianMixture([], torch.zeros(0, 2), 1.0), ValueError, "at least one component"),
+        (lambda: GaussianMixture([math.nan, 1.0], [[0.0], [1.0]], 1.0), ValueError, "weights must be finite"),
+        (lambda: GaussianMixture("ab", [[0.0], [1.0]], 1.0), TypeError, "weights must be a tensor or nested lists"),
+        (lambda: mixture().sample(0), ValueError, "n must be an integer number of samples"),
+        (lambda: Gaussian([0.0], 1.0).sample(-1), ValueError, "n must be an integer number of samples"),
+        (lambda: Empirical(torch.zeros(2, 2)).sample(2.0), ValueError, "n must be an integer number of samples"),
+    ],
+)
+def test_more_bad_parameters_are_named(build, error, message):
+    with pytest.raises(error, match=message):
+        build()
+
+
+@every
+def test_the_score_is_refused_without_noise(make):
+    D, x = make(), normal(3, 3)
+    with pytest.raises(ValueError, match="sigma must be > 0"):
+        D.score(x, 0.0)
+    with pytest.raises(ValueError, match="sigma must be > 0"):
+        D.score(x, torch.tensor([1.0, 0.0, 1.0], dtype=F64))
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_memory_stays_small_where_single_precision_takes_care(crowd):
+    # 200 x 4000 x 500 values would be 1.6 GB. In a crowd every row needs float64.
+    y = torch.rand(4000, 500, generator=rng()) * (1e-4 if crowd else 1.0) + crowd
+    D, x = Empirical(y, chunk=512), y[:200] + 1e-3
+    with torch.profiler.profile(profile_memory=True) as profile:
+        D(x, 0.002)
+    assert max(e.cpu_memory_usage for e in profile.events()) < 100e6
