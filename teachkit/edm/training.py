@@ -104,7 +104,7 @@ RECIPES: dict[str, Recipe] = {
             "attn_resolutions": (4,),
         },
         sigma_data=0.75,
-        images=600_000,
+        images=400_000,
         learning_rate=2e-3,
         ema_half_life=20_000,
         augment=0.3,
