@@ -228,3 +228,31 @@ def _unrolled_weights(answer: Any, rng: Generator) -> Cases:
     for n in (1, 6):
         sigmas = torch.rand(n + 1, generator=rng, dtype=torch.float64).add(0.1).cumsum(0).flip(0)
         yield f"weights for {n} steps", answer(sigmas), sigmas[-1] * (1 / sigmas[1:] - 1 / sigmas[:-1])
+
+
+# 09_training_edm
+
+
+@register("edm_constants", "inputs and targets of the network have unit variance, and c_out is as small as possible")
+def _edm_constants(answer: Any, rng: Generator) -> Cases:
+    for sigma, sigma_data in ((0.1, 0.5), (2.0, 0.7)):
+        total = sigma_data**2 + sigma**2
+        expected = (sigma_data**2 / total, sigma * sigma_data / total**0.5, total**-0.5)
+        answered = answer(sigma, sigma_data)
+        for name, got, value in zip(("c_skip", "c_out", "c_in"), answered or (None,) * 3, expected):
+            yield f"{name} at sigma = {sigma}", got, value
+
+
+@register("denoised_from_noise", "solve x = x0 + sigma * eps for x0")
+def _denoised_from_noise(answer: Any, rng: Generator) -> Cases:
+    x, eps = _normal(rng, 3, 4), _normal(rng, 3, 4)
+    yield "D", answer(x, eps, 0.8), x - 0.8 * eps
+
+
+# 10_learned_vs_optimal
+
+
+@register("suspicious_share", "compare every sample with the smallest of the real distances")
+def _suspicious_share(answer: Any, rng: Generator) -> Cases:
+    samples, real = torch.rand(40, generator=rng), torch.rand(10, generator=rng) + 0.3
+    yield "the share", answer(samples, real), (samples < real.min()).double().mean()

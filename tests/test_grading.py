@@ -19,6 +19,9 @@ RIGHT = {
     "denoise_by_gradient": lambda f, x, s: x + s**2 * torch.func.vmap(torch.func.grad(lambda y: f(y[None])[0]))(x),
     "sigma_that_keeps": lambda share, s: torch.tensor(s**2 / share - s**2).sqrt(),
     "critical_bandwidth": 1,
+    "edm_constants": lambda s, d: (1 - s**2 / (s**2 + d**2), (1 / s**2 + 1 / d**2) ** -0.5, 1 / (s**2 + d**2) ** 0.5),
+    "denoised_from_noise": lambda x, eps, s: x + -s * eps,
+    "suspicious_share": lambda a, b: sum(float(v) < min(b.tolist()) for v in a) / len(a),
     "unrolled_weights": lambda s: torch.stack([s[-1] / s[i + 1] - s[-1] / s[i] for i in range(len(s) - 1)]),
 }
 FUNCTIONS = [name for name in grading.CHECKS if callable(RIGHT.get(name, len))]
