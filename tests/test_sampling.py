@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from teachkit import Empirical, Gaussian, GaussianMixture, Trajectory, initial_noise, sample, schedules, solvers
 
@@ -48,6 +51,72 @@ def test_every_euler_step_is_a_convex_combination_and_the_path_unrolls():
         assert float((unrolled - path.x[n]).abs().max()) < 1e-12
 
 
+@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2)])
+def test_order_against_the_exact_solution_of_a_gaussian(name, order):
+    x = start(sigma=10.0)
+    exact = GAUSSIAN.flow(x, 10.0, 0.05)
+    counts = [40, 80, 160]
+    grids = [schedules.polynomial(n, 0.05, 10.0) for n in counts]
+    errors = [float((sample(GAUSSIAN, x, g, name).final - exact).norm()) for g in grids]
+    slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
+    assert slope == pytest.approx(-order, abs=0.1)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10**6), levels=st.lists(st.floats(-6, 4.4), min_size=2, max_size=12, unique=True))
+def test_convex_combination_and_hull_on_any_schedule(seed, levels):
+    # Whatever the schedule, the path stays in the hull of x0 / sigma0 and the denoiser's outputs, here data points.
+    sigmas = torch.tensor(sorted(levels, reverse=True), dtype=F64).exp()
+    assume(bool((sigmas.diff() < 0).all()))
+    y = torch.randn(15, 3, generator=torch.Generator().manual_seed(seed), dtype=F64)
+    path = sample(Empirical(y), start(sigma=float(sigmas[0]), seed=seed), sigmas)
+    share = (sigmas / sigmas[0])[:, None, None]
+    rest = path.x - share * path.x[0]
+    assert (rest <= (1 - share) * y.amax(0) + 1e-9).all()
+    assert (rest >= (1 - share) * y.amin(0) - 1e-9).all()
+    steps = sigmas[1:] / sigmas[:-1]
+    for i, ratio in enumerate(steps.tolist()):
+        torch.testing.assert_close(path.x[i + 1], ratio * path.x[i] + (1 - ratio) * path.denoised[i])
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm2"])
+def test_one_step_methods_can_stop_and_go_on(name):
+    whole = sample(GAUSSIAN, start(), SIGMAS, name)
+    first = sample(GAUSSIAN, start(), SIGMAS[:4], name)
+    second = sample(GAUSSIAN, first.final, SIGMAS[3:], name)
+    assert torch.equal(second.final, whole.final)
+    assert first.nfe + second.nfe == whole.nfe
+
+
+@pytest.mark.parametrize("name", list(solvers.REGISTRY))
+def test_a_solver_instance_keeps_nothing_between_runs_and_inputs_are_left_alone(name):
+    solver, x, sigmas = solvers.get(name), start(), SIGMAS.clone()
+    first = sample(GAUSSIAN, x, sigmas, solver)
+    assert torch.equal(x, start())
+    assert torch.equal(sigmas, SIGMAS)
+    sample(GAUSSIAN, start(seed=1), schedules.polynomial(3), solver)
+    again = sample(GAUSSIAN, x, sigmas, solver)
+    assert torch.equal(first.final, again.final)
+    sigmas[0] = 1e9
+    assert torch.equal(again.sigmas, SIGMAS)
+
+
+@pytest.mark.parametrize("name", list(solvers.REGISTRY))
+def test_a_schedule_in_any_form_is_the_same_schedule(name):
+    path = sample(GAUSSIAN, start(), SIGMAS, name)
+    for same in (SIGMAS.tolist(), SIGMAS.numpy(), tuple(SIGMAS.tolist())):
+        assert torch.equal(sample(GAUSSIAN, start(), same, name).final, path.final)
+
+
+@pytest.mark.parametrize("name", [n for n in solvers.REGISTRY if n != "edm_stochastic"])
+def test_one_step_to_zero_lands_on_the_denoised_state(name):
+    x = start(sigma=3.0)
+    path = sample(GAUSSIAN, x, [3.0, 0.0], name)
+    torch.testing.assert_close(path.denoised[0], GAUSSIAN(x, 3.0))
+    torch.testing.assert_close(path.final, GAUSSIAN(x, 3.0))
+    assert path.nfe == 1
+
+
 @pytest.mark.parametrize("name", list(solvers.REGISTRY))
 def test_keeping_only_the_end_changes_nothing(name):
     whole, end = (sample(GAUSSIAN, start(), SIGMAS, name, keep=k) for k in ("all", "final"))
@@ -83,6 +152,20 @@ def test_guidance_moves_away_from_the_unconditional_denoiser():
         torch.testing.assert_close(got, D(x, 2.0) + w * (D(x, 2.0, labels) - D(x, 2.0)))
     assert sample(D, x, [2.0, 0.0], labels=labels, guidance=1.0).nfe == 1
     torch.testing.assert_close(sample(D, x, [2.0, 0.0], labels=labels).final, D(x, 2.0, labels))
+
+
+def test_labels_of_any_form_reach_the_denoiser_and_none_reach_it_where_none_were_given():
+    seen = []
+
+    def D(x, sigma, labels=None):
+        seen.append(labels)
+        return 0 * x
+
+    for labels in (torch.tensor([0, 1, 1, 0]), torch.eye(4)[:, :3]):  # class numbers, or one-hot rows
+        seen.clear()
+        sample(D, start(), [2.0, 1.0, 0.5], labels=labels, guidance=3.0)
+        assert sum(given is None for given in seen) == sum(given is labels for given in seen) == 2
+    sample(lambda x, sigma: 0 * x, start(), [2.0, 1.0])  # a denoiser that takes no labels
 
 
 def test_analytic_first_step_is_the_direction_of_unit_variance_data():
@@ -128,6 +211,39 @@ def test_initial_noise_is_standard_normal_and_seeded_by_sample():
             initial_noise(**{"n": 2, "event_shape": (3,), **bad})
 
 
+def test_the_gradient_of_a_path_is_that_of_the_steps_multiplied():
+    x = start(sigma=10.0).requires_grad_(True)
+    sigmas = schedules.polynomial(6, 0.1, 10.0)
+    (grad,) = torch.autograd.grad(sample(GAUSSIAN, x, sigmas).final.sum(), x)
+    cov = GAUSSIAN.axes * GAUSSIAN.variances @ GAUSSIAN.axes.mT
+    eye, product = torch.eye(3, dtype=F64), torch.eye(3, dtype=F64)
+    for s, s_next in zip(sigmas[:-1].tolist(), sigmas[1:].tolist()):
+        shrink = cov @ torch.linalg.inv(cov + s**2 * eye)
+        product = (s_next / s * eye + (1 - s_next / s) * shrink) @ product
+    torch.testing.assert_close(grad, product.sum(0).expand(4, 3))
+    with torch.no_grad():
+        assert not sample(GAUSSIAN, x, sigmas).final.requires_grad
+
+
+@pytest.mark.parametrize("name", list(solvers.REGISTRY))
+def test_a_network_leaves_no_graph_behind_unless_asked(name):
+    net = torch.nn.Linear(3, 3, dtype=F64)
+
+    def denoiser(x, sigma, labels=None):
+        return net(x)
+
+    assert not sample(denoiser, start(), [5.0, 2.0, 1.0], name).x.requires_grad
+
+
+def test_progress_is_shown_only_when_asked(capsys):
+    sample(GAUSSIAN, start(), SIGMAS)
+    assert capsys.readouterr() == ("", "")
+    sample(GAUSSIAN, start(), SIGMAS, "heun", progress=True)
+    shown = capsys.readouterr().err
+    assert "heun" in shown
+    assert "/8" in shown
+
+
 def test_gradients_flow_when_the_start_asks_for_them():
     x = start().requires_grad_(True)
     path = sample(GAUSSIAN, x, SIGMAS, "dpmpp_2m")
@@ -155,7 +271,20 @@ def test_shapes_and_dtypes_are_kept(name, shape, dtype):
         ({"x": torch.ones(3)}, ValueError, r"x must have shape \(B, \*event\)"),
         ({"x": torch.full((2, 3), math.nan)}, ValueError, "x must be finite"),
         ({"x": torch.zeros(2, 3, device="meta"), "denoiser": GAUSSIAN}, Exception, "meta"),
+        ({"x": torch.zeros(0, 3)}, ValueError, "at least one sample"),
+        ({"x": torch.full((2, 3), math.inf)}, ValueError, "x must be finite"),
         ({"sigmas": [1.0, 2.0]}, ValueError, "strictly decreasing"),
+        ({"sigmas": [[2.0, 1.0]]}, ValueError, "sigmas must be 1-D"),
+        ({"sigmas": [2.0, -1.0]}, ValueError, "sigmas must not be negative"),
+        ({"sigmas": [math.nan, 1.0]}, ValueError, "sigmas must be finite"),
+        ({"sigmas": 5}, ValueError, "sigmas must be 1-D"),
+        ({"sigmas": "polynomial"}, TypeError, "sigmas must be a 1-D tensor"),
+        ({"solver": solvers.Euler}, TypeError, "solver must be a name or a Solver"),
+        ({"solver": "Huen"}, ValueError, "unknown solver 'Huen'; did you mean 'heun'"),
+        ({"labels": [0, 1]}, ValueError, "labels must be a tensor"),
+        ({"labels": torch.zeros(2), "guidance": "high"}, ValueError, "guidance must be a finite number"),
+        ({"dynamic_threshold": math.nan}, ValueError, "dynamic_threshold must be a percentile"),
+        ({"solver": "edm_stochastic", "afs": True}, ValueError, "afs is not defined"),
         ({"solver": "ipdnm"}, ValueError, "unknown solver 'ipdnm'; did you mean 'ipndm'"),
         ({"solver": 4}, TypeError, "solver must be a name or a Solver"),
         ({"labels": torch.zeros(3, dtype=torch.long)}, ValueError, r"one entry per sample \(2\), got \(3,\)"),
@@ -171,6 +300,35 @@ def test_bad_arguments_are_named_before_any_evaluation(change, error, message):
     with pytest.raises(error, match=message):
         sample(**arguments)
     assert D.calls == 0
+
+
+@pytest.mark.parametrize("name", list(solvers.REGISTRY))
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_single_bad_value_at_any_step_is_never_returned(name, poison):
+    count = len(SIGMAS) - 1
+    for bad_call in range(count):
+        calls = [0]
+
+        def D(x, sigma, labels=None, calls=calls, bad_call=bad_call):
+            calls[0] += 1
+            out = GAUSSIAN(torch.nan_to_num(x), sigma)
+            if calls[0] == bad_call + 1:
+                out[1, 2] = poison
+            return out
+
+        for keep in ("all", "final"):
+            calls[0] = 0
+            with pytest.raises(FloatingPointError, match=f"sampling with {name} ended in NaN or infinity"):
+                sample(D, start(), SIGMAS, name, keep=keep)
+
+
+def test_a_module_of_another_type_or_device_is_named():
+    with pytest.raises(ValueError, match=r"x is torch\.float32 but this Gaussian holds torch\.float64"):
+        sample(GAUSSIAN, start().float(), SIGMAS)
+    with pytest.raises(ValueError, match="x is on cpu but the denoiser is on meta"):
+        sample(torch.nn.Linear(3, 3, device="meta"), start(), SIGMAS)
+    with pytest.raises(ValueError, match=r"x must have shape \(B, 3\), got \(4, 2\)"):
+        sample(GAUSSIAN, start(d=2), SIGMAS)
 
 
 def test_a_denoiser_that_misbehaves_is_named():
