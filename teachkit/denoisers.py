@@ -22,7 +22,20 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Denoiser", "DenoiserModule", "Empirical", "Gaussian", "GaussianMixture", "default_dtype"]
+from teachkit.adapters import from_eps, from_v, from_velocity, from_x0
+
+__all__ = [
+    "Denoiser",
+    "DenoiserModule",
+    "Empirical",
+    "Gaussian",
+    "GaussianMixture",
+    "default_dtype",
+    "from_eps",
+    "from_v",
+    "from_velocity",
+    "from_x0",
+]
 
 
 class Denoiser(Protocol):

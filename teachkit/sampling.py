@@ -156,7 +156,10 @@ def sample(
         raise ValueError(f"afs is not defined for {rule.name}")
     evaluate = _Evaluator(denoiser, labels, guidance, dynamic_threshold)
     levels = tuple(grid.tolist())
-    path, denoised = [x], []
+    whole = keep == "all"
+    # Buffers filled as we go: stacking a list at the end would take twice the memory.
+    path = x.new_empty(len(levels) if whole else 1, *x.shape)
+    denoised = x.new_empty(len(levels) - 1 if whole else 0, *x.shape)
     history: deque[Point] = deque(maxlen=rule.memory)
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
         for i in tqdm(range(len(levels) - 1), desc=rule.name, disable=not progress, leave=False):
@@ -164,19 +167,17 @@ def sample(
             now = Point(x, levels[i], evaluate, levels, i, given)
             if history:
                 now.x = rule.correct(now, history)
-            before = now.x
+            if whole:
+                path[i] = now.x
             x = rule.step(now, levels[i + 1], history)
             history.append(now)
-            if keep == "all":
-                path[-1] = before
-                path.append(x)
-                denoised.append(now.denoised)
+            if whole:
+                denoised[i] = now.denoised
+        path[-1] = x
         final = x.detach()
         if not bool(torch.isfinite(final.sum())) and not bool(torch.isfinite(final).all()):
             raise FloatingPointError(f"sampling with {rule.name} ended in NaN or infinity; check the denoiser")
-        if keep == "final":
-            return Trajectory(grid, x[None], x.new_empty(0, *x.shape), evaluate.nfe)
-        return Trajectory(grid, torch.stack(path), torch.stack(denoised), evaluate.nfe)
+        return Trajectory(grid, path, denoised, evaluate.nfe)
 
 
 def _check_arguments(

@@ -1,0 +1,222 @@
+"""Models trained in other coordinates, as denoisers D(x; sigma).
+
+Every Gaussian diffusion or flow model sees z = scale * x, with x = x0 + sigma * eps the variance-exploding state of
+this package, and predicts some mixture of x0 and eps. Undo both, and the same solvers run it:
+
+    variance preserving   z = x / sqrt(1 + sigma^2)    from_eps        D = x - sigma * eps
+    (DDPM, DDIM, VP)                                   from_v          D = (z - sigma * v) / sqrt(1 + sigma^2)
+                                                       from_x0         D = x0
+    flow matching         z = x / (1 + sigma)          from_velocity   D = z - s * velocity,  s = sigma / (1 + sigma)
+
+The paths are the same curves up to the factor ``scale``, with the same end, though not equally straight
+(arXiv 2506.10177, Lemma 4). Rectified flow, stochastic interpolants with a linear path and iterative alpha-blending
+are `from_velocity`. Taught in ``notebooks/04_solvers``; for diffusers' networks see `teachkit.edm.from_diffusers`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["AdaptedDenoiser", "from_eps", "from_v", "from_velocity", "from_x0", "time_index", "vp_time"]
+
+Time = Callable[[Tensor], Tensor]
+
+
+def from_eps(
+    model: Callable[..., Tensor], time: Tensor | Sequence[float] | Time, round_time: bool = False
+) -> AdaptedDenoiser:
+    """A variance-preserving model that predicts the noise, eps = (x - x0) / sigma (DDPM, arXiv 2006.11239).
+
+    Parameters
+    ----------
+    model : callable
+        ``model(z, t)``, or ``model(z, t, labels)`` where labels are given: ``z`` is ``(B, *event)`` of unit scale,
+        ``t`` is ``(B,)``.
+    time : (T,) numbers or callable
+        What the model takes as ``t``: the ``alphas_cumprod`` of its T training steps (then see `time_index`), or a
+        function from sigma to t, for example `vp_time()`.
+    round_time : bool
+        Round ``t`` to the nearest whole step, for a model that looks it up in a table; without, t is a fraction.
+
+    Returns
+    -------
+    AdaptedDenoiser
+        ``D(x, sigma, labels=None)``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For values of alphas_cumprod that do not decrease inside (0, 1); for what is not callable.
+
+    Examples
+    --------
+    >>> D = from_eps(lambda z, t: torch.zeros_like(z), [0.9, 0.5, 0.1])
+    >>> D(torch.ones(1, 2), 1.0)
+    tensor([[1., 1.]])
+    """
+    return AdaptedDenoiser(model, _time(time, round_time), _vp_scale, lambda x, eps, sigma: x - sigma * eps)
+
+
+def from_v(
+    model: Callable[..., Tensor], time: Tensor | Sequence[float] | Time, round_time: bool = False
+) -> AdaptedDenoiser:
+    """A variance-preserving model that predicts v = (eps - sigma * x0) / sqrt(1 + sigma^2) (arXiv 2202.00512).
+
+    Arguments as for `from_eps`. A model of the trigonometric interpolant z = cos(a) x0 + sin(a) eps is one of these:
+    sigma = tan(a), and v is its velocity dz/da (arXiv 2303.08797; 2410.11081): give ``time=torch.atan``.
+    """
+    return AdaptedDenoiser(
+        model,
+        _time(time, round_time),
+        _vp_scale,
+        lambda x, v, sigma: _vp_scale(sigma) * (_vp_scale(sigma) * x - sigma * v),
+    )
+
+
+def from_x0(
+    model: Callable[..., Tensor], time: Tensor | Sequence[float] | Time, round_time: bool = False
+) -> AdaptedDenoiser:
+    """A variance-preserving model that predicts the clean data x0 itself. Arguments as for `from_eps`."""
+    return AdaptedDenoiser(model, _time(time, round_time), _vp_scale, lambda x, x0, sigma: x0)
+
+
+def from_velocity(
+    model: Callable[..., Tensor], *, time_scale: float = 1.0, data_at_one: bool = False
+) -> AdaptedDenoiser:
+    """A flow-matching model: z = (1 - s) x0 + s * eps, predicting the velocity dz/ds = eps - x0.
+
+    The state is z = x / (1 + sigma) with s = sigma / (1 + sigma), from 0 at the data to 1 at the noise. Such are
+    rectified flow (arXiv 2209.03003), linear stochastic interpolants (arXiv 2303.08797) and iterative alpha-blending
+    (arXiv 2305.03486).
+
+    Parameters
+    ----------
+    model : callable
+        ``model(z, t)`` or ``model(z, t, labels)``, ``t`` of shape ``(B,)``.
+    time_scale : float
+        The model takes ``t = time_scale * s`` (1000 for some published image models).
+    data_at_one : bool
+        The model's time runs the other way, from noise at 0 to data at ``time_scale``, and its velocity is x0 - eps.
+
+    Returns
+    -------
+    AdaptedDenoiser
+        ``D(x, sigma, labels=None)``.
+    """
+    if isinstance(time_scale, bool) or not isinstance(time_scale, (int, float)):
+        raise TypeError(f"time_scale must be a number, got {type(time_scale).__name__}")
+    if not (math.isfinite(time_scale) and time_scale > 0):
+        raise ValueError(f"time_scale must be a finite number > 0, got {time_scale!r}")
+    sign = -1 if data_at_one else 1
+
+    def time(sigma: Tensor) -> Tensor:
+        return time_scale * (1 if data_at_one else sigma) / (1 + sigma)
+
+    def denoised(x: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
+        return (x - sign * sigma * velocity) / (1 + sigma)
+
+    return AdaptedDenoiser(model, time, lambda sigma: 1 / (1 + sigma), denoised)
+
+
+def time_index(alphas_cumprod: Tensor | Sequence[float]) -> Time:
+    """The function from sigma to the fractional index of a training step, linear in log sigma between steps.
+
+    Step t was trained at sigma_t = sqrt(1 / abar_t - 1). A sigma outside the trained range gives the first or the
+    last step: the model is then asked outside what it has learned, so let schedules stay within.
+    """
+    try:
+        abar = torch.as_tensor(alphas_cumprod, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = type(alphas_cumprod).__name__
+        raise TypeError(f"time must be the alphas_cumprod of the training steps, or callable, got {got}") from error
+    if abar.ndim != 1 or len(abar) < 2 or not bool(((abar > 0) & (abar < 1)).all()):
+        raise ValueError(f"alphas_cumprod must be 1-D with at least two numbers inside (0, 1), got {alphas_cumprod!r}")
+    if not bool((abar.diff() < 0).all()):
+        raise ValueError("alphas_cumprod must decrease from step to step")
+    levels = 0.5 * (torch.log1p(-abar) - abar.log())  # log sigma, increasing
+
+    def index(sigma: Tensor) -> Tensor:
+        table, at = levels.to(sigma), sigma.log()
+        upper = torch.searchsorted(table, at).clamp(1, len(table) - 1)
+        low, high = table[upper - 1], table[upper]
+        return upper - 1 + ((at - low) / (high - low)).clamp(0, 1)
+
+    return index
+
+
+def vp_time(beta_min: float = 0.1, beta_max: float = 20.0) -> Time:
+    """The function from sigma to the time of a continuous variance-preserving process (arXiv 2011.13456, Appendix C).
+
+    beta(t) = beta_min + t (beta_max - beta_min), so log(1 + sigma^2) = beta_min t + (beta_max - beta_min) t^2 / 2.
+    """
+    if not 0 < beta_min < beta_max:
+        raise ValueError(f"need 0 < beta_min < beta_max, got {beta_min!r} and {beta_max!r}")
+    slope = beta_max - beta_min
+
+    def time(sigma: Tensor) -> Tensor:
+        log = torch.log1p(sigma**2)
+        return 2 * log / (beta_min + (beta_min**2 + 2 * slope * log).sqrt())  # the root, without cancelling
+
+    return time
+
+
+class AdaptedDenoiser(nn.Module):
+    """A model in other coordinates as ``D(x, sigma, labels=None)``; made by the functions of this module.
+
+    ``D = denoised(x, model(z, time(sigma)), sigma)`` with ``z = scale(sigma) * x``.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Tensor],
+        time: Time,
+        scale: Callable[[Tensor], Tensor],
+        denoised: Callable[[Tensor, Tensor, Tensor], Tensor],
+    ) -> None:
+        super().__init__()
+        if not callable(model):
+            raise TypeError(f"model must be callable as model(z, t), got {type(model).__name__}")
+        self.model, self.time, self.scale, self.denoised = model, time, scale, denoised
+
+    def forward(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
+        """E[x0 | x]: ``(B, *event)`` to ``(B, *event)``, ``sigma`` a number, 0-d or ``(B,)``; ValueError otherwise."""
+        level = _level(sigma, x)
+        z = (self.scale(level) * x).to(x.dtype)
+        t = self.time(level).to(x.device, torch.promote_types(x.dtype, torch.float32)).flatten().expand(len(x))
+        out = self.model(z, t) if labels is None else self.model(z, t, labels)
+        if not isinstance(out, Tensor) or out.shape != x.shape:
+            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(f"model must return a tensor of the shape of z, {tuple(x.shape)}, got {got}")
+        return self.denoised(x, out, level).to(x.dtype)
+
+
+def _vp_scale(sigma: Tensor) -> Tensor:
+    return (1 + sigma**2).rsqrt()
+
+
+def _time(time: Any, round_time: bool) -> Time:
+    function = time if callable(time) else time_index(time)
+    return (lambda sigma: function(sigma).round()) if round_time else function
+
+
+def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
+    """A checked noise level: 0-d float64 on the CPU for a number, else shaped to multiply x, (B, 1, ...)."""
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
+        got = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"x must be a floating-point tensor (B, *event), got {got}")
+    if not isinstance(sigma, (int, float, Tensor)) or isinstance(sigma, bool):
+        raise TypeError(f"sigma must be a number or a tensor, got {type(sigma).__name__}")
+    if isinstance(sigma, Tensor):
+        if sigma.ndim > 1 or sigma.numel() not in (1, len(x)):
+            raise ValueError(f"sigma must be a number, 0-d or ({len(x)},), got shape {tuple(sigma.shape)}")
+        level = sigma.to(x.device, torch.promote_types(x.dtype, torch.float32)).reshape(-1, *[1] * (x.ndim - 1))
+    else:
+        level = torch.tensor(sigma, dtype=torch.float64)
+    if not bool((torch.isfinite(level) & (level > 0)).all()):
+        raise ValueError(f"sigma must be finite and > 0, got {sigma!r}")
+    return level
