@@ -3,7 +3,8 @@
 k-diffusion's package imports training tools (wandb, clip, ...) that have no part in sampling. Only its `sampling`
 module is wanted, so the package's own ``__init__`` is left out and with it those dependencies:
 
-    pip install --no-deps k-diffusion torchdiffeq torchsde trampoline
+    pip install torchdiffeq torchsde          # or the extra `peers`
+    pip install --no-deps k-diffusion
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import importlib.util
 import sys
 from types import ModuleType
 
-HOW_TO_INSTALL = "pip install --no-deps k-diffusion torchdiffeq torchsde trampoline"
+HOW_TO_INSTALL = "pip install torchdiffeq torchsde; pip install --no-deps k-diffusion"
 
 
 def k_diffusion_sampling() -> ModuleType:
     """The module ``k_diffusion.sampling``. ImportError with what to install if it is absent."""
     spec = importlib.util.find_spec("k_diffusion")
     if spec is None or spec.submodule_search_locations is None:
-        raise ImportError(f"k-diffusion is not installed: {HOW_TO_INSTALL} scipy")
+        raise ImportError(f"k-diffusion is not installed: {HOW_TO_INSTALL}")
     if "k_diffusion" not in sys.modules:
         bare = ModuleType("k_diffusion")
         bare.__path__ = list(spec.submodule_search_locations)

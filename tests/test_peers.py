@@ -1,0 +1,197 @@
+"""Side by side with k-diffusion's samplers and diffusers' schedulers, where they are installed (extra ``peers``).
+
+The same closed-form denoiser, start and grid go through both; what must agree is the path's end and, where the peer
+counts, the number of evaluations.
+"""
+
+import math
+
+import pytest
+import torch
+
+from benchmarks.peers import HOW_TO_INSTALL, k_diffusion_sampling
+from teachkit import GaussianMixture, initial_noise, sample, schedules, solvers
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:diffusers"),
+]
+F64 = torch.float64
+MIXTURE = GaussianMixture(
+    [0.3, 0.7], [[-0.6, 0.2], [0.5, -0.3]], [[[0.2, 0.05], [0.05, 0.1]], [[0.1, 0.0], [0.0, 0.3]]]
+)
+# Published six-step list for CIFAR-10 (arXiv 2405.11326).
+FOUND = torch.tensor([80, 10.9836, 3.8811, 1.584, 0.5666, 0.1698, 0.002], dtype=F64)
+GRIDS = {
+    "polynomial": schedules.polynomial(12),
+    "polynomial to 0": schedules.polynomial(12, zero=True),
+    "found": FOUND,
+    "latent diffusion": schedules.ddpm(10, 0.00085, 0.012, kind="scaled_linear", zero=True),
+}
+
+
+def start(sigma):
+    return initial_noise(16, (2,), float(sigma), seed=5)
+
+
+class Counting:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, x, sigma, labels=None):
+        self.calls += 1
+        return MIXTURE(x, sigma)
+
+
+# --- k-diffusion ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def k_diffusion():
+    try:
+        return k_diffusion_sampling()
+    except ImportError:
+        pytest.skip(f"k-diffusion is not installed: {HOW_TO_INSTALL}")
+
+
+K_DIFFUSION = [
+    ("euler", {}, "sample_euler", {}),
+    ("heun", {}, "sample_heun", {}),
+    ("dpm2", {}, "sample_dpm_2", {}),
+    ("dpmpp_2m", {"lower_order_final": False}, "sample_dpmpp_2m", {}),
+    *(("lms", {"order": k}, "sample_lms", {"order": k}) for k in (1, 2, 3, 4)),
+]
+
+
+@pytest.mark.parametrize("grid", list(GRIDS))
+@pytest.mark.parametrize(("name", "options", "function", "arguments"), K_DIFFUSION)
+def test_k_diffusion(k_diffusion, name, options, function, arguments, grid):
+    sigmas, peer = GRIDS[grid], Counting()
+    with torch.no_grad():
+        theirs = getattr(k_diffusion, function)(peer, start(sigmas[0]), sigmas, disable=True, **arguments)
+    ours = sample(MIXTURE, start(sigmas[0]), sigmas, solvers.get(name, **options))
+    # k-diffusion integrates the weights of lms to 1e-4 only.
+    tolerance = 5e-4 if name == "lms" else 1e-11
+    torch.testing.assert_close(ours.final, theirs, rtol=tolerance, atol=tolerance)
+    assert ours.nfe == peer.calls
+
+
+def test_k_diffusion_schedules(k_diffusion):
+    for rho in (3.0, 7.0):
+        theirs = k_diffusion.get_sigmas_karras(12, 0.002, 80.0, rho)  # float32
+        torch.testing.assert_close(schedules.polynomial(11, rho=rho, zero=True).float(), theirs, rtol=1e-5, atol=0)
+    theirs = k_diffusion.get_sigmas_exponential(12, 0.002, 80.0)
+    torch.testing.assert_close(schedules.logsnr(11, zero=True).float(), theirs, rtol=1e-5, atol=0)
+
+
+# --- diffusers --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def diffusers():
+    return pytest.importorskip("diffusers", reason="diffusers is not installed: pip install diffusers")
+
+
+STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+STEPS = 12
+
+
+def exploding(scheduler, **step):
+    """Run a scheduler that keeps x itself and scales it on the way into the model."""
+    scheduler.set_timesteps(STEPS)
+    x, calls = start(scheduler.sigmas[0]), 0
+    for t in scheduler.timesteps:
+        scale = scheduler.scale_model_input(torch.ones((), dtype=F64), t)  # 1 / sqrt(1 + sigma^2)
+        sigma = math.sqrt(float(scale) ** -2 - 1)
+        x = scheduler.step((x - MIXTURE(x, sigma)) / sigma, t, x, **step).prev_sample
+        calls += 1
+    return x, calls
+
+
+def preserving(scheduler):
+    """Run a scheduler that keeps z = x / sqrt(1 + sigma^2)."""
+    scheduler.set_timesteps(STEPS)
+    sigmas = scheduler.sigmas.double()
+    scale = (1 + sigmas**2).rsqrt()
+    z = scale[0] * start(sigmas[0])
+    for i, t in enumerate(scheduler.timesteps):
+        x = z / scale[i]
+        z = scheduler.step((x - MIXTURE(x, float(sigmas[i]))) / sigmas[i], t, z).prev_sample
+    return z / scale[-1], sigmas
+
+
+def assert_same_end(sigmas, theirs, name, nfe=None, **options):
+    solver = name if isinstance(name, solvers.Solver) else solvers.get(name, **options)
+    ours = sample(MIXTURE, start(sigmas[0]), sigmas, solver)
+    torch.testing.assert_close(ours.final, theirs.double(), rtol=1e-4, atol=1e-4)  # their sigmas are float32
+    assert nfe in (None, ours.nfe)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "name"),
+    [("EulerDiscreteScheduler", "euler"), ("HeunDiscreteScheduler", "heun"), ("LMSDiscreteScheduler", "lms")],
+)
+def test_diffusers_schedulers_in_sigma(diffusers, scheduler, name):
+    peer = getattr(diffusers, scheduler)(**STABLE, use_karras_sigmas=True)
+    theirs, calls = exploding(peer)
+    assert_same_end(peer.sigmas.double().unique().flip(0), theirs, name, nfe=calls)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("algorithm", "prediction", "end"),
+    [("dpmsolver++", "x0", "zero"), ("dpmsolver++", "x0", "sigma_min"), ("dpmsolver", "eps", "sigma_min")],
+)  # noise prediction in diffusers refuses to end at 0
+def test_diffusers_dpm_solver_multistep(diffusers, algorithm, prediction, end, order):
+    peer = diffusers.DPMSolverMultistepScheduler(
+        **STABLE, algorithm_type=algorithm, solver_order=order, solver_type="midpoint", final_sigmas_type=end
+    )
+    theirs, sigmas = preserving(peer)
+    assert_same_end(sigmas, theirs, "dpmpp_3m", order=order, prediction=prediction)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("variant", "prediction", "end"),
+    [
+        ("bh2", "x0", "zero"),
+        *((variant, prediction, "sigma_min") for variant in ("bh1", "bh2") for prediction in ("x0", "eps")),
+    ],
+)  # the others that end at 0 give NaN in diffusers
+def test_diffusers_unipc(diffusers, variant, prediction, end, order):
+    peer = diffusers.UniPCMultistepScheduler(
+        **STABLE, solver_type=variant, solver_order=order, predict_x0=prediction == "x0", final_sigmas_type=end
+    )
+    theirs, sigmas = preserving(peer)
+    assert_same_end(sigmas, theirs, "unipc", order=order, variant=variant, prediction=prediction)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_diffusers_deis_is_noise_prediction_in_log_sigma(diffusers, order):
+    class LogRho(solvers.DPMPP3M):
+        exact_second = True
+
+    peer = diffusers.DEISMultistepScheduler(**STABLE, solver_order=order)
+    theirs, sigmas = preserving(peer)
+    assert_same_end(sigmas, theirs, LogRho(order=order, prediction="eps", corrected=True))
+
+
+def test_diffusers_ipndm(diffusers):
+    sigmas = schedules.polynomial(STEPS, 0.02, 20.0)
+    scale = (1 + sigmas**2).rsqrt()
+    peer = diffusers.IPNDMScheduler(trained_betas=(sigmas * scale).tolist())
+    peer.set_timesteps(STEPS)
+    z = scale[0] * start(20.0)
+    for i, t in enumerate(peer.timesteps):
+        x = z / scale[i]
+        denoised = MIXTURE(x, float(sigmas[i]))
+        v = scale[i] * ((x - denoised) / sigmas[i] - sigmas[i] * denoised)
+        z = peer.step(v, t, z).prev_sample
+    assert_same_end(sigmas, z / scale[-1], "ipndm", order=4)
+
+
+def test_diffusers_levels(diffusers):
+    peer = diffusers.EulerDiscreteScheduler(**STABLE, timestep_spacing="linspace")
+    peer.set_timesteps(1000)
+    ours = schedules.ddpm(999, 0.00085, 0.012, kind="scaled_linear", zero=True)
+    torch.testing.assert_close(ours.float(), peer.sigmas, rtol=1e-4, atol=0)
