@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from teachkit import Empirical, GaussianMixture
+from teachkit import Empirical, Gaussian, GaussianMixture
 
 __all__ = ["CHECKS", "Check", "Result", "check", "compare", "evaluate", "register"]
 
@@ -228,6 +228,42 @@ def _unrolled_weights(answer: Any, rng: Generator) -> Cases:
     for n in (1, 6):
         sigmas = torch.rand(n + 1, generator=rng, dtype=torch.float64).add(0.1).cumsum(0).flip(0)
         yield f"weights for {n} steps", answer(sigmas), sigmas[-1] * (1 / sigmas[1:] - 1 / sigmas[:-1])
+
+
+# 05_high_dimensions
+
+
+@register("sigma_from_norm", "Pythagoras: the mean of |x|^2 is the power of the clean pictures plus sigma^2 d")
+def _sigma_from_norm(answer: Any, rng: Generator) -> Cases:
+    for dim, power in ((50, 3.0), (200, 40.0)):
+        x = 4 * _normal(rng, 6, dim)
+        yield f"sigma in {dim} dimensions", answer(x, power), (((x**2).sum(1) - power) / dim).sqrt()
+
+
+@register("effective_number", "square the weights, add them up along each row, and invert")
+def _effective_number(answer: Any, rng: Generator) -> Cases:
+    weights = _normal(rng, 6, 20).mul(2).softmax(1)
+    yield "the number", answer(weights), 1 / (weights**2).sum(1)
+
+
+# 06_one_line_and_a_bend
+
+
+@register("monotone_share", "compare every row with the next; a path counts only if no comparison fails")
+def _monotone_share(answer: Any, rng: Generator) -> Cases:
+    for steps in (2, 5):
+        distance = torch.rand(steps + 1, 40, generator=rng, dtype=torch.float64)
+        distance[:, ::3] = distance[:, ::3].sort(0, descending=True).values
+        yield f"share for {steps} steps", answer(distance), (distance.diff(dim=0) <= 0).all(0).double().mean()
+
+
+@register("gaussian_path", "each coordinate keeps its place in a blurred Gaussian of variance lam + sigma^2")
+def _gaussian_path(answer: Any, rng: Generator) -> Cases:
+    lam = torch.rand(4, generator=rng, dtype=torch.float64) + 0.1
+    for sigma, sigma_next in ((80.0, 2.0), (1.0, 0.002)):
+        x = sigma * _normal(rng, 5, 4)
+        expected = Gaussian(torch.zeros_like(lam), lam).flow(x, sigma, sigma_next)
+        yield f"states at sigma = {sigma_next}", answer(x, lam, sigma, sigma_next), expected
 
 
 # 09_training_edm

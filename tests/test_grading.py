@@ -7,6 +7,10 @@ import torch
 from teachkit import grading
 
 RIGHT = {
+    "sigma_from_norm": lambda x, power: (x.pow(2).mean(1) - power / x.shape[1]) ** 0.5,
+    "effective_number": lambda w: torch.stack([1 / (row @ row) for row in w]),
+    "monotone_share": lambda d: sum(p == sorted(p, reverse=True) for p in d.T.tolist()) / d.shape[1],
+    "gaussian_path": lambda x, lam, s, t: x * torch.sqrt(lam + t * t) / torch.sqrt(lam + s * s),
     "tweedie": lambda x, score, sigma: x + sigma**2 * score,
     "mean_shift_step": lambda x, data, h: torch.softmax(-(torch.cdist(x, data) ** 2) / (2 * h**2), 1) @ data,
     "euler_step": lambda x, d, s, t: x + (t - s) * (x - d) / s,
