@@ -94,6 +94,24 @@ def test_curvature_scales_turns_and_batches():
     assert torch.equal(straight[1], torch.zeros_like(T))
 
 
+@pytest.mark.parametrize("edges", ["published", "one_sided"])
+def test_every_window_is_the_least_squares_fit_it_says(edges):
+    points, window, n = helix(n=40, length=5.0), 9, 40
+    kappa, tau = geometry.curvature_torsion(points, window, edges=edges)
+    x, half = points.numpy(), window // 2
+    s = np.append(0, np.cumsum(np.linalg.norm(np.diff(x, axis=0), axis=1)))
+    for i in range(n):
+        first = min(max(i - half, 0), n - window)
+        rows = np.arange(first, first + window)
+        if edges == "published" and i >= n - half:  # drops the first point, counts i - half twice
+            rows = np.append(rows[1:], i - half)
+        u = s[rows] - s[i]
+        fit, *_ = np.linalg.lstsq(np.stack([u, u**2 / 2, u**3 / 6], 1), x[rows] - x[i], rcond=None)
+        cross = np.cross(fit[0], fit[1])
+        assert float(kappa[i]) == pytest.approx(np.linalg.norm(cross) / np.linalg.norm(fit[0]) ** 3, abs=1e-9)
+        assert float(tau[i]) == pytest.approx(cross @ fit[2] / (cross @ cross), abs=1e-7)
+
+
 def test_curvature_and_torsion_equal_the_published_estimator(oracles):
     stored = np.load(oracles / "geometry" / "curv_tors.npz")
     rows = [r for r in json.loads((oracles / "geometry" / "curv_tors.json").read_text()) if "error" not in r]

@@ -62,6 +62,16 @@ def test_order_against_the_exact_solution_of_a_gaussian(name, order):
     assert slope == pytest.approx(-order, abs=0.1)
 
 
+def test_a_path_holds_the_corrected_states_of_a_predictor_corrector_method():
+    # Cut short, UniPC ends on a prediction; with one step more, the same state has been corrected.
+    sigmas, x = schedules.logsnr(24, 0.05, 10.0), start(sigma=10.0)
+    whole = sample(GAUSSIAN, x, sigmas, "unipc")
+    for k in (8, 12, 16):
+        predicted = sample(GAUSSIAN, x, sigmas[: k + 1], "unipc").final
+        exact = GAUSSIAN.flow(x, 10.0, float(sigmas[k]))
+        assert float((whole.x[k] - exact).norm()) < 0.5 * float((predicted - exact).norm())
+
+
 @settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), levels=st.lists(st.floats(-6, 4.4), min_size=2, max_size=12, unique=True))
 def test_convex_combination_and_hull_on_any_schedule(seed, levels):
