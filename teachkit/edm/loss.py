@@ -47,7 +47,21 @@ def noise_levels(
     -------
     Tensor
         ``(B,)`` levels > 0.
+
+    Raises
+    ------
+    ValueError
+        For a share outside [0, 1], a spread that is not positive, or ends out of order.
+
+    Examples
+    --------
+    >>> noise_levels(torch.tensor([0.5]), log_uniform_share=0).log()
+    tensor([-1.2000])
     """
+    if not 0 < std < math.inf:
+        raise ValueError(f"std must be positive and finite, got {std!r}")
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min!r} and {sigma_max!r}")
     if not 0 <= log_uniform_share <= 1:
         raise ValueError(f"log_uniform_share must lie in [0, 1], got {log_uniform_share!r}")
     # One number decides both which part and where in it.
@@ -85,7 +99,18 @@ def edm_loss(
         What the augmentation did to the images.
     sigma_data : float
         Standard deviation of the data, in the weight.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not belong together, or a ``sigma_data`` that is not positive.
     """
+    if noise.shape != images.shape or images.ndim < 2:
+        raise ValueError(f"noise must have the shape of images, got {tuple(noise.shape)} and {tuple(images.shape)}")
+    if tuple(sigma.shape) != (len(images),):
+        raise ValueError(f"sigma must have shape ({len(images)},), got {tuple(sigma.shape)}")
+    if not 0 < sigma_data < math.inf:
+        raise ValueError(f"sigma_data must be positive and finite, got {sigma_data!r}")
     level = sigma.reshape(-1, *[1] * (images.ndim - 1))
     extra = {} if augment_labels is None else {"augment_labels": augment_labels}
     denoised = denoiser(images + level * noise, sigma, labels, **extra)
@@ -103,7 +128,21 @@ def validation_loss(
     seed: int = 0,
     batch: int = 256,
 ) -> Tensor:
-    """Mean weighted loss at each of ``sigmas`` with fixed noise, the same for every level: ``(len(sigmas),)``."""
+    """Mean weighted loss at each of ``sigmas`` with fixed noise, the same for every level: ``(len(sigmas),)`` float64.
+
+    Parameters
+    ----------
+    denoiser, images, labels, sigma_data
+        As for `edm_loss`; ``labels`` may be None.
+    sigmas : (S,)
+        Noise levels > 0.
+    seed : int
+        For the noise.
+    batch : int
+        Images at a time; the result does not depend on it.
+    """
+    if len(images) == 0 or batch < 1:
+        raise ValueError(f"need at least one image and batch >= 1, got {len(images)} and {batch!r}")
     rng = torch.Generator().manual_seed(seed)
     noise = torch.randn(images.shape, generator=rng).to(images)
     out = []
@@ -139,7 +178,17 @@ def affine_augment(images: Tensor, parameters: Tensor, fill: float = -1.0) -> tu
     images : (B, C, H, W)
     labels : (B, 4)
         The parameters, scaled to unit order.
+
+    Raises
+    ------
+    ValueError
+        For other shapes.
     """
+    if images.ndim != 4 or tuple(parameters.shape) != (len(images), AUGMENT_DIM):
+        raise ValueError(
+            f"need images (B, C, H, W) and parameters (B, {AUGMENT_DIM}), "
+            f"got {tuple(images.shape)} and {tuple(parameters.shape)}"
+        )
     dx, dy, angle, log_size = parameters.unbind(1)
     cos, sin = (angle.cos() * (-log_size).exp(), angle.sin() * (-log_size).exp())
     # grid_sample maps output to input positions: the inverse of the change wanted, in units of half widths.

@@ -71,8 +71,22 @@ class Recipe:
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-        if self.batch < 1 or (self.micro_batch is not None and not 1 <= self.micro_batch <= self.batch):
-            raise ValueError(f"need 1 <= micro_batch <= batch, got {self.micro_batch} and {self.batch}")
+        for name in ("images", "batch", "validate_every"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)!r}")
+        if self.micro_batch is not None and not 1 <= self.micro_batch <= self.batch:
+            raise ValueError(f"micro_batch must lie in 1 … batch ({self.batch}), got {self.micro_batch!r}")
+        for name in ("sigma_data", "learning_rate", "gradient_clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)!r}")
+        for name in ("log_uniform_share", "label_dropout", "augment"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
+        for name in ("warmup", "ema_half_life", "ema_ramp"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)!r}")
+        if self.augment and self.network.get("augment_dim", 0) != AUGMENT_DIM:
+            raise ValueError(f"augment needs a network with augment_dim={AUGMENT_DIM}, got {self.augment} without")
 
     @property
     def steps(self) -> int:
@@ -158,12 +172,17 @@ def train(
     Raises
     ------
     ValueError
-        If ``run_dir`` belongs to another recipe.
+        If ``run_dir`` belongs to another recipe, or the batch cannot be shared evenly among the processes.
     FloatingPointError
         If the loss stops being finite; the last checkpoint is kept.
     """
-    rank, world = _join_group()
-    run = _Run(recipe, Path(run_dir), torch.device(device), rank, world)
+    if stop_after is not None and stop_after < 0:
+        raise ValueError(f"stop_after must be a number of steps >= 0, got {stop_after!r}")
+    device = torch.device(device)
+    rank, world = _join_group(device)
+    if device.type == "cuda" and device.index is None and world > 1:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    run = _Run(recipe, Path(run_dir), device, rank, world)
     run.resume()
     last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
     saved, shown = time.monotonic(), run.step
@@ -186,8 +205,18 @@ def train(
 
 
 def load_ema(recipe: Recipe, run_dir: str | Path) -> EDMPrecond:
-    """The averaged network from a run's last checkpoint, finished or not, in evaluation mode."""
+    """The averaged network from a run's last checkpoint, finished or not, in evaluation mode.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run has no checkpoint yet.
+    ValueError
+        If it trains another network than the recipe's.
+    """
     state = torch.load(Path(run_dir) / "checkpoint.pt", map_location="cpu", weights_only=True)
+    if json.loads(state["recipe"])["network"] != json.loads(_plain(recipe))["network"]:
+        raise ValueError(f"{run_dir} holds a run of another network than the recipe's")
     denoiser = make_denoiser(recipe)
     denoiser.load_state_dict(state["ema"])
     return denoiser.eval().requires_grad_(False)
@@ -205,8 +234,7 @@ class _Run:
         self.ema = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
         if recipe.compile:
             self.denoiser.model.compile(dynamic=False)
-        parallel = DistributedDataParallel(self.denoiser) if world > 1 else self.denoiser
-        self.forward: Callable[..., Tensor] = parallel
+        self.forward: Callable[..., Tensor] = DistributedDataParallel(self.denoiser) if world > 1 else self.denoiser
         self.optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.step = 0
@@ -214,6 +242,10 @@ class _Run:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.jsonl"
 
     def resume(self) -> None:
         if not self.checkpoint.exists():
@@ -226,6 +258,16 @@ class _Run:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
+        self._forget_after(self.step * self.recipe.batch)
+
+    def _forget_after(self, images: int) -> None:
+        """Drop what a killed run logged after its last checkpoint: it will be logged again."""
+        if self.rank or not self.log.exists():
+            return
+        lines = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        beside = self.log.with_suffix(f".{os.getpid()}.tmp")
+        beside.write_text("".join(line for line in lines if json.loads(line)["images"] <= images))
+        os.replace(beside, self.log)
 
     def save(self) -> None:
         """Write beside, flush to disk, rename: a checkpoint is whole or absent."""
@@ -271,10 +313,28 @@ class _Run:
 
     def train_step(self) -> float:
         """One optimiser step on a full batch; returns its mean loss over all processes."""
-        recipe, device = self.recipe, self.device
         self._set_learning_rate()
         self.denoiser.train()
-        torch.manual_seed(recipe.seed * 1_000_003 + self.step * self.world + self.rank)  # dropout
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.recipe.seed * 1_000_003 + self.step * self.world + self.rank)  # dropout
+            total = self._accumulate_gradients()
+        if self.world > 1:
+            dist.all_reduce(total)
+            total /= self.world
+        if not math.isfinite(float(total)):
+            raise FloatingPointError(f"the loss is {float(total)} at step {self.step}; the last checkpoint is kept")
+        self.scaler.unscale_(self.optimiser)
+        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.recipe.gradient_clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        self._average()
+        return float(total)
+
+    def _accumulate_gradients(self) -> Tensor:
+        """Forward and backward over this process's images, ``micro_batch`` at a time; returns their mean loss."""
+        recipe, device = self.recipe, self.device
         images, sigma, noise, labels, augmented = self.batch()
         total = torch.zeros((), device=device)
         size = min(recipe.micro_batch or len(images), len(images))
@@ -288,19 +348,7 @@ class _Run:
                 ).sum() / len(images)  # fmt: skip
             self.scaler.scale(loss).backward()
             total += loss.detach()
-        if self.world > 1:
-            dist.all_reduce(total)
-            total /= self.world
-        if not math.isfinite(float(total)):
-            raise FloatingPointError(f"the loss is {float(total)} at step {self.step}; the last checkpoint is kept")
-        self.scaler.unscale_(self.optimiser)
-        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), recipe.gradient_clip)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.step += 1
-        self._average()
-        return float(total)
+        return total
 
     def _set_learning_rate(self) -> None:
         recipe, seen = self.recipe, self.step * self.recipe.batch
@@ -335,7 +383,7 @@ class _Run:
             "loss": round(loss, 5),
             "held_out": {f"{s:.4g}": round(v, 5) for s, v in zip(sigmas.tolist(), held_out.tolist())},
         }
-        with open(self.folder / "log.jsonl", "a") as file:
+        with open(self.log, "a") as file:
             file.write(json.dumps(row) + "\n")
         self._draw(seen)
 
@@ -353,10 +401,10 @@ def _plain(recipe: Recipe) -> str:
     return json.dumps(dataclasses.asdict(recipe), sort_keys=True)
 
 
-def _join_group() -> tuple[int, int]:
+def _join_group(device: torch.device) -> tuple[int, int]:
     """Rank and number of processes; joins the group that torchrun describes."""
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
@@ -372,6 +420,8 @@ def main() -> None:
     if options.images:
         recipe = dataclasses.replace(recipe, images=options.images)
     train(recipe, options.run_dir or Path("runs") / options.recipe, device=options.device)
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

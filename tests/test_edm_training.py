@@ -1,0 +1,401 @@
+"""Training: the loss against closed forms, augmentation against exact pictures, and runs that survive anything."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from scipy import stats
+
+from teachkit import Gaussian, data, edm, metrics, sample
+from teachkit.edm import training
+from teachkit.edm.loss import AUGMENT_DIM, affine_augment, edm_loss, noise_levels, validation_loss
+from teachkit.edm.training import RECIPES, Recipe, load_ema, make_denoiser, train, validation_sigmas
+from teachkit.noise import initial_noise
+from teachkit.schedules import polynomial
+
+TINY = Recipe(
+    data="digits8",
+    network={
+        "img_resolution": 8, "img_channels": 1, "label_dim": 10, "augment_dim": AUGMENT_DIM, "model_channels": 8,
+        "channel_mult": (1,), "num_blocks": 1, "attn_resolutions": (), "dropout": 0.2, "model_type": "SongUNet",
+    },
+    images=16 * 12, batch=16, warmup=32, ema_half_life=64, augment=0.5, validate_every=10**9,
+)  # fmt: skip
+SLOWLY = """
+import json, sys
+import teachkit.edm.training as training
+from teachkit.edm.training import Recipe, train
+options = json.loads(sys.argv[1])
+options["network"]["channel_mult"] = tuple(options["network"]["channel_mult"])
+train(Recipe(**options), sys.argv[2], checkpoint_seconds=float(sys.argv[3]), progress=False)
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick_validation(monkeypatch):
+    """Validation is tested by itself; elsewhere it would cost more than the training."""
+    monkeypatch.setattr(training._Run, "validate", lambda self, loss: None)
+
+
+def weights(denoiser):
+    return torch.cat([p.detach().flatten() for p in denoiser.parameters()])
+
+
+def program(recipe, folder, seconds=60.0, processes=1):
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    script = folder.parent / "slowly.py"
+    script.write_text(SLOWLY)
+    return [*launcher, str(script), json.dumps(dataclasses.asdict(recipe)), str(folder), str(seconds)]
+
+
+# --- Loss -------------------------------------------------------------------------------------------------------------
+
+
+def test_noise_levels_follow_the_stated_distribution():
+    n = 20_000
+    uniform = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    mixed = noise_levels(uniform, log_uniform_share=0.25).log()
+    normal, even = stats.norm(-1.2, 1.2), stats.uniform(math.log(0.002), math.log(80 / 0.002))
+    for level in (-5.0, -2.0, -1.2, 0.0, 2.0, 4.0):
+        wanted = 0.75 * normal.cdf(level) + 0.25 * even.cdf(level)
+        assert (mixed < level).double().mean().item() == pytest.approx(wanted, abs=2e-4)
+    assert noise_levels(uniform, log_uniform_share=0).log().std().item() == pytest.approx(1.2, rel=1e-3)
+    assert noise_levels(uniform, log_uniform_share=1).max().item() == pytest.approx(80, rel=1e-2)
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.3, 5.0, 80.0])
+def test_loss_of_the_best_denoiser_of_white_data_is_one_at_every_level(sigma):
+    """For data N(0, sd^2 I) the posterior variance is sd^2 sigma^2 / (sd^2 + sigma^2): exactly 1 / lambda."""
+    rng, sd = torch.Generator().manual_seed(0), 0.7
+    images = sd * torch.randn(400, 1, 8, 8, generator=rng, dtype=torch.float64)
+    noise = torch.randn(images.shape, generator=rng, dtype=torch.float64)
+    exact = Gaussian(torch.zeros(64, dtype=torch.float64), sd**2 * torch.eye(64, dtype=torch.float64))
+
+    def best(x, level, labels=None):
+        return exact(x.flatten(1), level).reshape(x.shape)
+
+    losses = edm_loss(best, images, torch.full((400,), sigma, dtype=torch.float64), noise, sigma_data=sd)
+    assert losses.shape == (400,)
+    assert losses.mean().item() == pytest.approx(1, abs=5 / math.sqrt(400 * 64 / 2))
+
+
+def test_loss_of_an_untrained_network_is_about_one_at_every_level():
+    digits = data.load("digits8").images[:256]
+    recipe = dataclasses.replace(TINY, sigma_data=float(digits.square().mean().sqrt()))
+    losses = validation_loss(make_denoiser(recipe).eval(), digits, None, validation_sigmas(5), recipe.sigma_data)
+    assert ((losses > 0.8) & (losses < 1.2)).all()
+
+
+def test_validation_loss_is_fixed_and_does_not_depend_on_the_batch():
+    net = make_denoiser(TINY).eval()
+    images, labels = data.load("digits8")
+    arguments = (net, images[:50], labels[:50], [0.1, 2.0])
+    whole = validation_loss(*arguments)
+    assert torch.equal(whole, validation_loss(*arguments))
+    torch.testing.assert_close(validation_loss(*arguments, batch=7), whole, rtol=1e-5, atol=0)
+    assert not torch.equal(whole, validation_loss(*arguments, seed=1))
+
+
+# --- Augmentation -----------------------------------------------------------------------------------------------------
+
+
+def one(dx=0.0, dy=0.0, angle=0.0, log_size=0.0):
+    return torch.tensor([[dx, dy, angle, log_size]], dtype=torch.float64)
+
+
+@pytest.fixture
+def spot():
+    image = torch.full((1, 1, 8, 8), -1.0, dtype=torch.float64)
+    image[0, 0, 3, 2:4] = torch.tensor([1.0, 0.25], dtype=torch.float64)
+    return image
+
+
+def test_no_augmentation_is_the_identity_and_says_so(spot):
+    images, labels = affine_augment(spot, one())
+    assert torch.equal(images, spot)
+    assert not labels.any()
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(1, 0), (0, 2), (-1, 3)])
+def test_a_shift_by_whole_pixels_moves_them(spot, dx, dy):
+    images, labels = affine_augment(spot, one(dx / 8, dy / 8))
+    torch.testing.assert_close(images, spot.roll((dy, dx), (2, 3)), rtol=0, atol=1e-9)
+    assert labels.any()
+
+
+def test_a_quarter_turn_turns(spot):
+    turned = affine_augment(spot, one(angle=math.pi / 2))[0]
+    assert any(torch.allclose(turned, torch.rot90(spot, k, (2, 3)), atol=1e-9) for k in (1, -1))
+    twice = affine_augment(turned, one(angle=math.pi / 2))[0]
+    torch.testing.assert_close(twice, spot.flip(2, 3), rtol=0, atol=1e-9)
+
+
+def test_size_scales_the_area():
+    image = torch.full((1, 1, 64, 64), -1.0, dtype=torch.float64)
+    image[:, :, 24:40, 24:40] = 1
+    area = [(affine_augment(image, one(log_size=math.log(s)))[0] + 1).sum().item() for s in (1.0, 1.5)]
+    assert area[1] / area[0] == pytest.approx(1.5**2, rel=0.02)
+
+
+def test_a_shift_is_of_the_picture_also_when_it_is_turned(spot):
+    """First turned and resized about the centre, then shifted: two steps equal one."""
+    wide = torch.nn.functional.interpolate(spot, 64, mode="bicubic")
+    parameters = one(0.125, -0.0625, 0.3, 0.1)
+    turned = affine_augment(wide, one(angle=0.3, log_size=0.1))[0]
+    both = affine_augment(turned, one(0.125, -0.0625))[0]
+    once = affine_augment(wide, parameters)[0]
+    inside = (..., slice(None, -5), slice(9, None))  # what the two steps do not lose over the edge
+    torch.testing.assert_close(once[inside], both[inside], rtol=0, atol=1e-9)
+
+
+# --- Bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"schedule": "linear"}, "schedule"), ({"precision": "int8"}, "precision"), ({"images": 0}, "images"),
+        ({"batch": 2.5}, "batch"), ({"micro_batch": 17}, "micro_batch"), ({"sigma_data": 0.0}, "sigma_data"),
+        ({"learning_rate": math.nan}, "learning_rate"), ({"label_dropout": 1.5}, "label_dropout"),
+        ({"ema_half_life": -1}, "ema_half_life"), ({"network": {}}, "augment"),
+    ],
+)  # fmt: skip
+def test_recipes_refuse_what_makes_no_run(change, named):
+    with pytest.raises(ValueError, match=named):
+        dataclasses.replace(TINY, **change)
+
+
+def test_loss_functions_refuse_what_does_not_fit():
+    images, ones = torch.zeros(2, 1, 8, 8), torch.ones(2)
+    net = make_denoiser(TINY)
+    with pytest.raises(ValueError, match="noise"):
+        edm_loss(net, images, ones, images[:1])
+    with pytest.raises(ValueError, match="sigma must"):
+        edm_loss(net, images, torch.ones(3), images)
+    with pytest.raises(ValueError, match="sigma_data"):
+        edm_loss(net, images, ones, images, sigma_data=0)
+    with pytest.raises(ValueError, match="at least one image"):
+        validation_loss(net, images[:0], None, [1.0])
+    with pytest.raises(ValueError, match="parameters"):
+        affine_augment(images, torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="log_uniform_share"):
+        noise_levels(ones / 2, log_uniform_share=1.5)
+
+
+# --- Runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_stopped_and_resumed_ends_with_the_same_bits(tmp_path):
+    """With dropout, augmentation and dropped labels, and whatever the global generator does."""
+    whole = train(TINY, tmp_path / "whole", progress=False)
+    for stop in (1, 5, None):
+        torch.manual_seed(time.time_ns() % 2**31)
+        parts = train(TINY, tmp_path / "parts", progress=False, stop_after=stop)
+    assert torch.equal(weights(whole), weights(parts))
+    assert torch.equal(weights(load_ema(TINY, tmp_path / "parts")), weights(whole))
+    assert not torch.equal(weights(whole), weights(make_denoiser(TINY)))
+    assert not parts.training
+    other = train(dataclasses.replace(TINY, seed=1), tmp_path / "other", progress=False)
+    assert not torch.equal(weights(whole), weights(other))
+
+
+def test_training_leaves_the_global_generator_alone(tmp_path):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    train(TINY, tmp_path, progress=False, stop_after=2)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path):
+    train(TINY, tmp_path, progress=False, stop_after=1)
+    with pytest.raises(ValueError, match="another recipe"):
+        train(dataclasses.replace(TINY, seed=1), tmp_path, progress=False)
+    other = dataclasses.replace(TINY, network={**TINY.network, "model_channels": 16})
+    with pytest.raises(ValueError, match="another network"):
+        load_ema(other, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    train(TINY, tmp_path, progress=False, stop_after=2)
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+    monkeypatch.setattr(training, "edm_loss", lambda *a, **k: edm_loss(*a, **k) * math.nan)
+    with pytest.raises(FloatingPointError, match="step 2"):
+        train(TINY, tmp_path, progress=False)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    train(TINY, tmp_path, progress=False, stop_after=1)
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(state, file):
+        file.write(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space"):
+        train(TINY, tmp_path, progress=False, stop_after=2)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
+    exact = dataclasses.replace(TINY, network={**TINY.network, "dropout": 0.0}, images=16 * 3)
+    parts = dataclasses.replace(exact, micro_batch=5)
+    a, b = (weights(train(r, tmp_path / str(r.micro_batch), progress=False)) for r in (exact, parts))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+
+
+def test_learning_rate_warms_up_and_falls_as_a_cosine(tmp_path):
+    run = training._Run(dataclasses.replace(TINY, images=16 * 100, warmup=160), tmp_path, torch.device("cpu"), 0, 1)
+    rates = []
+    for run.step in range(100):
+        run._set_learning_rate()
+        rates.append(run.optimiser.param_groups[0]["lr"] / TINY.learning_rate)
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[50] == pytest.approx(0.5)
+    assert rates[-1] == pytest.approx(0, abs=1e-3)
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+
+
+def test_average_forgets_at_the_stated_half_life(tmp_path):
+    run = training._Run(dataclasses.replace(TINY, ema_ramp=1e9), tmp_path, torch.device("cpu"), 0, 1)
+    with torch.no_grad():
+        start = weights(run.ema).clone()
+        for p in run.denoiser.parameters():
+            p.add_(1.0)
+    for run.step in range(1, TINY.ema_half_life // TINY.batch + 1):
+        run._average()
+    torch.testing.assert_close(weights(run.ema), start + 0.5, rtol=0, atol=1e-5)
+
+
+def test_labels_are_dropped_at_the_stated_rate(tmp_path):
+    run = training._Run(dataclasses.replace(TINY, batch=4000, label_dropout=0.25), tmp_path, torch.device("cpu"), 0, 1)
+    labels = run.batch()[3]
+    assert (labels.sum(1) == 0).double().mean().item() == pytest.approx(0.25, abs=5 * math.sqrt(0.25 * 0.75 / 4000))
+
+
+def test_processes_see_shares_of_the_same_batch(tmp_path):
+    runs = [training._Run(TINY, tmp_path, torch.device("cpu"), 0, 1)]
+    whole = runs[0].batch()
+    shares = []
+    for rank in range(2):
+        runs[0].rank, runs[0].world = rank, 2
+        shares.append(runs[0].batch())
+    for part, (a, b) in zip(whole, zip(*shares)):
+        assert torch.equal(part, torch.cat([a, b]))
+    with pytest.raises(ValueError, match="multiple of the 3"):
+        training._Run(TINY, tmp_path, torch.device("cpu"), 0, 3)
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+def test_training_learns(tmp_path, precision):
+    images, labels = data.split(data.load("digits8"))[1]
+    recipe = dataclasses.replace(TINY, images=16 * 60, precision=precision, learning_rate=5e-3, ema_half_life=100)
+    net = train(recipe, tmp_path, progress=False)
+    losses = [validation_loss(d, images, labels, [0.5], 0.75).item() for d in (net, make_denoiser(recipe).eval())]
+    assert losses[0] < 0.7 * losses[1]
+
+
+def test_validation_writes_a_log_and_a_picture_and_forgets_what_is_repeated(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "validation_sigmas", lambda: torch.tensor([0.1, 1.0]))
+    monkeypatch.setattr(training, "polynomial", lambda n: polynomial(2))
+    recipe = dataclasses.replace(TINY, images=16 * 4, validate_every=32)
+    train(recipe, tmp_path, progress=False, stop_after=2)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write(json.dumps({"images": 48, "loss": 0.0}) + '\n{"images"')  # killed after its last checkpoint
+    train(recipe, tmp_path, progress=False)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["images"] for row in rows] == [32, 64]
+    assert list(rows[0]["held_out"]) == ["0.1", "1"]
+    assert (tmp_path / "samples-000000064.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_bits(tmp_path):
+    """SIGKILL at arbitrary moments, with a checkpoint after every step so that some fall within a write."""
+    recipe = dataclasses.replace(TINY, images=16 * 60)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    for after in (0.05, 0.13, 0.31):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        child = subprocess.Popen(program(recipe, checkpoint.parent, seconds=0), env=environment)
+        while child.poll() is None and (checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0) == before:
+            time.sleep(0.002)
+        time.sleep(after)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    subprocess.run(program(recipe, checkpoint.parent), env=environment, check=True)
+    subprocess.run(program(recipe, tmp_path / "whole"), env=environment, check=True)
+    assert torch.equal(*(weights(load_ema(recipe, tmp_path / name)) for name in ("killed", "whole")))
+
+
+@pytest.mark.slow
+def test_two_processes_follow_the_same_curve_as_one(tmp_path):
+    recipe = dataclasses.replace(TINY, network={**TINY.network, "dropout": 0.0}, micro_batch=4, images=16 * 6)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(program(recipe, tmp_path / "two", processes=2), env=environment, check=True, capture_output=True)
+    one_process = train(recipe, tmp_path / "one", progress=False)
+    torch.testing.assert_close(weights(load_ema(recipe, tmp_path / "two")), weights(one_process), rtol=0, atol=1e-4)
+
+
+# --- The models that ship ---------------------------------------------------------------------------------------------
+
+LIMITS = {"mnist": (2_500_000, 6e6, 0.11), "digits8": (1_000_000, 1e6, 0.45)}
+
+
+@pytest.fixture(params=sorted(LIMITS))
+def shipped(request):
+    if not (data.directory() / f"edm-{request.param}.safetensors").is_file():
+        pytest.skip("the trained model is not in this checkout")
+    return request.param, edm.load(f"edm-{request.param}")
+
+
+def test_shipped_models_are_small_and_of_the_committed_recipe(shipped):
+    name, net = shipped
+    recipe, path = RECIPES[name], data.directory() / f"edm-{name}.safetensors"
+    parameters, size, _ = LIMITS[name]
+    assert sum(p.numel() for p in net.parameters()) <= parameters
+    assert path.stat().st_size <= size
+    assert json.loads(edm.checkpoints.metadata(path)["recipe"]) == json.loads(json.dumps(dataclasses.asdict(recipe)))
+    assert float(data.split(data.load(recipe.data))[0].images.std()) == pytest.approx(recipe.sigma_data, rel=0.02)
+
+
+def test_shipped_models_denoise_digits_they_have_not_seen(shipped):
+    name, net = shipped
+    images, labels = data.split(data.load(RECIPES[name].data))[1]
+    loss = validation_loss(net, images[::10], labels[::10], [0.3], RECIPES[name].sigma_data).item()
+    assert loss < LIMITS[name][2]
+
+
+@pytest.mark.parametrize("figures", sorted(data.directory().glob("edm-*.json")), ids=lambda p: p.stem)
+def test_model_cards_are_of_the_models_beside_them(figures):
+    found, name = json.loads(figures.read_text()), figures.stem.removeprefix("edm-")
+    net = edm.load(f"edm-{name}")
+    assert found["file"]["finished"]
+    assert found["file"]["bytes"] == figures.with_suffix(".safetensors").stat().st_size
+    images, labels = data.split(data.load(RECIPES[name].data))[1]
+    level = found["loss"]["sigmas"][6]
+    loss = validation_loss(net, images, labels, [level], RECIPES[name].sigma_data).item()
+    assert loss == pytest.approx(found["loss"]["held_out"][6], rel=1e-3)
+    assert figures.with_suffix(".md").is_file()
+
+
+@pytest.mark.slow
+def test_shipped_mnist_samples_are_clear_digits_of_the_class_asked_for():
+    labels = torch.arange(100) % 10
+    noise = initial_noise(100, (1, 28, 28), seed=11, dtype=torch.float32)
+    final = sample(edm.load("edm-mnist"), noise, polynomial(18), "heun", labels=labels, keep="final").final
+    confidence, found = metrics.digit_probabilities(final).max(1)
+    assert (confidence > 0.9).double().mean() >= 0.9
+    assert (found == labels).double().mean() >= 0.9
