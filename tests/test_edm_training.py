@@ -351,7 +351,7 @@ def test_two_processes_follow_the_same_curve_as_one(tmp_path):
 
 # --- The models that ship ---------------------------------------------------------------------------------------------
 
-LIMITS = {"mnist": (2_500_000, 6e6, 0.11), "digits8": (1_000_000, 1e6, 0.45)}
+LIMITS = {"mnist": (2_500_000, 6e6, 0.09), "digits8": (1_000_000, 1e6, 0.32)}
 
 
 @pytest.fixture(params=sorted(LIMITS))

@@ -4,8 +4,8 @@ Takes the averaged weights of a run of ``python -m teachkit.edm.training``, stor
 (in float16 if the held-out loss shows no difference), and measures what data/edm-NAME.md says: the held-out loss per
 noise level, samples beside real digits, how sure a classifier is of them, and whether they are copies of training
 digits. The figures are also in data/edm-NAME.json, with the log of the run; the card has no number from elsewhere.
-``--export-only`` stops after the weights; ``--text-only`` writes the card again from the .json file. All of it takes
-a few minutes on one CPU core.
+``--export-only`` stops after the weights; ``--redraw`` writes text and picture again from the .json file. All of
+it takes a few minutes on one CPU core.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from teachkit import data, edm, metrics, sample
 from teachkit.edm.loss import edm_loss, noise_levels, validation_loss
@@ -182,7 +183,10 @@ def picture(name: str, samples: Tensor, labels: Tensor, recipe: Recipe) -> Path:
     real = torch.stack([held_out.images[held_out.labels == k][1] for k in range(10)])
     rows = [torch.stack([samples[labels == k][i] for k in range(10)]) for i in range(6)]
     zoom = 2 if recipe.data == "mnist5k" else 6
-    strips = [torch.cat([image[0] for image in row], 1).repeat_interleave(zoom, 0) for row in (real, *rows)]
+    strips = [
+        torch.cat([F.pad(image[0], (1, 1, 1, 1), value=-1) for image in row], 1).repeat_interleave(zoom, 0)
+        for row in (real, *rows)
+    ]
     strips = [strip.repeat_interleave(zoom, 1) for strip in strips]
     line = torch.zeros(4, strips[0].shape[1])
     pixels = torch.cat([strips[0], line, *strips[1:]])
@@ -202,15 +206,16 @@ def card(name: str, recipe: Recipe, found: dict[str, Any]) -> str:
     )
     distances = "\n".join(f"| {k} | " + " | ".join(f"{v:.2f}" for v in q) + " |" for k, q in near["quantiles"].items())
     if recipe.data == "mnist5k":
-        f = {k: "{:.2f} [{:.2f}, {:.2f}]".format(*clear[f"frechet_{k}"]) for k in ("real", "samples")}
+        frechet = {k: "{:.2f} [{:.2f}, {:.2f}]".format(*clear[f"frechet_{k}"]) for k in ("real", "samples")}
+        sure = {k: f"{clear[f'confident_{k}']:.1%}" for k in ("real", "samples", "unlabelled")}
         quality = f"""\
 Judged by the classifier in `digit-features.safetensors`, which has seen none of the held-out digits:
 
 | | classified as more than 90 % sure | class as asked for | Fréchet distance to the training digits |
 |---|---:|---:|---:|
-| {count} samples, 50 of each class | {clear["confident_samples"]:.1%} | {clear["right_samples"]:.1%} | {f["samples"]} |
-| {found["unlabelled"]} samples without labels | {clear["confident_unlabelled"]:.1%} | | |
-| 500 held-out real digits | {clear["confident_real"]:.1%} | {clear["right_real"]:.1%} | {f["real"]} |
+| {count} samples, 50 of each class | {sure["samples"]} | {clear["right_samples"]:.1%} | {frechet["samples"]} |
+| {found["unlabelled"]} samples without labels | {sure["unlabelled"]} | | |
+| 500 held-out real digits | {sure["real"]} | {clear["right_real"]:.1%} | {frechet["real"]} |
 
 The Fréchet distance is in the classifier's 64 features, biased upwards by the small sets: compare it with the last
 row, which is what real digits get at the same count (95 % bootstrap intervals)."""
@@ -240,8 +245,8 @@ Written by `tools/model_card.py`, which measured every number here; they are als
 
 ## Training
 
-- **Data**: {what} (`{recipe.data}`, scaled to [-1, 1]), without numbers 0, 10, 20, … (`teachkit.data.split`),
-  which are the held-out digits below.
+- **Data**: {what} (`{recipe.data}`, scaled to [-1, 1]), without numbers 0, 10, 20, …, which are the
+  held-out digits below (`teachkit.data.split`).
 - **Recipe**: `python -m teachkit.edm.training {name}` (`RECIPES["{name}"]`); {file["images"]:,} images were seen.
   The noise levels are EDM's log-normal ones (P_mean -1.2, P_std 1.2), {recipe.log_uniform_share:.0%} of them replaced
   by log-uniform ones from 0.002 to 80, where every sampling path starts.
@@ -249,8 +254,8 @@ Written by `tools/model_card.py`, which measured every number here; they are als
 - **Network**: {network}.
 - **sigma_data** is {recipe.sigma_data}; the standard deviation of the training pixels is
   {loss["sigma_data_measured"]:.4f}.
-- To repeat it: run that command, then `python tools/model_card.py {name}`. Training is exactly repeatable on one
-  machine with one version of torch; elsewhere expect nearly the same numbers.
+- To repeat it: run that command, then `python tools/model_card.py {name}`. Batches and noise depend on the
+  seed alone, but rounding depends on the machine and the version of torch: expect nearly the same numbers.
 
 ## Loss per noise level
 
@@ -263,7 +268,7 @@ at every level; the averaged weights as they are stored. Training digits are as 
 
 Averaged over EDM's log-normal prior: **{loss["log_normal"]:.4f}** ± {loss["log_normal_error"]:.4f} on held-out digits
 ({loss["log_normal_sigma_data_0.5"]:.4f} with the weight of sigma_data = 0.5). Storing float16 changes the held-out
-loss by at most {file["float16_difference"]:.2%} at any level.
+loss by at most {file["float16_difference"]:.3%} at any level.
 
 ## Samples
 
@@ -295,22 +300,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", choices=sorted(RECIPES))
     parser.add_argument("--run-dir", type=Path, help="default: runs/RECIPE")
-    parser.add_argument("--text-only", action="store_true", help="write the card again from its .json file")
+    parser.add_argument("--redraw", action="store_true", help="write text and picture again from the .json file")
     parser.add_argument("--export-only", action="store_true", help="write the weights, measure nothing else")
     options = parser.parse_args()
     name, recipe, start = options.recipe, RECIPES[options.recipe], time.monotonic()
     run_dir = options.run_dir or Path("runs") / name
-    if options.text_only:
-        (DATA / f"edm-{name}.md").write_text(card(name, recipe, json.loads((DATA / f"edm-{name}.json").read_text())))
+    labels = torch.arange(500) % 10
+    if options.redraw:
+        found = json.loads((DATA / f"edm-{name}.json").read_text())
+        picture(name, draw(edm.load(f"edm-{name}"), labels[:60], 60, STEPS, seed=1), labels[:60], recipe)
+        (DATA / f"edm-{name}.md").write_text(card(name, recipe, found))
         return
     file = export(name, recipe, run_dir)
     print(f"{time.monotonic() - start:.0f} s", file, flush=True)
     if options.export_only:
         return
     denoiser = edm.load(f"edm-{name}")
-    found: dict[str, Any] = {"file": file, "loss": measure_losses(denoiser, recipe, file.pop("held_out"))}
+    found = {"file": file, "loss": measure_losses(denoiser, recipe, file.pop("held_out"))}
     print(f"{time.monotonic() - start:.0f} s", found["loss"]["log_normal"], flush=True)
-    labels = torch.arange(500) % 10
     samples = draw(denoiser, labels, 500, STEPS, seed=1)
     found |= {"samples": len(samples), "unlabelled": 100, "converged_count": 10}
     finer = draw(denoiser, labels[:10], 10, 2 * STEPS, seed=1)
