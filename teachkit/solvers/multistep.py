@@ -107,11 +107,14 @@ class DEIS(_Multistep):
         return _integrate_in_time(past, sigma_next, levels[-1] or levels[-2], levels[0])
 
 
+_gauss = lru_cache(np.polynomial.legendre.leggauss)  # nodes and weights on [-1, 1]
+
+
 @lru_cache(maxsize=4096)
 def _integrate_in_sigma(past: tuple[float, ...], sigma_next: float) -> tuple[float, ...]:
     """Integrals, from past[0] to sigma_next, of the Lagrange polynomials in sigma through ``past``."""
     # An n-point Gauss rule is exact for polynomials of degree 2 n - 1: this is a closed form.
-    nodes, weights = np.polynomial.legendre.leggauss(len(past))
+    nodes, weights = _gauss(len(past))
     half = 0.5 * (sigma_next - past[0])
     return _weighted(past, past[0] + half * (1 + nodes), half * weights, lambda s: s)
 
@@ -131,7 +134,7 @@ def _integrate_in_time(
         return (np.sqrt(beta_min**2 + 2 * beta_d * np.log1p(sigma**2)) - beta_min) / beta_d
 
     # In log sigma the integrand is smooth, and 128 points reach rounding for any step between 1e-4 and 1e3.
-    nodes, weights = np.polynomial.legendre.leggauss(128)
+    nodes, weights = _gauss(128)
     half = 0.5 * math.log(sigma_next / past[0])
     sigma = past[0] * np.exp(half * (1 + nodes))
     return _weighted(past, sigma, half * weights * sigma, time)
