@@ -2,8 +2,8 @@
 
 Everything random in step k (which images, their noise, augmentation, dropped labels) is drawn from a generator seeded
 with (seed, k), for the whole batch at once; a process then takes its share. So a run that was killed goes on exactly
-where it was, and two processes see what one would have seen. Recipes: Karras et al. 2022 (arXiv 2206.00364),
-Table 1 and Appendix F. Taught in ``notebooks/09_training_edm``.
+where it was, and two processes see what one would have seen, dropout's masks excepted. Recipes: Karras et al. 2022
+(arXiv 2206.00364), Table 1 and Appendix F. Taught in ``notebooks/09_training_edm``.
 """
 
 from __future__ import annotations
