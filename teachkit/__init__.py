@@ -8,7 +8,7 @@
 and from which `scheduling` finds better schedules.
 """
 
-from teachkit import data, denoisers, edm, geometry, meanshift, metrics, sampling, schedules, scheduling, solvers
+from teachkit import data, denoisers, edm, geometry, meanshift, metrics, regularity, sampling, schedules, scheduling, solvers
 from teachkit.denoisers import Empirical, Gaussian, GaussianMixture
 from teachkit.sampling import Trajectory, initial_noise, sample
 
@@ -26,6 +26,7 @@ __all__ = [
     "initial_noise",
     "meanshift",
     "metrics",
+    "regularity",
     "sample",
     "sampling",
     "schedules",
