@@ -8,7 +8,19 @@
 and from which `scheduling` finds better schedules.
 """
 
-from teachkit import data, denoisers, edm, geometry, meanshift, metrics, regularity, sampling, schedules, scheduling, solvers
+from teachkit import (
+    data,
+    denoisers,
+    edm,
+    geometry,
+    meanshift,
+    metrics,
+    regularity,
+    sampling,
+    schedules,
+    scheduling,
+    solvers,
+)
 from teachkit.denoisers import Empirical, Gaussian, GaussianMixture
 from teachkit.sampling import Trajectory, initial_noise, sample
 
