@@ -38,7 +38,9 @@ class Trajectory:
     x : (N+1, B, *event)
         The state at each level: the sampling trajectory. With ``keep="final"`` only the last one, ``(1, B, *event)``.
     denoised : (N, B, *event)
-        D(x; sigma) at the first N levels: the denoising trajectory. Empty with ``keep="final"``.
+        D as it was evaluated at the first N levels: the denoising trajectory. Empty with ``keep="final"``. Two solvers
+        evaluate elsewhere than at ``x``: UniPC at its prediction, which it then corrects, and EDM's stochastic sampler
+        after adding noise.
     nfe : int
         Number of function evaluations: how often the denoiser was called for the batch.
     """
@@ -86,6 +88,8 @@ class _Evaluator:
         if not isinstance(out, Tensor) or out.shape != x.shape:
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(f"denoiser must return a tensor of the shape of x, {tuple(x.shape)}, got {got}")
+        if out.dtype != x.dtype:
+            raise ValueError(f"denoiser must return the dtype of x, {x.dtype}, got {out.dtype}")
         return out
 
 
@@ -107,7 +111,7 @@ def sample(
     Parameters
     ----------
     denoiser : callable
-        ``D(x, sigma, labels=None)``, returning a tensor of the shape of x.
+        ``D(x, sigma, labels=None)``, returning a new tensor (not a reused buffer) of the shape and dtype of x.
     x : (B, *event)
         The state at ``sigmas[0]``, already scaled: for pure noise, ``sigmas[0] * standard_normal`` (`initial_noise`).
     sigmas : (N+1,)
@@ -222,5 +226,9 @@ def _check_arguments(
 
 def _dynamic_threshold(denoised: Tensor, percentile: float) -> Tensor:
     flat = denoised.flatten(1)
-    s = torch.quantile(flat.abs(), percentile, dim=1, keepdim=True).clamp(min=1)
+    s = (
+        torch.quantile(flat.abs().to(torch.promote_types(flat.dtype, torch.float32)), percentile, dim=1, keepdim=True)
+        .clamp(min=1)
+        .to(flat.dtype)
+    )
     return (flat.clamp(-s, s) / s).reshape(denoised.shape)

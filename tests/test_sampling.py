@@ -364,3 +364,10 @@ def test_solver_options_are_checked():
     ):
         with pytest.raises(ValueError, match=message):
             solvers.get(name, **options)
+
+
+def test_a_denoiser_of_another_dtype_is_named_and_thresholding_works_in_half_precision():
+    with pytest.raises(ValueError, match=r"must return the dtype of x, torch\.float64, got torch\.float32"):
+        sample(lambda x, s: x.float(), start(), SIGMAS)
+    half = sample(lambda x, s: 0 * x + 4, start().half(), [1.0, 0.0], dynamic_threshold=0.9).final
+    assert torch.equal(half, torch.ones_like(half))
