@@ -230,6 +230,38 @@ def _unrolled_weights(answer: Any, rng: Generator) -> Cases:
         yield f"weights for {n} steps", answer(sigmas), sigmas[-1] * (1 / sigmas[1:] - 1 / sigmas[:-1])
 
 
+# 04_solvers
+
+
+@register("ab2_step", "the slope of the line is the difference of directions over the difference of sigmas")
+def _ab2_step(answer: Any, rng: Generator) -> Cases:
+    for previous, sigma, sigma_next in ((9.0, 4.0, 1.0), (0.9, 0.5, 0.0)):
+        x, direction, older = _normal(rng, 3, 5, 2)
+        h, back = sigma_next - sigma, sigma - previous
+        expected = x + h * ((1 + h / (2 * back)) * direction - h / (2 * back) * older)
+        what = f"step from {sigma} to {sigma_next} after one from {previous}"
+        yield what, answer(x, direction, older, sigma, sigma_next, previous), expected
+
+
+@register("measured_order", "fit log error = a - order * log steps by least squares")
+def _measured_order(answer: Any, rng: Generator) -> Cases:
+    for order in (1.0, 3.0):
+        steps = [8, 16, 32, 64]
+        noise = 1 + 0.1 * torch.rand(4, generator=rng, dtype=torch.float64)
+        errors = (noise * 5 / torch.tensor(steps) ** order).tolist()
+        yield (
+            f"order of errors {[f'{e:.2g}' for e in errors]}",
+            answer(steps, errors),
+            -np.polyfit(np.log(steps), np.log(errors), 1)[0],
+        )
+
+
+@register("bug_museum", "a line that never falls, a line you know, a slope that is too low: which bug can do that?")
+def _bug_museum(answer: Any, rng: Generator) -> Cases:
+    for letter, bug in zip("ABCDE", ("ramp", "level", "denoiser", "history", "sign")):
+        yield f"exhibit {letter}", answer[letter], bug
+
+
 # 05_high_dimensions
 
 

@@ -26,6 +26,13 @@ RIGHT = {
     "edm_constants": lambda s, d: (1 - s**2 / (s**2 + d**2), (1 / s**2 + 1 / d**2) ** -0.5, 1 / (s**2 + d**2) ** 0.5),
     "denoised_from_noise": lambda x, eps, s: x + -s * eps,
     "suspicious_share": lambda a, b: sum(float(v) < min(b.tolist()) for v in a) / len(a),
+    "ab2_step": lambda x, d, p, s, t, r: x + (t - s) * d + (t - s) ** 2 / (s - r) / 2 * (d - p),
+    "measured_order": lambda n, e: float(
+        -torch.linalg.lstsq(
+            torch.stack([torch.ones(len(n)), torch.tensor(n).log()], 1).double(), torch.tensor(e).double().log()
+        ).solution[1]
+    ),
+    "bug_museum": {"E": "sign", "D": "history", "C": "denoiser", "B": "level", "A": "ramp"},
     "unrolled_weights": lambda s: torch.stack([s[-1] / s[i + 1] - s[-1] / s[i] for i in range(len(s) - 1)]),
 }
 FUNCTIONS = [name for name in grading.CHECKS if callable(RIGHT.get(name, len))]
