@@ -13,6 +13,7 @@ import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -167,9 +168,10 @@ def _tweedie(answer: Any, rng: Generator) -> Cases:
 
 @register("mean_shift_step", "weights are a softmax of minus the squared distance over twice the squared bandwidth")
 def _mean_shift_step(answer: Any, rng: Generator) -> Cases:
-    for bandwidth in (0.4, 3.0):
-        x, data = _normal(rng, 4, 2), _normal(rng, 30, 2)
-        yield f"new points at bandwidth {bandwidth}", answer(x, data, bandwidth), Empirical(data)(x, bandwidth)
+    for bandwidth, reach in ((0.4, 1.0), (3.0, 1.0), (0.4, 100.0)):
+        x, data = reach * _normal(rng, 4, 2), _normal(rng, 30, 2)
+        what = f"new points at bandwidth {bandwidth}, starting about {reach:g} away"
+        yield what, answer(x, data, bandwidth), Empirical(data)(x, bandwidth)
 
 
 @register("euler_step", "the step keeps the share sigma_next / sigma of x and takes the rest from D")
@@ -215,6 +217,26 @@ def _sigma_that_keeps(answer: Any, rng: Generator) -> Cases:
 # 02_mean_shift
 
 
+@register("climb", "evaluate log p at the start and after every step; log-sum-exp keeps it finite far from the data")
+def _climb(answer: Any, rng: Generator) -> Cases:
+    for bandwidth, reach in ((0.5, 1.0), (0.3, 100.0)):
+        x, data = reach * _normal(rng, 4, 2), _normal(rng, 20, 2)
+        density = Empirical(data)
+        path = list(accumulate([x, *[bandwidth] * 5], density))
+        what = f"log density of 4 points over 5 steps at bandwidth {bandwidth}, starting about {reach:g} away"
+        yield what, answer(x, data, bandwidth, 5), torch.stack([density.log_prob(p, bandwidth) for p in path])
+
+
+@register("count_modes", "at a mode the differences of neighbouring values change from positive to negative")
+def _count_modes(answer: Any, rng: Generator) -> Cases:
+    x = torch.linspace(-8, 8, 801, dtype=torch.float64)[:, None]
+    for n, bandwidth in ((1, 1.0), (6, 0.1), (30, 0.2)):
+        values = Empirical(2 * _normal(rng, n, 1)).log_prob(x, bandwidth)
+        rises = (values.diff() > 0).tolist()
+        modes = sum(a and not b for a, b in pairwise(rises))
+        yield f"modes of {n} points at bandwidth {bandwidth}", answer(values), modes
+
+
 @register("critical_bandwidth", "the slope of the mean-shift map at 0 decides whether points near 0 stay")
 def _critical_bandwidth(answer: Any, rng: Generator) -> Cases:
     yield "the bandwidth", answer, 1.0
@@ -228,6 +250,17 @@ def _unrolled_weights(answer: Any, rng: Generator) -> Cases:
     for n in (1, 6):
         sigmas = torch.rand(n + 1, generator=rng, dtype=torch.float64).add(0.1).cumsum(0).flip(0)
         yield f"weights for {n} steps", answer(sigmas), sigmas[-1] * (1 / sigmas[1:] - 1 / sigmas[:-1])
+
+
+@register(
+    "predict_end", "let the Gaussian with the mean and covariance of the data flow to sigma = 0, take the nearest"
+)
+def _predict_end(answer: Any, rng: Generator) -> Cases:
+    for sigma, stretch in ((10.0, 1.0), (3.0, 4.0)):
+        data = _normal(rng, 12, 2) * torch.tensor([stretch, 1.0], dtype=torch.float64) + 1
+        x = sigma * _normal(rng, 40, 2)
+        end = Gaussian.fit(data).flow(x, sigma, 0.0)
+        yield f"ends of 40 starts at sigma = {sigma:g}", answer(x, sigma, data), torch.cdist(end, data).argmin(1)
 
 
 # 04_solvers
