@@ -1,6 +1,7 @@
-"""Training: the loss against closed forms, augmentation against exact pictures, and runs that survive anything."""
+"""Training: runs that end with the same bits after stops and kills, on one process or two, and the models that ship."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -11,12 +12,11 @@ import time
 
 import pytest
 import torch
-from scipy import stats
 
-from teachkit import Gaussian, data, edm, metrics, sample
+from teachkit import data, edm, metrics, sample
 from teachkit.edm import training
-from teachkit.edm.loss import AUGMENT_DIM, affine_augment, edm_loss, noise_levels, validation_loss
-from teachkit.edm.training import RECIPES, Recipe, load_ema, make_denoiser, train, validation_sigmas
+from teachkit.edm.loss import AUGMENT_DIM, edm_loss, validation_loss
+from teachkit.edm.training import RECIPES, Recipe, load_ema, make_denoiser, train
 from teachkit.noise import initial_noise
 from teachkit.schedules import polynomial
 
@@ -57,106 +57,6 @@ def program(recipe, folder, seconds=60.0, processes=1):
     return [*launcher, str(script), json.dumps(dataclasses.asdict(recipe)), str(folder), str(seconds)]
 
 
-# --- Loss -------------------------------------------------------------------------------------------------------------
-
-
-def test_noise_levels_follow_the_stated_distribution():
-    n = 20_000
-    uniform = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    mixed = noise_levels(uniform, log_uniform_share=0.25).log()
-    normal, even = stats.norm(-1.2, 1.2), stats.uniform(math.log(0.002), math.log(80 / 0.002))
-    for level in (-5.0, -2.0, -1.2, 0.0, 2.0, 4.0):
-        wanted = 0.75 * normal.cdf(level) + 0.25 * even.cdf(level)
-        assert (mixed < level).double().mean().item() == pytest.approx(wanted, abs=2e-4)
-    assert noise_levels(uniform, log_uniform_share=0).log().std().item() == pytest.approx(1.2, rel=1e-3)
-    assert noise_levels(uniform, log_uniform_share=1).max().item() == pytest.approx(80, rel=1e-2)
-
-
-@pytest.mark.parametrize("sigma", [0.002, 0.3, 5.0, 80.0])
-def test_loss_of_the_best_denoiser_of_white_data_is_one_at_every_level(sigma):
-    """For data N(0, sd^2 I) the posterior variance is sd^2 sigma^2 / (sd^2 + sigma^2): exactly 1 / lambda."""
-    rng, sd = torch.Generator().manual_seed(0), 0.7
-    images = sd * torch.randn(400, 1, 8, 8, generator=rng, dtype=torch.float64)
-    noise = torch.randn(images.shape, generator=rng, dtype=torch.float64)
-    exact = Gaussian(torch.zeros(64, dtype=torch.float64), sd**2 * torch.eye(64, dtype=torch.float64))
-
-    def best(x, level, labels=None):
-        return exact(x.flatten(1), level).reshape(x.shape)
-
-    losses = edm_loss(best, images, torch.full((400,), sigma, dtype=torch.float64), noise, sigma_data=sd)
-    assert losses.shape == (400,)
-    assert losses.mean().item() == pytest.approx(1, abs=5 / math.sqrt(400 * 64 / 2))
-
-
-def test_loss_of_an_untrained_network_is_about_one_at_every_level():
-    digits = data.load("digits8").images[:256]
-    recipe = dataclasses.replace(TINY, sigma_data=float(digits.square().mean().sqrt()))
-    losses = validation_loss(make_denoiser(recipe).eval(), digits, None, validation_sigmas(5), recipe.sigma_data)
-    assert ((losses > 0.8) & (losses < 1.2)).all()
-
-
-def test_validation_loss_is_fixed_and_does_not_depend_on_the_batch():
-    net = make_denoiser(TINY).eval()
-    images, labels = data.load("digits8")
-    arguments = (net, images[:50], labels[:50], [0.1, 2.0])
-    whole = validation_loss(*arguments)
-    assert torch.equal(whole, validation_loss(*arguments))
-    torch.testing.assert_close(validation_loss(*arguments, batch=7), whole, rtol=1e-5, atol=0)
-    assert not torch.equal(whole, validation_loss(*arguments, seed=1))
-
-
-# --- Augmentation -----------------------------------------------------------------------------------------------------
-
-
-def one(dx=0.0, dy=0.0, angle=0.0, log_size=0.0):
-    return torch.tensor([[dx, dy, angle, log_size]], dtype=torch.float64)
-
-
-@pytest.fixture
-def spot():
-    image = torch.full((1, 1, 8, 8), -1.0, dtype=torch.float64)
-    image[0, 0, 3, 2:4] = torch.tensor([1.0, 0.25], dtype=torch.float64)
-    return image
-
-
-def test_no_augmentation_is_the_identity_and_says_so(spot):
-    images, labels = affine_augment(spot, one())
-    assert torch.equal(images, spot)
-    assert not labels.any()
-
-
-@pytest.mark.parametrize(("dx", "dy"), [(1, 0), (0, 2), (-1, 3)])
-def test_a_shift_by_whole_pixels_moves_them(spot, dx, dy):
-    images, labels = affine_augment(spot, one(dx / 8, dy / 8))
-    torch.testing.assert_close(images, spot.roll((dy, dx), (2, 3)), rtol=0, atol=1e-9)
-    assert labels.any()
-
-
-def test_a_quarter_turn_turns(spot):
-    turned = affine_augment(spot, one(angle=math.pi / 2))[0]
-    assert any(torch.allclose(turned, torch.rot90(spot, k, (2, 3)), atol=1e-9) for k in (1, -1))
-    twice = affine_augment(turned, one(angle=math.pi / 2))[0]
-    torch.testing.assert_close(twice, spot.flip(2, 3), rtol=0, atol=1e-9)
-
-
-def test_size_scales_the_area():
-    image = torch.full((1, 1, 64, 64), -1.0, dtype=torch.float64)
-    image[:, :, 24:40, 24:40] = 1
-    area = [(affine_augment(image, one(log_size=math.log(s)))[0] + 1).sum().item() for s in (1.0, 1.5)]
-    assert area[1] / area[0] == pytest.approx(1.5**2, rel=0.02)
-
-
-def test_a_shift_is_of_the_picture_also_when_it_is_turned(spot):
-    """First turned and resized about the centre, then shifted: two steps equal one."""
-    wide = torch.nn.functional.interpolate(spot, 64, mode="bicubic")
-    parameters = one(0.125, -0.0625, 0.3, 0.1)
-    turned = affine_augment(wide, one(angle=0.3, log_size=0.1))[0]
-    both = affine_augment(turned, one(0.125, -0.0625))[0]
-    once = affine_augment(wide, parameters)[0]
-    inside = (..., slice(None, -5), slice(9, None))  # what the two steps do not lose over the edge
-    torch.testing.assert_close(once[inside], both[inside], rtol=0, atol=1e-9)
-
-
 # --- Bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -172,23 +72,6 @@ def test_a_shift_is_of_the_picture_also_when_it_is_turned(spot):
 def test_recipes_refuse_what_makes_no_run(change, named):
     with pytest.raises(ValueError, match=named):
         dataclasses.replace(TINY, **change)
-
-
-def test_loss_functions_refuse_what_does_not_fit():
-    images, ones = torch.zeros(2, 1, 8, 8), torch.ones(2)
-    net = make_denoiser(TINY)
-    with pytest.raises(ValueError, match="noise"):
-        edm_loss(net, images, ones, images[:1])
-    with pytest.raises(ValueError, match="sigma must"):
-        edm_loss(net, images, torch.ones(3), images)
-    with pytest.raises(ValueError, match="sigma_data"):
-        edm_loss(net, images, ones, images, sigma_data=0)
-    with pytest.raises(ValueError, match="at least one image"):
-        validation_loss(net, images[:0], None, [1.0])
-    with pytest.raises(ValueError, match="parameters"):
-        affine_augment(images, torch.zeros(2, 3))
-    with pytest.raises(ValueError, match="log_uniform_share"):
-        noise_levels(ones / 2, log_uniform_share=1.5)
 
 
 # --- Runs -------------------------------------------------------------------------------------------------------------
@@ -233,19 +116,31 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("where", ["torch.save", "os.fsync", "os.replace"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch, where):
     train(TINY, tmp_path, progress=False, stop_after=1)
     kept = (tmp_path / "checkpoint.pt").read_bytes()
 
-    def full(state, file):
-        file.write(b"half")
+    def full(*arguments):
+        if where == "torch.save":
+            arguments[1].write(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(where, full)
     with pytest.raises(OSError, match="no space"):
         train(TINY, tmp_path, progress=False, stop_after=2)
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_the_scale_of_float16_gradients_survives_a_stop(tmp_path):
+    recipe = dataclasses.replace(TINY, precision="float16")
+    runs = [training._Run(recipe, tmp_path, torch.device("cpu"), 0, 1) for _ in range(2)]
+    runs[0].scaler.scale(torch.ones(()))
+    runs[0].scaler.update(8.0)
+    runs[0].save()
+    runs[1].resume()
+    assert runs[1].scaler.get_scale() == 8
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
@@ -278,6 +173,17 @@ def test_average_forgets_at_the_stated_half_life(tmp_path):
     torch.testing.assert_close(weights(run.ema), start + 0.5, rtol=0, atol=1e-5)
 
 
+def test_average_follows_closely_at_first(tmp_path):
+    """After one step of 16 images the half-life is 0.05 * 16 of them: 20 half-lives, 2^-20 of the start is left."""
+    run = training._Run(TINY, tmp_path, torch.device("cpu"), 0, 1)
+    with torch.no_grad():
+        for p in run.denoiser.parameters():
+            p.add_(1.0)
+    run.step = 1
+    run._average()
+    torch.testing.assert_close(weights(run.ema), weights(run.denoiser), rtol=0, atol=2e-6)
+
+
 def test_labels_are_dropped_at_the_stated_rate(tmp_path):
     run = training._Run(dataclasses.replace(TINY, batch=4000, label_dropout=0.25), tmp_path, torch.device("cpu"), 0, 1)
     labels = run.batch()[3]
@@ -295,6 +201,25 @@ def test_processes_see_shares_of_the_same_batch(tmp_path):
         assert torch.equal(part, torch.cat([a, b]))
     with pytest.raises(ValueError, match="multiple of the 3"):
         training._Run(TINY, tmp_path, torch.device("cpu"), 0, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"network": {**TINY.network, "label_dim": 0, "augment_dim": 0}, "augment": 0.0}, {"label_dropout": 1.0},
+        {"precision": "float16"}, {"precision": "bfloat16"}, {"schedule": "constant", "micro_batch": 16},
+    ],
+    ids=["unconditional", "labels never shown", "float16", "bfloat16", "constant"],
+)  # fmt: skip
+def test_every_kind_of_recipe_resumes_with_the_same_bits(tmp_path, change):
+    recipe = dataclasses.replace(TINY, images=16 * 2, **change)
+    whole = train(recipe, tmp_path / "whole", progress=False)
+    train(recipe, tmp_path / "parts", progress=False, stop_after=1)
+    parts = train(recipe, tmp_path / "parts", progress=False)
+    assert torch.equal(weights(whole), weights(parts))
+    assert weights(whole).isfinite().all()
+    assert weights(whole).dtype == torch.float32
+    assert not torch.equal(weights(whole), weights(make_denoiser(recipe)))
 
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
@@ -341,11 +266,19 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_follow_the_same_curve_as_one(tmp_path):
-    recipe = dataclasses.replace(TINY, network={**TINY.network, "dropout": 0.0}, micro_batch=4, images=16 * 6)
+def test_two_processes_follow_the_same_curve_as_one(tmp_path, monkeypatch):
+    """The loss of every second step, which is the mean over both processes, and the weights at the end."""
+    recipe = dataclasses.replace(
+        TINY, network={**TINY.network, "dropout": 0.0}, micro_batch=4, images=16 * 6, validate_every=32
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(program(recipe, tmp_path / "two", processes=2), env=environment, check=True, capture_output=True)
+    two = [json.loads(line)["loss"] for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
+    one: list[float] = []
+    monkeypatch.setattr(training._Run, "validate", lambda self, loss: one.append(loss))
     one_process = train(recipe, tmp_path / "one", progress=False)
+    assert len(one) == 3
+    assert two == pytest.approx(one, abs=1e-4)
     torch.testing.assert_close(weights(load_ema(recipe, tmp_path / "two")), weights(one_process), rtol=0, atol=1e-4)
 
 
@@ -369,6 +302,15 @@ def test_shipped_models_are_small_and_of_the_committed_recipe(shipped):
     assert path.stat().st_size <= size
     assert json.loads(edm.checkpoints.metadata(path)["recipe"]) == json.loads(json.dumps(dataclasses.asdict(recipe)))
     assert float(data.split(data.load(recipe.data))[0].images.std()) == pytest.approx(recipe.sigma_data, rel=0.02)
+
+
+def test_shipped_models_are_listed(shipped):
+    """Size and checksum, as data/README.md and data/checksums.json say."""
+    path = data.verify(f"edm-{shipped[0]}.safetensors")
+    row = [line for line in (data.directory() / "README.md").read_text().splitlines() if f"| `{path.name}`" in line]
+    assert len(row) == 1
+    assert f"{path.stat().st_size:,}" in row[0]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in row[0]
 
 
 def test_shipped_models_denoise_digits_they_have_not_seen(shipped):
