@@ -4,6 +4,7 @@ Takes the averaged weights of a run of ``python -m teachkit.edm.training``, stor
 (in float16 if the held-out loss shows no difference), and measures what data/edm-NAME.md says: the held-out loss per
 noise level, samples beside real digits, how sure a classifier is of them, and whether they are copies of training
 digits. The figures are also in data/edm-NAME.json, with the log of the run; the card has no number from elsewhere.
+The checksum of the weights goes into data/checksums.json (and, by hand, into the table of data/README.md).
 ``--export-only`` stops after the weights; ``--redraw`` writes text and picture again from the .json file. All of
 it takes a few minutes on one CPU core.
 """
@@ -12,9 +13,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import math
+import os
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -61,6 +65,7 @@ def export(name: str, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     difference = float((losses[1] / losses[0] - 1).abs().max())
     dtype = torch.float16 if difference < INDISTINGUISHABLE else torch.float32
     path = edm.save(trained, DATA / f"edm-{name}.safetensors", dtype, note)
+    record_checksum(path)
     return {
         "images": images,
         "finished": images >= recipe.images,
@@ -70,6 +75,14 @@ def export(name: str, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         "float16_difference": difference,
         "held_out": losses[dtype == torch.float16].tolist(),
     }
+
+
+def record_checksum(path: Path) -> None:
+    """Put the SHA-256 of a file into checksums.json beside it."""
+    listed = path.parent / "checksums.json"
+    checksums = json.loads(listed.read_text()) | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    listed.with_suffix(".part").write_text(json.dumps(checksums, indent=2, sort_keys=True) + "\n")
+    os.replace(listed.with_suffix(".part"), listed)
 
 
 def measure_losses(denoiser: edm.Denoiser, recipe: Recipe, held_out_loss: list[float]) -> dict[str, Any]:
@@ -159,6 +172,7 @@ def clarity(samples: Tensor, labels: Tensor, unlabelled: Tensor, recipe: Recipe)
         return {
             "right_real": float((real == held_out.labels).double().mean()),
             "right_samples": float((ours == labels).double().mean()),
+            "right_by_class": by_class(ours == labels, labels),
         }
     result: dict[str, Any] = {}
     for kind, images, wanted in (
@@ -168,6 +182,9 @@ def clarity(samples: Tensor, labels: Tensor, unlabelled: Tensor, recipe: Recipe)
         result[f"confident_{kind}"] = float((confidence > 0.9).double().mean())
         if wanted is not None:
             result[f"right_{kind}"] = float((found == wanted).double().mean())
+            result[f"clear_{kind}"] = float(((found == wanted) & (confidence > 0.9)).double().mean())
+        if kind == "samples":
+            result["right_by_class"] = by_class(found == labels, labels)
     real = metrics.digit_features(train.images)
     for kind, images in (("real", held_out.images), ("samples", samples)):
         estimate = metrics.bootstrap(
@@ -175,6 +192,11 @@ def clarity(samples: Tensor, labels: Tensor, unlabelled: Tensor, recipe: Recipe)
         )
         result[f"frechet_{kind}"] = list(estimate)
     return result
+
+
+def by_class(right: Tensor, labels: Tensor) -> list[float]:
+    """Share of ``right`` among the samples of each of the ten classes."""
+    return [float(right[labels == k].double().mean()) for k in range(10)]
 
 
 def picture(name: str, samples: Tensor, labels: Tensor, recipe: Recipe) -> Path:
@@ -195,6 +217,39 @@ def picture(name: str, samples: Tensor, labels: Tensor, recipe: Recipe) -> Path:
     return path
 
 
+def weaknesses(recipe: Recipe, found: dict[str, Any]) -> str:
+    """What the figures say against the model, as a list."""
+    loss, clear, quantiles = found["loss"], found["clarity"], found["copies"]["quantiles"]
+    points = []
+    worst = min(range(10), key=lambda k: clear["right_by_class"][k])
+    if recipe.data == "mnist5k":
+        ratio = clear["frechet_samples"][0] / clear["frechet_real"][0]
+        points += [
+            f"{1 - clear['clear_samples']:.1%} of the samples are no clear digit of the class asked for "
+            f"({1 - clear['clear_real']:.1%} of the real digits are none either).",
+            f"The Fréchet distance is {ratio:.1f} times that of as many real digits: the sets can be told apart.",
+            f"Without labels {1 - clear['confident_unlabelled']:.0%} of the samples are no clear digit: give labels.",
+        ]
+    points.append(
+        f"The worst class is {worst}: {clear['right_by_class'][worst]:.0%} of its samples are classified as a {worst}."
+    )
+    gaps = [1 - t / h for t, h in zip(loss["training"], loss["held_out"])]
+    at = max(range(len(gaps)), key=lambda i: gaps[i])
+    memory = "it has begun to fit its training digits" if gaps[at] > 0.05 else "no sign of fitting its training digits"
+    points.append(
+        f"On training digits the loss is at most {gaps[at]:.1%} below that on held-out ones, "
+        f"at sigma = {loss['sigmas'][at]:.4g}: {memory}."
+    )
+    medians = {k: quantiles[k][3] for k in ("samples", "held-out digits")}
+    farther = medians["samples"] / medians["held-out digits"] - 1
+    if farther > 0.05:
+        points.append(
+            f"Samples lie {farther:.0%} farther from the training digits than real digits do (medians, below): "
+            "some have shapes that nobody writes."
+        )
+    return "\n".join(textwrap.fill("- " + point, 120, subsequent_indent="  ") for point in points)
+
+
 def card(name: str, recipe: Recipe, found: dict[str, Any]) -> str:
     """The text of the model card, every number from ``found``."""
     file, loss, near, clear = found["file"], found["loss"], found["copies"], found["clarity"]
@@ -208,14 +263,15 @@ def card(name: str, recipe: Recipe, found: dict[str, Any]) -> str:
     if recipe.data == "mnist5k":
         frechet = {k: "{:.2f} [{:.2f}, {:.2f}]".format(*clear[f"frechet_{k}"]) for k in ("real", "samples")}
         sure = {k: f"{clear[f'confident_{k}']:.1%}" for k in ("real", "samples", "unlabelled")}
+        right, both = ({k: f"{clear[f'{what}_{k}']:.1%}" for k in ("real", "samples")} for what in ("right", "clear"))
         quality = f"""\
 Judged by the classifier in `digit-features.safetensors`, which has seen none of the held-out digits:
 
-| | classified as more than 90 % sure | class as asked for | Fréchet distance to the training digits |
-|---|---:|---:|---:|
-| {count} samples, 50 of each class | {sure["samples"]} | {clear["right_samples"]:.1%} | {frechet["samples"]} |
-| {found["unlabelled"]} samples without labels | {sure["unlabelled"]} | | |
-| 500 held-out real digits | {sure["real"]} | {clear["right_real"]:.1%} | {frechet["real"]} |
+| | more than 90 % sure | class as asked for | both | Fréchet distance to the training digits |
+|---|---:|---:|---:|---:|
+| {count} samples, 50 a class | {sure["samples"]} | {right["samples"]} | {both["samples"]} | {frechet["samples"]} |
+| {found["unlabelled"]} samples without labels | {sure["unlabelled"]} | | | |
+| 500 held-out real digits | {sure["real"]} | {right["real"]} | {both["real"]} | {frechet["real"]} |
 
 The Fréchet distance is in the classifier's 64 features, biased upwards by the small sets: compare it with the last
 row, which is what real digits get at the same count (95 % bootstrap intervals)."""
@@ -277,6 +333,16 @@ loss by at most {file["float16_difference"]:.3%} at any level.
 Doubling the steps of the solver moves {found["converged_count"]} of the samples by {found["converged"]:.4f} per pixel
 (root mean square; pixels go from -1 to 1).
 
+Class as asked for, by class:
+
+| {" | ".join(str(k) for k in range(10))} |
+|{"---:|" * 10}
+| {" | ".join(f"{share:.0%}" for share in clear["right_by_class"])} |
+
+## Weaknesses
+
+{weaknesses(recipe, found)}
+
 ## Does it copy?
 
 Euclidean distance to the nearest training digit:
@@ -328,7 +394,7 @@ def main() -> None:
     found["log"] = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
     print(f"{time.monotonic() - start:.0f} s", found["clarity"], found["copies"], flush=True)
     picture(name, samples, labels, recipe)
-    (DATA / f"edm-{name}.json").write_text(json.dumps(rounded(found)) + "\n")
+    (DATA / f"edm-{name}.json").write_text(json.dumps(rounded(found), indent=1) + "\n")
     (DATA / f"edm-{name}.md").write_text(card(name, recipe, found))
 
 
