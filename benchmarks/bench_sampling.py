@@ -1,10 +1,4 @@
-"""What a step costs beside the denoiser: `teachkit.sample` against k-diffusion's function for the same solver.
-
-The denoiser costs nothing (it returns one stored tensor), so what is timed is the loop and the solver's arithmetic.
-Both run in one process on one thread, on the same start and grid, in turns; before the clock starts their results are
-compared. Fastest runs are reported, as other load on the machine disturbs them least. `lms` caches its weights, which
-depend on the grid alone; k-diffusion integrates them anew on each run.
-"""
+"""What a step costs beside the denoiser: `teachkit.sample` against k-diffusion's function for the same solver."""
 
 from __future__ import annotations
 
@@ -28,6 +22,14 @@ SHARED = {
     "lms": "sample_lms",
 }
 SHAPE, STEPS, REPEATS = (64, 3, 32, 32), 20, 60
+PEERS = ("k-diffusion",)
+ABOUT = f"""
+Microseconds a step beside the denoiser, which costs nothing here (it returns one stored tensor): the loop and the
+solver's arithmetic. Batch {" x ".join(map(str, SHAPE))} float32, one thread, same start and grid, in turns in one
+process; fastest of {REPEATS} runs of {STEPS} steps, as other load disturbs those least. Before the clock starts, both
+results are compared. k-diffusion does not keep the path, so `keep="final"` is the fair column; wanted: a ratio of 1 or
+less there. Our `lms` caches its weights, which depend on the grid alone; k-diffusion integrates them anew each run.
+"""
 
 
 def alternate(calls: Sequence[Callable[[], Tensor]], repeats: int) -> list[float]:
@@ -74,22 +76,22 @@ def compare(repeats: int = REPEATS) -> dict[str, tuple[float, float, float]]:
     return rows
 
 
-def run() -> None:
-    """Print the table."""
+def run() -> list[dict[str, object]]:
+    """A row for each shared solver. ImportError with what to install where k-diffusion is absent."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        rows = compare()
-    except ImportError as error:
-        print(f"skipped: {error}")
-        return
+        measured = compare()
     finally:
         torch.set_num_threads(threads)
-    print(
-        f"Overhead of a step in microseconds, denoiser free, batch {' x '.join(map(str, SHAPE))} float32, one thread;"
-    )
-    print(f"fastest of {REPEATS} runs of {STEPS} steps, in turns. k-diffusion does not keep the path.\n")
-    print('| solver | `keep="final"` | `keep="all"` | k-diffusion | ratio (final) | ratio (all) |')
-    print("|---|---:|---:|---:|---:|---:|")
-    for name, (end, path, other) in rows.items():
-        print(f"| {name} | {end:.0f} | {path:.0f} | {other:.0f} | {end / other:.2f} | {path / other:.2f} |")
+    return [
+        {
+            "solver": name,
+            '`keep="final"`': round(end),
+            '`keep="all"`': round(path),
+            "k-diffusion": round(other),
+            "ratio (final)": round(end / other, 2),
+            "ratio (all)": round(path / other, 2),
+        }
+        for name, (end, path, other) in measured.items()
+    ]

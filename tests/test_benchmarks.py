@@ -1,0 +1,64 @@
+"""The runner of the benchmarks: tables, sections that are replaced or kept, and peers that are absent.
+
+Nothing is timed here: a slow machine must not fail a test.
+"""
+
+import sys
+
+import pytest
+import torch
+
+from benchmarks import __main__ as runner
+from benchmarks import bench_denoisers, bench_sampling, peers
+
+
+def test_a_table_has_a_line_for_each_row_and_aligns_numbers():
+    lines = runner.table([{"solver": "euler", "ratio": 0.5}, {"solver": "heun", "ratio": 1.25}]).splitlines()
+    assert lines == ["| solver | ratio |", "| --- | ---: |", "| euler | 0.5 |", "| heun | 1.25 |"]
+
+
+def test_a_section_is_replaced_and_the_others_are_kept(tmp_path):
+    path = tmp_path / "RESULTS.md"
+    runner.write({"sampling": "first", "denoisers": "kept"}, path)
+    runner.write({"sampling": "second\n\n| a |\n| --- |\n| 1 |"}, path)
+    runner.write({"other": "new"}, path)
+    text = path.read_text()
+    assert text.startswith("# Benchmarks\n")
+    assert text.count("# Benchmarks") == 1
+    assert "first" not in text
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## denoisers", "## other", "## sampling"]
+    assert "kept\n" in text
+    assert text.endswith("second\n\n| a |\n| --- |\n| 1 |\n")
+    assert list(tmp_path.iterdir()) == [path]  # nothing half-written stays
+
+
+def test_a_section_says_where_it_was_measured_and_with_which_versions(monkeypatch):
+    monkeypatch.setattr(bench_sampling, "compare", lambda: {"euler": (10.0, 30.0, 20.0)})
+    text = runner.section(bench_sampling)
+    assert "| euler | 10 | 30 | 20 | 0.5 | 1.5 |" in text
+    assert f"torch {torch.__version__.split('+')[0]}" in text
+    assert "k-diffusion" in text.splitlines()[-1]
+    assert "no-such-package of unknown version" in runner.versions(("no-such-package",))
+
+
+def test_an_absent_peer_is_named_with_its_remedy_and_nothing_is_written(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(runner, "write", lambda sections: pytest.fail("wrote"))
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "k_diffusion", raising=False)
+    before = torch.get_num_threads()
+    runner.main(["sampling"])
+    assert "skipped: k-diffusion is not installed: pip install" in capsys.readouterr().out
+    assert torch.get_num_threads() == before
+
+
+def test_an_unknown_benchmark_is_named():
+    with pytest.raises(SystemExit, match=r"unknown benchmark nothing; known: denoisers, sampling"):
+        runner.main(["nothing"])
+
+
+def test_the_benchmark_of_denoisers_runs_on_a_small_problem(monkeypatch):
+    for name, value in {"POINTS": 200, "DIM": 16, "QUERIES": 8, "REPEATS": 1}.items():
+        monkeypatch.setattr(bench_denoisers, name, value)
+    rows = bench_denoisers.run()
+    assert [row["sigma"] for row in rows] == [80.0, 5.0, 0.5, 0.002]
+    assert all(row["peak, GiB"] > 0 for row in rows)
