@@ -28,7 +28,11 @@ Time = Callable[[Tensor], Tensor]
 
 
 def from_eps(
-    model: Callable[..., Tensor], time: Tensor | Sequence[float] | Time, round_time: bool = False
+    model: Callable[..., Tensor],
+    alphas_cumprod: Tensor | Sequence[float] | None = None,
+    *,
+    time: Time | None = None,
+    round_time: bool = False,
 ) -> AdaptedDenoiser:
     """A variance-preserving model that predicts the noise, eps = (x - x0) / sigma (DDPM, arXiv 2006.11239).
 
@@ -37,9 +41,12 @@ def from_eps(
     model : callable
         ``model(z, t)``, or ``model(z, t, labels)`` where labels are given: ``z`` is ``(B, *event)`` of unit scale,
         ``t`` is ``(B,)``.
-    time : (T,) numbers or callable
-        What the model takes as ``t``: the ``alphas_cumprod`` of its T training steps (then see `time_index`), or a
-        function from sigma to t, for example `vp_time()`.
+    alphas_cumprod : (T,) numbers, optional
+        For a model of T discrete training steps: their abar, decreasing inside (0, 1). Its ``t`` is then the
+        fractional index of the step, interpolated in log sigma (`time_index`).
+    time : callable, optional
+        In place of ``alphas_cumprod``: the function from sigma to what the model takes as ``t``, for example
+        `vp_time()`.
     round_time : bool
         Round ``t`` to the nearest whole step, for a model that looks it up in a table; without, t is a fraction.
 
@@ -51,7 +58,8 @@ def from_eps(
     Raises
     ------
     ValueError, TypeError
-        For values of alphas_cumprod that do not decrease inside (0, 1); for what is not callable.
+        For values of alphas_cumprod that do not decrease inside (0, 1); for what is not callable; unless exactly one
+        of ``alphas_cumprod`` and ``time`` is given.
 
     Examples
     --------
@@ -59,30 +67,38 @@ def from_eps(
     >>> D(torch.ones(1, 2), 1.0)
     tensor([[1., 1.]])
     """
-    return AdaptedDenoiser(model, _time(time, round_time), _vp_scale, lambda x, eps, sigma: x - sigma * eps)
+    clock = _clock(alphas_cumprod, time, round_time)
+    return AdaptedDenoiser(model, clock, _vp_scale, lambda x, eps, sigma: x - sigma * eps)
 
 
 def from_v(
-    model: Callable[..., Tensor], time: Tensor | Sequence[float] | Time, round_time: bool = False
+    model: Callable[..., Tensor],
+    alphas_cumprod: Tensor | Sequence[float] | None = None,
+    *,
+    time: Time | None = None,
+    round_time: bool = False,
 ) -> AdaptedDenoiser:
     """A variance-preserving model that predicts v = (eps - sigma * x0) / sqrt(1 + sigma^2) (arXiv 2202.00512).
 
     Arguments as for `from_eps`. A model of the trigonometric interpolant z = cos(a) x0 + sin(a) eps is one of these:
     sigma = tan(a), and v is its velocity dz/da (arXiv 2303.08797; 2410.11081): give ``time=torch.atan``.
     """
-    return AdaptedDenoiser(
-        model,
-        _time(time, round_time),
-        _vp_scale,
-        lambda x, v, sigma: _vp_scale(sigma) * (_vp_scale(sigma) * x - sigma * v),
-    )
+
+    def denoised(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        return _vp_scale(sigma) * (_vp_scale(sigma) * x - sigma * v)
+
+    return AdaptedDenoiser(model, _clock(alphas_cumprod, time, round_time), _vp_scale, denoised)
 
 
 def from_x0(
-    model: Callable[..., Tensor], time: Tensor | Sequence[float] | Time, round_time: bool = False
+    model: Callable[..., Tensor],
+    alphas_cumprod: Tensor | Sequence[float] | None = None,
+    *,
+    time: Time | None = None,
+    round_time: bool = False,
 ) -> AdaptedDenoiser:
     """A variance-preserving model that predicts the clean data x0 itself. Arguments as for `from_eps`."""
-    return AdaptedDenoiser(model, _time(time, round_time), _vp_scale, lambda x, x0, sigma: x0)
+    return AdaptedDenoiser(model, _clock(alphas_cumprod, time, round_time), _vp_scale, lambda x, x0, sigma: x0)
 
 
 def from_velocity(
@@ -133,7 +149,9 @@ def time_index(alphas_cumprod: Tensor | Sequence[float]) -> Time:
         abar = torch.as_tensor(alphas_cumprod, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         got = type(alphas_cumprod).__name__
-        raise TypeError(f"time must be the alphas_cumprod of the training steps, or callable, got {got}") from error
+        raise TypeError(
+            f"alphas_cumprod must be the numbers abar of the training steps, got {got}; a function of sigma is time="
+        ) from error
     if abar.ndim != 1 or len(abar) < 2 or not bool(((abar > 0) & (abar < 1)).all()):
         raise ValueError(f"alphas_cumprod must be 1-D with at least two numbers inside (0, 1), got {alphas_cumprod!r}")
     if not bool((abar.diff() < 0).all()):
@@ -199,8 +217,13 @@ def _vp_scale(sigma: Tensor) -> Tensor:
     return (1 + sigma**2).rsqrt()
 
 
-def _time(time: Any, round_time: bool) -> Time:
-    function = time if callable(time) else time_index(time)
+def _clock(alphas_cumprod: Any, time: Any, round_time: bool) -> Time:
+    """The function from sigma to the model's t, from whichever of the two arguments was given."""
+    if (alphas_cumprod is None) == (time is None):
+        raise ValueError("give exactly one of alphas_cumprod (a discrete-time model) and time (a function of sigma)")
+    if time is not None and not callable(time):
+        raise TypeError(f"time must be a function from sigma to t, got {type(time).__name__}")
+    function = time_index(alphas_cumprod) if time is None else time
     return (lambda sigma: function(sigma).round()) if round_time else function
 
 

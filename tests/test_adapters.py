@@ -52,11 +52,11 @@ def points(dtype=F64):
 ADAPTERS = {
     "eps": lambda: from_eps(exact_model("eps", sigma_of_index), ABAR),
     "v": lambda: from_v(exact_model("v", sigma_of_index), ABAR),
-    "x0": lambda: from_x0(exact_model("x0", sigma_of_index), ABAR.tolist()),
+    "x0": lambda: from_x0(exact_model("x0", sigma_of_index), alphas_cumprod=ABAR.tolist()),
     "continuous time": lambda: from_eps(
-        exact_model("eps", lambda t: torch.expm1(0.1 * t + 19.9 * t**2 / 2).sqrt()), vp_time()
+        exact_model("eps", lambda t: torch.expm1(0.1 * t + 19.9 * t**2 / 2).sqrt()), time=vp_time()
     ),
-    "trigonometric": lambda: from_v(exact_model("v", torch.tan), torch.atan),
+    "trigonometric": lambda: from_v(exact_model("v", torch.tan), time=torch.atan),
     "velocity": lambda: from_velocity(exact_velocity),
     "velocity, time to 1000": lambda: from_velocity(
         lambda z, t, y=None: exact_velocity(z, t / 1000, y), time_scale=1e3
@@ -193,7 +193,11 @@ def test_the_adapters_are_also_found_among_the_denoisers():
         (lambda: from_eps(torch.sin, [1.1, 0.9]), ValueError, r"inside \(0, 1\)"),
         (lambda: from_v(torch.sin, [0.5, 0.9]), ValueError, "must decrease"),
         (lambda: from_x0(torch.sin, [0.9, math.nan]), ValueError, r"inside \(0, 1\)"),
-        (lambda: from_x0(torch.sin, "cosine"), TypeError, "time must be"),
+        (lambda: from_x0(torch.sin, "cosine"), TypeError, "alphas_cumprod must be"),
+        (lambda: from_x0(torch.sin, torch.atan), TypeError, "a function of sigma is time="),
+        (lambda: from_eps(torch.sin), ValueError, "exactly one of alphas_cumprod .* and time"),
+        (lambda: from_v(torch.sin, ABAR, time=torch.atan), ValueError, "exactly one of"),
+        (lambda: from_v(torch.sin, time=3.0), TypeError, "time must be a function"),
         (lambda: from_velocity(torch.sin, time_scale=0.0), ValueError, "time_scale must be"),
         (lambda: from_velocity(torch.sin, time_scale="1"), TypeError, "time_scale must be"),
         (lambda: vp_time(2.0, 1.0), ValueError, "beta_min < beta_max"),
