@@ -51,6 +51,7 @@ class Recipe:
     micro_batch: int | None = None  # gradient accumulation: images at a time (default: all)
     learning_rate: float = 1e-3
     schedule: str = "cosine"  # or "constant", after the warm-up
+    cycles: int = 1  # the schedule, warm-up included, is run this many times (warm restarts, arXiv 1608.03983)
     warmup: int = 10_000
     ema_half_life: int = 20_000
     ema_ramp: float = 0.05  # the half-life is at most this share of the images seen so far
@@ -71,7 +72,7 @@ class Recipe:
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-        for name in ("images", "batch", "validate_every"):
+        for name in ("images", "batch", "validate_every", "cycles"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)!r}")
         if self.micro_batch is not None and not 1 <= self.micro_batch <= self.batch:
@@ -104,8 +105,9 @@ RECIPES: dict[str, Recipe] = {
             "attn_resolutions": (7,),
         },
         sigma_data=0.62,
-        images=300_000,
+        images=600_000,
         learning_rate=2e-3,
+        cycles=2,
         ema_half_life=12_000,
         augment=0.7,
         precision="bfloat16",
@@ -351,10 +353,11 @@ class _Run:
         return total
 
     def _set_learning_rate(self) -> None:
-        recipe, seen = self.recipe, self.step * self.recipe.batch
+        recipe, length = self.recipe, self.recipe.images / self.recipe.cycles
+        seen = self.step * recipe.batch % length
         factor = min(1.0, (seen + recipe.batch) / max(recipe.warmup, 1))
         if recipe.schedule == "cosine":
-            factor *= 0.5 * (1 + math.cos(math.pi * min(1.0, seen / recipe.images)))
+            factor *= 0.5 * (1 + math.cos(math.pi * seen / length))
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.learning_rate * factor
 
