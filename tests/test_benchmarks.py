@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as runner
-from benchmarks import bench_denoisers, bench_sampling, peers
+from benchmarks import bench_denoisers, bench_geometry, bench_sampling, peers
 
 
 def test_a_table_has_a_line_for_each_row_and_aligns_numbers():
@@ -52,7 +52,7 @@ def test_an_absent_peer_is_named_with_its_remedy_and_nothing_is_written(monkeypa
 
 
 def test_an_unknown_benchmark_is_named():
-    with pytest.raises(SystemExit, match=r"unknown benchmark nothing; known: denoisers, sampling"):
+    with pytest.raises(SystemExit, match=r"unknown benchmark nothing; known: denoisers, geometry, sampling"):
         runner.main(["nothing"])
 
 
@@ -62,3 +62,13 @@ def test_the_benchmark_of_denoisers_runs_on_a_small_problem(monkeypatch):
     rows = bench_denoisers.run()
     assert [row["sigma"] for row in rows] == [80.0, 5.0, 0.5, 0.002]
     assert all(row["peak, GiB"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_geometry_runs_on_a_small_problem(monkeypatch):
+    for name, value in {"SIZES": (3, 6), "STEPS": 30, "DIM": 8}.items():
+        monkeypatch.setattr(bench_geometry, name, value)
+    rows = bench_geometry.run()
+    assert [row["paths"] for row in rows] == [3, 6]
+    assert all(row["peak, GiB"] > 0 for row in rows)
+    assert len(runner.table(rows).splitlines()) == 4

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -30,8 +32,8 @@ LINE = torch.stack([3 * T**2, 4 * T**2], -1)[:, None]
 HALF_CIRCLE = torch.stack([-(math.pi * T).cos(), (math.pi * T).sin()], -1)[:, None]
 
 
-def helix(radius=1.0, rise=0.5, length=8.0, n=801):
-    t = torch.linspace(0, length, n, dtype=F64)
+def helix(radius=1.0, rise=0.5, length=8.0, n=801, warp=1.0):
+    t = length * torch.linspace(0, 1, n, dtype=F64) ** warp  # warp > 1: dense at the start, sparse at the end
     return torch.stack([radius * t.cos(), radius * t.sin(), rise * t], -1)
 
 
@@ -71,6 +73,67 @@ def test_curvature_and_torsion_of_circle_and_helix(window):
     assert float(mirrored[400]) == pytest.approx(-float(tau[400]))
     circle_tau = geometry.curvature_torsion(helix(2.0, 0.0), window)[1]
     assert float(circle_tau.abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("warp", [1.0, 3.0])
+@pytest.mark.parametrize(("weights", "factor"), [("uniform", 1.0), ("length", 1.0), ("tricube", 0.6)])
+def test_helix_in_a_window_of_arc_length_has_the_bias_of_theory(warp, weights, factor):
+    curve = helix(n=1201, warp=warp)
+    for length in (0.5, 1.0, 2.0):
+        kappa, tau = geometry.curvature_torsion(curve, length=length, weights=weights, edges="nan")
+        inside = ~kappa.isnan()
+        s = geometry.arc_length(curve[:, None])[:, 0]
+        assert torch.equal(inside, (s >= length / 2) & (s <= s[-1] - length / 2))
+        expected = 0.8 * (1 - factor * 5 / 336 * (0.8**2 + 0.4**2) * length**2)
+        assert float(kappa[inside].median()) == pytest.approx(expected, rel=2e-3 * length**2)
+        assert float((kappa[inside] - expected).abs().max()) < 4e-3 * length**2
+        assert float((tau[inside] - 0.4).abs().max()) < 1e-3 * length**2
+
+
+def test_both_kinds_of_window_agree_where_points_are_evenly_spaced():
+    curve = torch.stack([helix(), 2 * helix()], 1)
+    step = float(geometry.arc_length(curve)[1, 0])
+    for edges in ("one_sided", "nan"):
+        by_length = geometry.curvature_torsion(curve[:, 0], length=20 * step, edges=edges)
+        by_number = geometry.curvature_torsion(curve[:, 0], 21, edges=edges)
+        torch.testing.assert_close(by_length, by_number, rtol=1e-9, atol=1e-9, equal_nan=True)
+    kappa, tau = geometry.curvature_torsion(curve, length=20 * step)  # a batch: 21 points of one curve, 11 of the other
+    torch.testing.assert_close(kappa[:, 0], geometry.curvature_torsion(curve[:, 0], length=20 * step)[0])
+    torch.testing.assert_close(tau[:, 1], geometry.curvature_torsion(curve[:, 1], 11, "one_sided")[1])
+
+
+def test_sparse_points_take_the_five_nearest_and_none_is_dropped():
+    curve = helix(n=60, warp=3.0)
+    kappa, tau = geometry.curvature_torsion(curve, length=0.2)
+    by_five, tau_by_five = geometry.curvature_torsion(curve, 5, "one_sided")
+    assert torch.isfinite(torch.stack([kappa, tau])).all()
+    torch.testing.assert_close(kappa[40:], by_five[40:])
+    torch.testing.assert_close(tau[40:], tau_by_five[40:])
+    assert float((kappa - 0.8).abs().max()) < 0.13  # the last point, where five points span 1.7
+
+
+def test_where_points_are_dense_matters_only_to_uniform_weights():
+    # A curve whose curvature falls along it: a window that counts points looks where the points are.
+    def spiral(t):
+        return torch.stack([t.exp() * t.cos(), t.exp() * t.sin(), 0 * t], -1)
+
+    even = spiral(torch.linspace(0, 2, 401, dtype=F64))
+    dense = spiral(torch.cat([torch.linspace(0, 1, 601, dtype=F64), torch.linspace(1, 2, 61, dtype=F64)[1:]]))
+    gap = {}
+    for weights in ("uniform", "length"):
+        a, b = (geometry.curvature_torsion(x, length=1.5, weights=weights)[0] for x in (even, dense))
+        gap[weights] = abs(float(a[200] - b[600])) * math.e * 2**0.5
+    assert gap["length"] < 1e-3
+    assert gap["uniform"] > 5 * gap["length"]
+
+
+def test_curvature_by_arc_length_does_not_depend_on_the_unit():
+    x = helix(n=200, warp=2.0)
+    kappa, tau = geometry.curvature_torsion(x, length=1.0, weights="tricube")
+    for unit in (1e-6, 1e6):
+        scaled = geometry.curvature_torsion(unit * x, length=unit, weights="tricube")
+        torch.testing.assert_close(scaled[0] * unit, kappa, rtol=1e-6, atol=0)
+        torch.testing.assert_close(scaled[1] * unit, tau, rtol=1e-5, atol=1e-8)
 
 
 def test_curvature_bias_grows_with_the_square_of_the_window():
@@ -330,9 +393,10 @@ def test_blocks_of_any_size_give_the_same_numbers(block, monkeypatch):
         lambda: geometry.project(x),
         lambda: geometry.cosines(x),
         lambda: torch.stack(geometry.curvature_torsion(curve, 11)),
+        lambda: torch.stack(geometry.curvature_torsion(curve, length=1.5, weights="tricube")),
     )
     whole = [call() for call in calls]
-    monkeypatch.setattr(geometry, "_BLOCK", block)
+    monkeypatch.setattr(geometry.paths, "_BLOCK", block)
     for call, expected in zip(calls, whole):
         torch.testing.assert_close(call(), expected, rtol=1e-9, atol=1e-10)
 
@@ -417,6 +481,21 @@ def test_the_popular_procrustes_bug_inside_the_library_would_fail_here(kind, mon
     assert aligned_error(kind) > 0.3
 
 
+def test_align_about_the_chord_needs_no_slicing(digit_paths):
+    curves = geometry.project(digit_paths)
+    aligned = geometry.align(curves, about_chord=True)
+    assert torch.equal(aligned[..., 0], curves[..., 0])
+    torch.testing.assert_close(aligned[..., 1:], geometry.align(curves[..., 1:], curves[:, 0, 1:]))
+    torch.testing.assert_close(aligned[:, 0], curves[:, 0])
+    residual = geometry.procrustes_residual(curves, about_chord=True)
+    torch.testing.assert_close(residual, geometry.procrustes_residual(curves[..., 1:], curves[:, 0, 1:]))
+    turn = geometry.procrustes(curves, curves[:, 3], reflections=False, about_chord=True)
+    torch.testing.assert_close(turn[:, 0], torch.eye(3, dtype=F64)[0].expand(48, 3))
+    torch.testing.assert_close(torch.linalg.det(turn), torch.ones(48, dtype=F64))
+    # with the chord included, three-dimensional alignment compares straight lines and always succeeds
+    assert float(geometry.procrustes_residual(curves).max()) < 1e-4 < 1e-3 < float(residual[1:].mean())
+
+
 def test_residual_after_alignment_is_between_same_and_unrelated():
     curve = normal(40, 2).cumsum(0)
     others = torch.stack([3 * curve, -curve, curve.flip(1), normal(40, 2, seed=9)], 1)
@@ -435,13 +514,28 @@ def test_single_precision_paths_are_summed_in_double():
 def test_memory_is_that_of_a_block_not_of_the_paths(shape, monkeypatch):
     # Long paths in the plane are the other extreme: inner products of 1,001 states would be 500 times the path itself.
     path = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(geometry, "_BLOCK", 2**22)
+    monkeypatch.setattr(geometry.paths, "_BLOCK", 2**22)
     with torch.profiler.profile(profile_memory=True) as profile:
         geometry.deviation(path)
         geometry.explained_variance(path, 2, remove_chord=True)
         geometry.project(path)
     biggest = max((e.cpu_memory_usage for e in profile.events() if e.name.startswith("aten::")), default=0)
     assert biggest <= 2**22 * 8 * 1.1
+
+
+@pytest.mark.slow
+def test_a_thousand_paths_of_small_colour_pictures_fit_into_four_gigabytes():
+    script = """
+import resource, sys, torch
+from teachkit import geometry
+torch.set_num_threads(1)
+path = torch.rand(101, 1000, 3072, generator=torch.Generator().manual_seed(0))
+geometry.deviation(path), geometry.arc_length(path), geometry.explained_variance(path, 2, remove_chord=True)
+geometry.align(geometry.project(path), about_chord=True)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024) / 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=True)
+    assert float(done.stdout) < 4  # GiB, of which the paths are 1.16
 
 
 @pytest.mark.parametrize(
@@ -456,7 +550,20 @@ def test_memory_is_that_of_a_block_not_of_the_paths(shape, monkeypatch):
         (lambda: geometry.curvature_torsion(helix(), 10), ValueError, "window must be an odd integer from 5"),
         (lambda: geometry.curvature_torsion(helix()[:, :2], 11), ValueError, r"points must have shape \(N, 3\)"),
         (lambda: geometry.curvature_torsion(torch.zeros(9, 3), 5), ValueError, "two successive points coincide"),
-        (lambda: geometry.curvature_torsion(helix(), 11, edges="wrap"), ValueError, "edges must be"),
+        (lambda: geometry.curvature_torsion(helix(), 11, edges="wrap"), ValueError, "edges must be one of"),
+        (lambda: geometry.curvature_torsion(helix()), ValueError, "either window .* or length"),
+        (lambda: geometry.curvature_torsion(helix(), 11, length=1.0), ValueError, "either window .* or length"),
+        (lambda: geometry.curvature_torsion(helix(), length=100.0), ValueError, "length must be a number > 0"),
+        (lambda: geometry.curvature_torsion(helix(), length=math.nan), ValueError, "length must be a number > 0"),
+        (
+            lambda: geometry.curvature_torsion(helix(), length=1.0, edges="published"),
+            ValueError,
+            "edges must be one of",
+        ),
+        (lambda: geometry.curvature_torsion(helix(), 11, weights="even"), ValueError, "weights must be"),
+        (lambda: geometry.curvature_torsion(helix(n=4), length=1.0), ValueError, "at least 5 points"),
+        (lambda: geometry.align(normal(5, 2, 1), about_chord=True), ValueError, "a coordinate beside the chord"),
+        (lambda: geometry.align(normal(5, 0, 3)), ValueError, r"curves must be \(N\+1, B, k\)"),
         (lambda: geometry.deviation_peak(normal(5, 2, 3)), TypeError, "traj must be a Trajectory"),
         (lambda: geometry.deviation(torch.ones(5, 2, 3, dtype=torch.long)), TypeError, "floating-point tensor"),
         (lambda: geometry.deviation(normal(5, 0, 3)), ValueError, "traj must have shape"),

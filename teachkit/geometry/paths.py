@@ -1,12 +1,9 @@
-"""The shape of sampling paths: how straight, in how many dimensions, how alike.
+"""Measures of whole paths: deviation from the chord, lengths, norms, principal components, three coordinates.
 
-Every function takes a `Trajectory` or a tensor ``(N+1, B, *event)`` and keeps the batch. The chord of a path is the
-line through its two ends; the paper's finding is that what is left after removing the chord is small, nearly
-two-dimensional and nearly the same curve, a boomerang, for every sample (arXiv 2506.10177, Secs. 2-3;
-arXiv 2405.11326). The chord is so long (about sigma_max * sqrt(d)) that any measure which includes it proves
-nothing; hence ``remove_chord`` below. Taught in ``notebooks/06_one_line_and_a_bend`` and ``07_the_boomerang``.
-
-Sums are made in float64 over blocks of samples, so that a long path in float32 is never copied whole.
+With the ends x_0 and x_N of a path and v the unit vector of its chord x_N - x_0, what is left of a state without the
+chord is r_n = (x_n - x_0) - <x_n - x_0, v> v; its length is the deviation, and its principal components are the axes
+of the picture (arXiv 2405.11326, Sec. 3; arXiv 2506.10177, Sec. 3). Taught in ``notebooks/06_one_line_and_a_bend``
+and ``07_the_boomerang``. Sums are made in float64 over blocks of samples: a long path in float32 is never copied whole.
 """
 
 from __future__ import annotations
@@ -20,17 +17,13 @@ from teachkit.denoisers import default_dtype
 from teachkit.sampling import Trajectory
 
 __all__ = [
-    "align",
     "arc_length",
     "cosines",
-    "curvature_torsion",
     "deviation",
     "deviation_peak",
     "distance_to_end",
     "explained_variance",
     "norms",
-    "procrustes",
-    "procrustes_residual",
     "project",
 ]
 
@@ -197,135 +190,6 @@ def project(traj: Trajectory | Tensor) -> Tensor:
         return out
 
     return _blocks(block, traj)
-
-
-def procrustes(curves: Tensor, reference: Tensor, reflections: bool = True) -> Tensor:
-    """Orthogonal matrices R that bring each curve closest to a reference: argmin |curve @ R - reference|.
-
-    Parameters
-    ----------
-    curves : (N+1, B, k)
-        Curves in k dimensions (2 or 3, or any other).
-    reference : (N+1, k)
-        The curve to align to.
-    reflections : bool
-        Allow det R = -1. The signs of principal components are arbitrary, so this is usually wanted.
-
-    Returns
-    -------
-    Tensor
-        ``(B, k, k)``. With curve^T reference = U S Vh, R = U Vh (Schönemann 1966; arXiv 2506.10177, eq. 13). Note
-        that ``torch.linalg.svd`` returns Vh, already transposed; multiplying by its transpose is a popular bug.
-    """
-    if not isinstance(curves, Tensor) or not isinstance(reference, Tensor):
-        raise TypeError(
-            f"curves and reference must be tensors, got {type(curves).__name__}, {type(reference).__name__}"
-        )
-    if curves.ndim != 3 or reference.shape != (curves.shape[0], curves.shape[2]):
-        raise ValueError(
-            f"curves must be (N+1, B, k) and reference (N+1, k), got {tuple(curves.shape)} and {tuple(reference.shape)}"
-        )
-    if not (torch.isfinite(curves).all() and torch.isfinite(reference).all()):
-        raise ValueError("curves and reference must be finite, got NaN or infinity")
-    u, _, vh = torch.linalg.svd(torch.einsum("nbi,nj->bij", curves, reference.to(curves)))
-    if not reflections:
-        flip = torch.ones_like(u[:, 0])
-        flip[:, -1] = torch.linalg.det(u @ vh).sign()
-        u = u * flip[:, None]
-    return u @ vh
-
-
-def align(curves: Tensor, reference: Tensor, reflections: bool = True) -> Tensor:
-    """Rotate (and reflect) every curve onto the reference: ``(N+1, B, k)``. See `procrustes`."""
-    return torch.einsum("nbi,bij->nbj", curves, procrustes(curves, reference, reflections))
-
-
-def procrustes_residual(curves: Tensor, reference: Tensor, reflections: bool = True) -> Tensor:
-    """Squared distance left after alignment, both curves scaled to unit norm: ``(B,)`` from 0 (same shape) to 2.
-
-    A curve of zeros (what `project` leaves beside the chord of a straight path) has no shape and is refused.
-    """
-    size, target_size = torch.linalg.vector_norm(curves, dim=(0, 2), keepdim=True), torch.linalg.vector_norm(reference)
-    if not (size > 0).all() or not target_size > 0:
-        raise ValueError("curves and reference must not be all zeros: a straight path leaves no shape to compare")
-    unit = curves / size
-    target = (reference / target_size).to(curves)
-    gap = align(unit, target, reflections) - target[:, None]
-    return (gap**2).sum((0, 2))
-
-
-def curvature_torsion(points: Tensor, window: int, edges: str = "published") -> tuple[Tensor, Tensor]:
-    """Curvature and torsion of space curves, by fitting a cubic in arc length around every point.
-
-    With u the arc length from point i, X - X_i = r' u + r'' u^2 / 2 + r''' u^3 / 6 is fitted by least squares over
-    ``window`` points; curvature = |r' x r''| / |r'|^3 and torsion = (r' x r'') . r''' / |r' x r''|^2, signed
-    (Lewiner et al. 2005; arXiv 2506.10177, Sec. 3). The fit is biased by O(window^2): compare two windows.
-
-    Parameters
-    ----------
-    points : (N, 3) or (N, B, 3)
-        The curves. Successive points must differ.
-    window : int
-        Odd number of points per fit, at least 5 and at most N.
-    edges : {"published", "one_sided", "nan"}
-        Near the ends the window lies to one side of its point, and errors are many times those inside. Return those
-        values ("one_sided"), NaN in their place ("nan"), or what the published code returns: at the far end it
-        drops the first point of the window and counts point i - window // 2 twice.
-
-    Returns
-    -------
-    curvature, torsion : (N,) or (N, B)
-        In 1 / units. Where the curvature is zero to rounding (a straight line) torsion has no meaning and is 0.
-    """
-    if not isinstance(points, Tensor):
-        raise TypeError(f"points must be a tensor of shape (N, 3) or (N, B, 3), got {type(points).__name__}")
-    single = points.ndim == 2
-    x = _check_points(points[:, None] if single else points, window, edges)
-    n, half = len(x), window // 2
-    s = arc_length(x)
-    offset = torch.arange(window, device=x.device)
-    curvature, torsion = torch.empty_like(s), torch.empty_like(s)
-    block = max(1, _BLOCK // (8 * window * x.shape[1]))
-    for rows in torch.arange(n, device=x.device).split(block):
-        index = (rows - half).clamp(0, n - window)[:, None] + offset  # (r, window)
-        weight = torch.ones_like(index, dtype=x.dtype)
-        if edges == "published":
-            late = rows >= n - half
-            weight[late, 0] = 0
-            weight[late] += index[late] == (rows[late] - half)[:, None]
-        u = s[index] - s[rows][:, None]  # (r, window, b)
-        # Curvature and torsion do not depend on the unit of u: take the window, for well-conditioned equations.
-        u = u / u.abs().amax(1, keepdim=True)
-        design = torch.stack([u, u**2 / 2, u**3 / 6], -1)  # (r, window, b, 3)
-        delta = x[index] - x[rows][:, None]
-        weighted = design * weight[..., None, None]
-        normal = torch.einsum("rwbi,rwbj->rbij", weighted, design)
-        r1, r2, r3 = torch.linalg.solve(normal, torch.einsum("rwbi,rwbc->rbic", weighted, delta)).unbind(2)
-        cross, speed = torch.linalg.cross(r1, r2), torch.linalg.vector_norm(r1, dim=-1)
-        area = torch.linalg.vector_norm(cross, dim=-1)
-        straight = area <= 1e4 * torch.finfo(x.dtype).eps * speed**2
-        curvature[rows] = area / speed**3
-        volume = (cross * r3).sum(-1) / area.where(~straight, torch.ones_like(area)) ** 2
-        torsion[rows] = volume.where(~straight, torch.zeros_like(volume))
-    if edges == "nan":
-        for out in (curvature, torsion):
-            out[:half], out[n - half :] = torch.nan, torch.nan
-    return (curvature[:, 0], torsion[:, 0]) if single else (curvature, torsion)
-
-
-def _check_points(points: Tensor, window: int, edges: str) -> Tensor:
-    if points.ndim != 3 or points.shape[-1] != 3:
-        raise ValueError(f"points must have shape (N, 3) or (N, B, 3), got {tuple(points.shape)}")
-    if not isinstance(window, int) or window % 2 == 0 or not 5 <= window <= len(points):
-        raise ValueError(f"window must be an odd integer from 5 to the number of points {len(points)}, got {window!r}")
-    if edges not in ("published", "one_sided", "nan"):
-        raise ValueError(f"edges must be 'published', 'one_sided' or 'nan', got {edges!r}")
-    x = points.to(default_dtype(points.device))
-    if not torch.isfinite(x).all():
-        raise ValueError("points must be finite, got NaN or infinity")
-    if not (torch.linalg.vector_norm(x.diff(dim=0), dim=-1) > 0).all():
-        raise ValueError("points must not repeat: two successive points coincide")
-    return x
 
 
 def _blocks(function: Callable[..., Tensor], *paths: Trajectory | Tensor, batch_dim: int = 1) -> Tensor:
