@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from teachkit import Empirical, Gaussian, GaussianMixture
+from teachkit import Empirical, Gaussian, GaussianMixture, geometry
 
 __all__ = ["CHECKS", "Check", "Result", "check", "compare", "evaluate", "register"]
 
@@ -329,6 +329,37 @@ def _gaussian_path(answer: Any, rng: Generator) -> Cases:
         x = sigma * _normal(rng, 5, 4)
         expected = Gaussian(torch.zeros_like(lam), lam).flow(x, sigma, sigma_next)
         yield f"states at sigma = {sigma_next}", answer(x, lam, sigma, sigma_next), expected
+
+
+# 07_the_boomerang
+
+
+@register("pin", "subtract the straight line from 0 to the last state, at the time of every state")
+def _pin(answer: Any, rng: Generator) -> Cases:
+    for steps in (3, 20):
+        w = torch.cat([torch.zeros(1, 4, 6, dtype=torch.float64), _normal(rng, steps, 4, 6).cumsum(0)])
+        share = (torch.arange(steps + 1) / steps).double()
+        yield f"bridges of {steps} steps", answer(w), w - torch.einsum("n,bd->nbd", share, w[-1])
+
+
+@register("residual_shares", "remove the component along last state minus first, then centre, then take squares")
+def _residual_shares(answer: Any, rng: Generator) -> Cases:
+    for steps, dim, k in ((30, 8, 3), (12, 50, 2)):
+        x = _normal(rng, steps + 1, dim).cumsum(0) + 10 * torch.linspace(1, 0, steps + 1).double()[:, None]
+        expected = geometry.explained_variance(x[:, None], k, remove_chord=True)[0]
+        yield f"{k} shares in {dim} dimensions", answer(x, k), expected
+
+
+@register("best_rotation", "U @ Vh, with the last column of U times the sign of its determinant; svd returns Vh")
+def _best_rotation(answer: Any, rng: Generator) -> Cases:
+    for k in (2, 3):
+        for mirror in (False, True):
+            reference = _normal(rng, 20, k).cumsum(0)
+            turn = torch.linalg.qr(_normal(rng, k, k))[0]
+            turn[:, 0] *= torch.linalg.det(turn).sign() * (-1 if mirror else 1)
+            curve = reference @ turn + 0.1 * _normal(rng, 20, k)
+            expected = geometry.procrustes(curve[:, None], reference, reflections=False)[0]
+            yield f"R in {k} dimensions{', mirrored curve' if mirror else ''}", answer(curve, reference), expected
 
 
 # 09_training_edm

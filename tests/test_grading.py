@@ -13,6 +13,17 @@ def _gaussian_forecast(x, sigma, y):
     return (end[:, None] - y).square().sum(2).argmin(1)
 
 
+def _shares_by_covariance(x, k):
+    v = (x[-1] - x[0]) / (x[-1] - x[0]).norm()
+    values = torch.linalg.eigvalsh(torch.cov((x @ (torch.eye(len(v)).double() - torch.outer(v, v))).T)).flip(0)
+    return [float(values[: j + 1].sum() / values.sum()) for j in range(k)]
+
+
+def _kabsch(curve, reference):
+    v, _, wt = np.linalg.svd((reference.T @ curve).numpy())  # the transposed problem
+    return (v @ np.diag([1.0] * (len(v) - 1) + [np.linalg.det(v @ wt)]) @ wt).T
+
+
 RIGHT = {
     "sigma_from_norm": lambda x, power: (x.pow(2).mean(1) - power / x.shape[1]) ** 0.5,
     "effective_number": lambda w: torch.stack([1 / (row @ row) for row in w]),
@@ -51,6 +62,9 @@ RIGHT = {
     ),
     "bug_museum": {"E": "sign", "D": "history", "C": "denoiser", "B": "level", "A": "ramp"},
     "predict_end": _gaussian_forecast,
+    "pin": lambda w: torch.lerp(w, w - w[-1:], torch.arange(len(w)).double()[:, None, None] / (len(w) - 1)),
+    "residual_shares": _shares_by_covariance,
+    "best_rotation": _kabsch,
     "unrolled_weights": lambda s: torch.stack([s[-1] / s[i + 1] - s[-1] / s[i] for i in range(len(s) - 1)]),
 }
 FUNCTIONS = [name for name in grading.CHECKS if callable(RIGHT.get(name, len))]
@@ -90,6 +104,20 @@ def test_a_slip_of_one_percent_is_seen():
     slip = grading.evaluate("tweedie", lambda x, score, sigma: x + 1.01 * sigma**2 * score)
     assert slip.passed is False
     assert "Hint" in slip.message
+
+
+def test_the_popular_bugs_of_the_boomerang_are_seen():
+    def transposed(curve, reference):
+        u, _, vh = torch.linalg.svd(curve.T @ reference)
+        return u @ vh.T
+
+    def with_chord(x, k):
+        size = torch.linalg.svdvals(x - x.mean(0)) ** 2
+        return (size.cumsum(0) / size.sum())[:k]
+
+    for seed in range(5):
+        assert grading.evaluate("best_rotation", transposed, seed=seed).passed is False
+        assert grading.evaluate("residual_shares", with_chord, seed=seed).passed is False
 
 
 def test_check_prints_and_returns_nothing(capsys):
