@@ -10,9 +10,9 @@ PEERS = ()
 ABOUT = f"""
 Every measure of `teachkit.geometry` on random walks of {STEPS} steps in {DIM:,} dimensions, float32, one thread, a new
 process for each number of paths: deviation, arc length, explained variance without the chord (2 components), and
-projection with alignment; then curvature and torsion of the projections (window of 21 points). Wanted: time and memory
-that grow in proportion to the number of paths, and a peak below 4 GiB for a thousand. The peak is that of the process:
-paths, blocks, Python and torch included.
+projection with alignment; then curvature and torsion of the projections (window of 21 points). Seconds of processor
+time, which other load disturbs least. Wanted: time and memory that grow in proportion to the number of paths, and a
+peak below 4 GiB for a thousand. The peak is that of the process: paths, blocks, Python and torch included.
 """
 
 SCRIPT = """
@@ -33,12 +33,12 @@ calls = (
     lambda: geometry.align(geometry.project(x), about_chord=True),
 )
 for call in calls:
-    begun = time.perf_counter()
+    begun = time.process_time()
     curves = call()
-    print(time.perf_counter() - begun)
-begun = time.perf_counter()
+    print(time.process_time() - begun)
+begun = time.process_time()
 geometry.curvature_torsion(curves, 21)
-print(time.perf_counter() - begun)
+print(time.process_time() - begun)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10) / 2**10)
 """
 COLUMNS = ("deviation, s", "arc length, s", "explained variance, s", "project and align, s", "curvature, s")
