@@ -496,6 +496,19 @@ def test_align_about_the_chord_needs_no_slicing(digit_paths):
     assert float(geometry.procrustes_residual(curves).max()) < 1e-4 < 1e-3 < float(residual[1:].mean())
 
 
+@pytest.mark.parametrize("reflections", [True, False])
+def test_align_about_the_chord_undoes_any_turn_of_the_other_coordinates(reflections):
+    curve = normal(30, 4).cumsum(0)
+    turn = torch.linalg.qr(normal(3, 3, seed=5))[0]
+    turn[:, 0] *= torch.linalg.det(turn).sign() * (-1 if reflections else 1)
+    moved = torch.cat([curve[:, :1], curve[:, 1:] @ turn], 1)[:, None]
+    aligned = geometry.align(moved, curve, reflections, about_chord=True)[:, 0]
+    torch.testing.assert_close(aligned, curve)
+    assert float(geometry.procrustes_residual(moved, curve, reflections, about_chord=True)) < 1e-12
+    if reflections:
+        assert float(geometry.procrustes_residual(moved, curve, reflections=False, about_chord=True)) > 1e-3
+
+
 def test_residual_after_alignment_is_between_same_and_unrelated():
     curve = normal(40, 2).cumsum(0)
     others = torch.stack([3 * curve, -curve, curve.flip(1), normal(40, 2, seed=9)], 1)

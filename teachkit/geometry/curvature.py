@@ -120,9 +120,7 @@ def _by_length(s: Tensor, half: float) -> tuple[Tensor, Tensor]:
     last = torch.searchsorted(sorted_s, (centre + reach).T.contiguous(), right=True).T - 1
     nearest = (torch.arange(len(s), device=s.device) - _LEAST // 2).clamp(0, len(s) - _LEAST)[:, None]
     few = last - first + 1 < _LEAST
-    first = torch.where(few, first.minimum(nearest), first)
-    last = torch.where(few, last.maximum(nearest + _LEAST - 1), last)
-    return first, last - first + 1
+    return torch.where(few, nearest, first), torch.where(few, _LEAST, last - first + 1)
 
 
 def _length_of_points(s: Tensor) -> Tensor:
