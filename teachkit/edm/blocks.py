@@ -111,8 +111,8 @@ class UNetBlock(nn.Module):
         return self._scaled_sum(self._attend(x), x) if self.num_heads else x
 
     def _scaled_sum(self, a: Tensor, b: Tensor) -> Tensor:
-        total = a + b
-        return total if self.skip_scale == 1 else total.mul_(self.skip_scale)
+        a.add_(b)  # a comes fresh from a convolution, whose gradient does not need it
+        return a if self.skip_scale == 1 else a.mul_(self.skip_scale)
 
     def _shortcut(self, x: Tensor) -> Tensor:
         # A 1x1 convolution and a resampling filter commute: each runs at the lower of the two resolutions.
