@@ -55,9 +55,9 @@ def test_time_is_exact_at_the_levels_and_constant_outside():
     ("alphas", "kind", "word"),
     [
         ([0.9], None, "at least two"),
-        ([1.1, 0.9], None, "between 0 and 1"),
+        ([1.1, 0.9], None, r"inside \(0, 1\)"),
         ([0.5, 0.9], None, "decrease"),
-        ([0.9, float("nan")], None, "between 0 and 1"),
+        ([0.9, float("nan")], None, r"inside \(0, 1\)"),
         ([0.9, 0.5], "score", "prediction_type"),
     ],
 )

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from teachkit.adapters import time_index
+
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
@@ -29,32 +31,25 @@ class DiffusersDenoiser(nn.Module):
         Smallest and largest noise level of its training.
     levels
         All of them, increasing, float64.
+    time
+        The function from sigma (B,) to the network's time step: :func:`teachkit.adapters.time_index`.
     """
 
-    log_levels: Tensor
-
-    def __init__(self, unet: nn.Module, alphas_cumprod: Tensor, prediction_type: str) -> None:
+    def __init__(self, unet: nn.Module, alphas_cumprod: Any, prediction_type: str) -> None:
         super().__init__()
         self.unet, self.prediction_type = unet, prediction_type
-        variance = (1 - alphas_cumprod) / alphas_cumprod
+        self.time = time_index(alphas_cumprod)  # refuses what is not a schedule
+        abar = torch.as_tensor(alphas_cumprod, dtype=torch.float64).detach().cpu()
+        variance = (1 - abar) / abar
         self.levels = tuple(variance.sqrt().tolist())
         self.sigma_min, self.sigma_max = self.levels[0], self.levels[-1]
         self.sigma_data = 0.5
-        self.register_buffer("log_levels", variance.log() / 2, persistent=False)
         config = getattr(unet, "config", None)
         self.img_channels, self.img_resolution = (
             getattr(config, "in_channels", None),
             getattr(config, "sample_size", None),
         )
         self.label_dim = getattr(config, "num_class_embeds", None) or 0
-
-    def time(self, sigma: Tensor) -> Tensor:
-        """Time step of the network at ``sigma`` (B,): between its levels linear in log sigma, constant outside."""
-        table = self.log_levels.to(sigma.dtype)
-        log_sigma = sigma.log()
-        upper = torch.searchsorted(table, log_sigma).clamp(1, len(table) - 1)
-        low, high = table[upper - 1], table[upper]
-        return (upper - 1) + ((log_sigma - low) / (high - low)).clamp(0, 1)
 
     def forward(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """E[x0 | x] for ``x`` (B, C, H, W) at ``sigma``, a float, a 0-d tensor or (B,); ``labels`` (B,) integers."""
@@ -104,6 +99,8 @@ def from_diffusers(unet: nn.Module, scheduler_or_alphas: Any, prediction_type: s
 
     Raises
     ------
+    TypeError
+        For alphas that are not numbers.
     ValueError
         For impossible alphas or an unknown prediction type.
 
@@ -112,11 +109,6 @@ def from_diffusers(unet: nn.Module, scheduler_or_alphas: Any, prediction_type: s
     Karras et al. 2022 (arXiv 2206.00364), Appendix C; Salimans and Ho 2022 (arXiv 2202.00512) for v.
     """
     alphas = getattr(scheduler_or_alphas, "alphas_cumprod", scheduler_or_alphas)
-    alphas = torch.as_tensor(alphas, dtype=torch.float64).detach().cpu()
-    if alphas.ndim != 1 or len(alphas) < 2 or not bool(((alphas > 0) & (alphas < 1)).all()):
-        raise ValueError("alphas_cumprod must be at least two numbers between 0 and 1")
-    if not bool((alphas.diff() < 0).all()):
-        raise ValueError("alphas_cumprod must decrease from step to step")
     if prediction_type is None:
         prediction_type = getattr(getattr(scheduler_or_alphas, "config", None), "prediction_type", "epsilon")
     if prediction_type not in PREDICTIONS:
