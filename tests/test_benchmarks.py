@@ -7,9 +7,11 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from benchmarks import __main__ as runner
-from benchmarks import bench_denoisers, bench_geometry, bench_sampling, peers
+from benchmarks import bench_denoisers, bench_geometry, bench_networks, bench_sampling, peers
+from teachkit import edm
 
 
 def test_a_table_has_a_line_for_each_row_and_aligns_numbers():
@@ -52,7 +54,7 @@ def test_an_absent_peer_is_named_with_its_remedy_and_nothing_is_written(monkeypa
 
 
 def test_an_unknown_benchmark_is_named():
-    with pytest.raises(SystemExit, match=r"unknown benchmark nothing; known: denoisers, geometry, sampling"):
+    with pytest.raises(SystemExit, match=r"unknown benchmark nothing; known: denoisers, geometry, networks, sampling"):
         runner.main(["nothing"])
 
 
@@ -62,6 +64,33 @@ def test_the_benchmark_of_denoisers_runs_on_a_small_problem(monkeypatch):
     rows = bench_denoisers.run()
     assert [row["sigma"] for row in rows] == [80.0, 5.0, 0.5, 0.002]
     assert all(row["peak, GiB"] > 0 for row in rows)
+
+
+def test_the_floor_of_networks_is_every_product_of_one_pass_and_no_more(monkeypatch):
+    net = edm.EDMPrecond(
+        8, 3, model_type="SongUNet", model_channels=32, channel_mult=[1, 1], attn_resolutions=[4]
+    ).eval()
+    count = {"conv": 0, "linear": 0, "attention": 0}
+
+    def counted(kind, function):
+        def call(*args, **kwargs):
+            count[kind] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(F, "conv2d", counted("conv", F.conv2d))
+    monkeypatch.setattr(F, "linear", counted("linear", F.linear))
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted("attention", F.scaled_dot_product_attention))
+    with torch.inference_mode():
+        x = torch.zeros(2, 3, 8, 8)
+        whole = F.scaled_dot_product_attention
+        call = bench_networks.floor(net, x)
+        assert F.scaled_dot_product_attention is whole
+        once = dict(count)
+        call()
+    assert all(once.values())
+    assert count == {kind: 2 * calls for kind, calls in once.items()}
 
 
 @pytest.mark.slow
