@@ -18,7 +18,7 @@ from teachkit.edm.published import CONFIGS
 BUILDS = {"CIFAR-10 DDPM++ (VP)": "edm-cifar10-32x32-uncond-vp", "ImageNet-64 ADM": "edm-imagenet-64x64-cond-adm"}
 SIZE: dict[str, Any] = CONFIGS["edm-cifar10-32x32-uncond-vp"]
 SHIPPED = ("edm-mnist", "edm-digits8")
-BATCH, BATCHES, REPEATS = 4, (1, 64, 256), 5
+BATCH, BATCHES, REPEATS = 4, (1, 64, 256), 3
 PEERS = ()
 ABOUT = f"""
 Building, with weights drawn on the CPU: wanted, below 2 s each. The forward pass of the CIFAR-10 network on {BATCH}
@@ -99,7 +99,7 @@ def row(what: str, ours: float, bare: float | None = None, images: int | None = 
         "s": f"{ours:.3g}",
         "floor, s": "–" if bare is None else f"{bare:.3g}",
         "ratio": "–" if bare is None else f"{ours / bare:.2f}",
-        "images/s": "–" if images is None else f"{images / ours:.3g}",
+        "images/s": "–" if images is None else f"{float(f'{images / ours:.3g}'):,g}",
     }
 
 
