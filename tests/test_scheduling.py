@@ -142,7 +142,7 @@ def test_costs_and_paths_equal_the_published_ones():
         (lambda: scheduling.shortest_path("cost", 2), TypeError, "cost must be a square matrix"),
         (lambda: scheduling.cost_matrix(3), TypeError, "teacher must be a Trajectory"),
         (lambda: scheduling.find_schedule(mixture(), initial_noise(8, (12,)), 1), ValueError, "nfe must be"),
-        (lambda: scheduling.find_schedule(mixture(), initial_noise(3, (12,)), 4), ValueError, "at least 4 warm-up"),
+        (lambda: scheduling.find_schedule(mixture(), initial_noise(3, (12,)), 4), ValueError, "at least 8 warm-up"),
         (
             lambda: scheduling.find_schedule(mixture(), initial_noise(8, (12,)), 4, "edm_stochastic"),
             ValueError,
@@ -162,7 +162,7 @@ def test_an_unknown_metric_is_named(teacher):
 
 
 def held_out_error(D, sigmas, solver, seed=99):
-    x = initial_noise(128, (12,), seed=seed)
+    x = initial_noise(512, (12,), seed=seed)
     exact = sample(D, x, schedules.polynomial(150), "heun", keep="final").final
     final = sample(D, x, sigmas, solver, keep="final").final
     return float((final - exact).pow(2).mean(1).sqrt().mean())
@@ -170,7 +170,8 @@ def held_out_error(D, sigmas, solver, seed=99):
 
 @pytest.mark.parametrize(("solver", "nfe"), [("ipndm", 6), ("dpmpp_2m", 5), ("heun", 7), ("dpm2", 8)])
 def test_a_found_schedule_beats_the_usual_ones_on_new_noise_within_its_budget(solver, nfe):
-    D, warm_up = mixture(), initial_noise(96, (12,), seed=0)
+    # Few samples end at another component and decide the mean: it takes some hundreds to judge by.
+    D, warm_up = mixture(), initial_noise(384, (12,), seed=0)
     found = scheduling.find_schedule(D, warm_up, nfe, solver)
     assert found.sigmas[[0, -1]].tolist() == [80.0, 0.002]
     assert found.provenance["evaluations"] <= 3 * found.provenance["teacher_evaluations"]

@@ -252,7 +252,7 @@ GRIDS = st.lists(st.floats(0.05, 3.0), min_size=2, max_size=5).map(lambda steps:
 @given(GRIDS)
 def test_weights_integrate_every_polynomial_of_their_degree(grid):
     past, sigma_next = tuple(grid[:-1][::-1].tolist()), float(grid[-1])
-    in_sigma = solvers.multistep._integrate_in_sigma(past, sigma_next)
+    in_sigma = solvers.multistep.adams_bashforth(past, sigma_next)
     in_time = solvers.multistep._integrate_in_time(past, sigma_next, sigma_next, past[-1])
     for weights in (in_sigma, in_time):
         assert sum(weights) == pytest.approx(sigma_next - past[0], rel=1e-8)
@@ -265,7 +265,7 @@ def test_weights_integrate_every_polynomial_of_their_degree(grid):
 def test_equal_steps_give_the_textbook_weights():
     for order, weights in enumerate(solvers.multistep.ADAMS_BASHFORTH, start=1):
         past = tuple(float(5 + k) for k in range(order))
-        assert [-w for w in solvers.multistep._integrate_in_sigma(past, 4.0)] == pytest.approx(list(weights))
+        assert [-w for w in solvers.multistep.adams_bashforth(past, 4.0)] == pytest.approx(list(weights))
 
 
 @pytest.mark.parametrize("z", [-9.0, -0.5, -0.499, -1e-3, -1e-9, 1e-9, 1e-3, 0.499, 0.5, 9.0])

@@ -8,10 +8,11 @@ and `fit_solver` fits the solver's weights to the paths. A `Schedule` remembers 
 """
 
 from teachkit.scheduling.costs import METRICS, cost_matrix
+from teachkit.scheduling.fit import fit_solver
 from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.scheduling.paths import path_cost, shortest_path, shortest_paths
 from teachkit.scheduling.schedule import Schedule
-from teachkit.scheduling.search import find_schedule, fit_solver
+from teachkit.scheduling.search import find_schedule, teacher_paths
 
 __all__ = [
     "METRICS",
@@ -23,4 +24,5 @@ __all__ = [
     "path_cost",
     "shortest_path",
     "shortest_paths",
+    "teacher_paths",
 ]

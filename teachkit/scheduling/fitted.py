@@ -12,12 +12,13 @@ AMED (arXiv 2312.00094), S4S (arXiv 2502.17423), DPM-Solver-v3 (arXiv 2310.13268
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from teachkit.solvers.base import Point, Solver, combine
+from teachkit.solvers.multistep import adams_bashforth
 
 
 class FittedMultistep(Solver):
@@ -50,30 +51,34 @@ class FittedMultistep(Solver):
 
 
 def fit_weights(
-    evaluate: object, x: Tensor, sigmas: Tensor, targets: Tensor, order: int, ridge: float, robust: int = 3
+    evaluate: Callable[[Tensor, float], Tensor],
+    x: Tensor,
+    sigmas: Tensor,
+    targets: Tensor,
+    order: int,
+    ridge: float,
+    robust: int = 3,
 ) -> tuple[list[list[float]], Tensor]:
     """Roll out on a warm-up batch, fitting the weights of each step; returns them and the final states.
 
-    ``targets`` (N+1, B, *event) are the teacher's states at ``sigmas``. ``ridge`` pulls towards the Euler step,
-    relative to the size of the directions. ``robust`` rounds of reweighting (1 / distance) keep the few samples that
-    end elsewhere from deciding.
+    ``targets`` (N+1, B, *event) are the teacher's states at ``sigmas``. ``ridge`` pulls towards the classical weights
+    (variable-step Adams-Bashforth), relative to the size of the directions. ``robust`` rounds of reweighting
+    (1 / distance) keep the few samples that end elsewhere from deciding.
     """
     levels, rows = tuple(sigmas.tolist()), []
     history: list[Point] = []
     for n in range(len(levels) - 1):
-        now = Point(x, levels[n], evaluate, levels, n)  # type: ignore[arg-type]
+        now = Point(x, levels[n], evaluate, levels, n)
         points = [now, *reversed(history)][:order]
         columns = torch.stack([p.direction.flatten(1).double() for p in points], -1)  # (B, d, k)
-        prior = torch.zeros(len(points), dtype=torch.float64, device=x.device)
-        prior[0] = levels[n + 1] - levels[n]
+        prior = columns.new_tensor(adams_bashforth(tuple(p.sigma for p in points), levels[n + 1]))
         gap = (targets[n + 1] - x).flatten(1).double() - columns @ prior  # (B, d)
-        weight, change = torch.ones(len(x), dtype=torch.float64, device=x.device), prior * 0
+        weight, change = gap.new_ones(len(x)), torch.zeros_like(prior)
         for _ in range(robust):
             normal = torch.einsum("bdi,bdj,b->ij", columns, columns, weight)
             right = torch.einsum("bdi,bd,b->i", columns, gap, weight)
-            scale = normal.diagonal().mean()
-            normal = normal + max(ridge, 1e-12) * scale * torch.eye(len(points), dtype=torch.float64, device=x.device)
-            change = torch.linalg.solve(normal, right)
+            scale = normal.diagonal().mean() + 1e-300
+            change = torch.linalg.solve(normal + ridge * scale * torch.eye(len(points)).to(normal), right)
             left = torch.linalg.vector_norm(gap - columns @ change, dim=1)
             weight = 1 / left.clamp(min=0.1 * float(left.median()) + 1e-300)
         rows.append((prior + change).tolist())

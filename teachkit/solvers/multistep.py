@@ -73,7 +73,7 @@ class IPNDMV(_Multistep):
     name = "ipndm_v"
 
     def _weights(self, now: Point, sigma_next: float, past: tuple[float, ...]) -> Sequence[float]:
-        return _integrate_in_sigma(past, sigma_next)
+        return adams_bashforth(past, sigma_next)
 
 
 class LMS(IPNDMV):
@@ -100,7 +100,7 @@ class DEIS(_Multistep):
 
     def _weights(self, now: Point, sigma_next: float, past: tuple[float, ...]) -> Sequence[float]:
         if self.mode == "rhoab":
-            return _integrate_in_sigma(past, sigma_next)
+            return adams_bashforth(past, sigma_next)
         if sigma_next == 0:
             return [sigma_next - now.sigma] + [0.0] * (len(past) - 1)
         levels = now.levels
@@ -111,7 +111,7 @@ _gauss = lru_cache(np.polynomial.legendre.leggauss)  # nodes and weights on [-1,
 
 
 @lru_cache(maxsize=4096)
-def _integrate_in_sigma(past: tuple[float, ...], sigma_next: float) -> tuple[float, ...]:
+def adams_bashforth(past: tuple[float, ...], sigma_next: float) -> tuple[float, ...]:
     """Integrals, from past[0] to sigma_next, of the Lagrange polynomials in sigma through ``past``."""
     # An n-point Gauss rule is exact for polynomials of degree 2 n - 1: this is a closed form.
     nodes, weights = _gauss(len(past))

@@ -1,0 +1,253 @@
+"""Fitting a multistep solver to the paths of a model, and levels and weights together.
+
+All paths have nearly one shape, so what is learned on a few warm-up paths holds for all. ``fit_solver`` rolls the
+student out and solves one small least-squares problem a step for its weights (``teachkit.scheduling.fitted``); the
+teacher's states between its own levels come from cubic interpolation, so that any levels can be fitted without
+further evaluations by the teacher. Given a number of steps, it looks for the levels too: they move by Gauss-Newton
+steps in log sigma, the weights being solved again at every trial, and at last the weights move together towards
+the smallest error at the end point. What was fitted is judged on warm-up noise that took no part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from teachkit import schedules, solvers
+from teachkit.denoisers import Denoiser
+from teachkit.sampling import Trajectory, sample
+from teachkit.scheduling.costs import cost_matrix
+from teachkit.scheduling.fitted import FittedMultistep, fit_weights
+from teachkit.scheduling.paths import shortest_path
+from teachkit.scheduling.refine import refine_levels, refine_numbers, sample_errors
+from teachkit.scheduling.schedule import Schedule
+from teachkit.scheduling.search import teacher_paths
+
+_RIDGES = (1e-3, 1e-1)
+_TRIED = 24  # warm-up samples on which starting levels are compared
+
+
+def fit_solver(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor | int,
+    order: int = 3,
+    *,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    labels: Tensor | None = None,
+    grid: int = 60,
+    budget: float = 3.0,
+    teacher: Trajectory | None = None,
+    refine: bool = True,
+    progress: bool = False,
+) -> tuple[FittedMultistep, Schedule]:
+    """Fit multistep weights to the paths of a model on warm-up noise, and the levels too if only their number is given.
+
+    Parameters
+    ----------
+    denoiser : callable
+        The model.
+    x : (B, *event)
+        Warm-up noise at the first level, B >= 8. A third is kept apart to judge.
+    sigmas : (N+1,) or int
+        The schedule that will be used, ending above 0; or the number of steps N (one evaluation each), and the levels
+        are found as well.
+    order : int
+        Directions combined at a step, 1 to 4; 2 has most of the gain, 3 nearly all.
+    sigma_min, sigma_max : float
+        Ends of the schedule, where ``sigmas`` is a number.
+    labels : (B, ...), optional
+        Classes of the warm-up samples.
+    grid : int
+        Steps of the teacher.
+    budget : float
+        Limit of all evaluations, the teacher's included, as a multiple of the teacher's.
+    teacher : Trajectory, optional
+        The teacher's paths from ``x``, if they are there already (`teacher_paths`).
+    refine : bool
+        Also move levels (if they are free) and weights by Gauss-Newton steps; without, weights are solved for once.
+    progress : bool
+        Show a progress bar over the evaluations.
+
+    Returns
+    -------
+    solver : FittedMultistep
+        For `teachkit.sample`, on exactly the levels of the schedule.
+    schedule : Schedule
+        The levels with the weights, to be saved; the error on the samples kept apart is in it.
+
+    Raises
+    ------
+    ValueError
+        For levels that are not a schedule or end at 0, an order outside 1 to 4, too few samples.
+    """
+    solvers.base.check_choice("order", order, (1, 2, 3, 4))
+    if x.ndim < 2 or len(x) < 8:
+        raise ValueError(f"x must hold at least 8 warm-up samples (B, *event), got shape {tuple(x.shape)}")
+    levels: Tensor | None = None
+    if isinstance(sigmas, bool) or (isinstance(sigmas, int) and sigmas < 2):
+        raise ValueError(f"sigmas must be a schedule or a number of steps >= 2, got {sigmas!r}")
+    if not isinstance(sigmas, int):
+        levels = schedules.validate(sigmas)
+        sigma_max, sigma_min = float(levels[0]), float(levels[-1])
+        if sigma_min == 0:
+            raise ValueError("sigmas must end above 0 to fit weights")
+    steps = sigmas if isinstance(sigmas, int) else len(sigmas) - 1
+    if teacher is None:
+        teacher = teacher_paths(denoiser, x, sigma_min, sigma_max, labels=labels, grid=max(grid, steps))
+    elif teacher.x.shape[1:] != x.shape or not torch.equal(teacher.x[0], x):
+        raise ValueError("teacher must start from x")
+    with tqdm(total=round(budget * teacher.nfe * len(x)), unit="eval", disable=not progress, leave=False) as bar:
+        fit = _Fit(denoiser, x, labels, teacher, order, bar)
+        best = fit.run(levels, steps, budget if refine else 0.0)
+    provenance = {
+        "method": f"{best.name}, order {order}",
+        "warm_up": len(x),
+        "teacher": f"{teacher.nfe} evaluations on {len(teacher.sigmas) - 1} steps",
+        "evaluations": fit.spent,
+        "teacher_evaluations": teacher.nfe * len(x),
+    }
+    schedule = Schedule(best.sigmas, FittedMultistep.name, steps, {"weights": best.weights}, best.error, provenance)
+    return FittedMultistep(best.weights), schedule
+
+
+class _Fitted:
+    """Levels with their weights, and the error on the samples kept apart."""
+
+    def __init__(self, name: str, sigmas: Tensor, weights: list[list[float]]) -> None:
+        self.name, self.sigmas, self.weights, self.error = name, sigmas, weights, math.inf
+
+
+class _Fit:
+    """Fits on the first two thirds of the warm-up samples, judged on the rest."""
+
+    def __init__(
+        self, denoiser: Denoiser, x: Tensor, labels: Tensor | None, teacher: Trajectory, order: int, bar: tqdm
+    ) -> None:
+        self.denoiser, self.x, self.labels, self.teacher, self.order, self.bar = (
+            denoiser,
+            x,
+            labels,
+            teacher,
+            order,
+            bar,
+        )
+        self.rows = slice(0, len(x) - len(x) // 3)
+        self.apart = slice(self.rows.stop, len(x))
+        self.spent = 0
+        self._count(teacher.nfe * len(x))
+
+    def run(self, levels: Tensor | None, steps: int, budget: float) -> _Fitted:
+        """Starting levels, refined levels, weights with and without ridge, polished weights: the best of them."""
+        teacher_cost, order = self.spent, self.order
+        starts = {"given levels": levels} if levels is not None else self._starts(steps)
+        rows = slice(0, min(_TRIED, self.rows.stop))
+        if len(starts) > 1:
+            errors = {name: float(sample_errors(self._refit_gap(s, rows)).mean()) for name, s in starts.items()}
+            starts = dict(sorted(starts.items(), key=lambda item: errors[item[0]])[:1])
+        name, start = next(iter(starts.items()))
+        whole = steps * len(self.x)  # evaluations to fit once and judge once
+        room = (budget * teacher_cost - self.spent - 4.5 * whole) / 2
+        tried = [(name, start)]
+        if levels is None:
+            rows, trials = self._share(room, steps, 3 * steps + 8)
+            if trials > steps + 1:
+                moved = refine_levels(lambda s: self._refit_gap(s, rows), start, trials)
+                tried.append((f"{name}, levels moved", moved))
+        fitted = [self._fitted(label, s, 1e-12) for label, s in tried]
+        best = min(fitted, key=lambda f: f.error)
+        ridged = [self._fitted(f"{best.name}, ridge {r:g}", best.sigmas, r) for r in (_RIDGES if order > 1 else ())]
+        best = min([best, *ridged], key=lambda f: f.error)
+        count = sum(map(len, best.weights))
+        rows, trials = self._share(room if levels is None else 2 * room, steps, count + 12)
+        if trials > count + 2:
+            best = min([best, self._polished(best, rows, trials)], key=lambda f: f.error)
+        return best
+
+    def _share(self, room: float, steps: int, trials: int) -> tuple[slice, int]:
+        """How many samples and trials fit into so many evaluations; at least 8 samples."""
+        size = int(min(self.rows.stop, max(8, room / (steps * trials))))
+        return slice(0, size), min(2 * trials, int(max(room, 0) / (steps * size)))
+
+    def _starts(self, steps: int) -> dict[str, Tensor]:
+        low, high = float(self.teacher.sigmas[-1]), float(self.teacher.sigmas[0])
+        usual = (schedules.cosine, schedules.time_uniform)
+        starts = {make.__name__: make(steps, sigma_min=low, sigma_max=high) for make in usual}
+        if steps < len(self.teacher.sigmas):
+            cost = cost_matrix(self.teacher, "l2")
+            paths = {c: shortest_path(cost, steps, c) for c in (1.0, 1.05, 1.1, 0.9)}
+            starts |= {f"dynamic programme, l2, coefficient {c}": self.teacher.sigmas[p] for c, p in paths.items()}
+        return starts
+
+    def _evaluator(self, rows: slice) -> Callable[[Tensor, float], Tensor]:
+        labels = None if self.labels is None else self.labels[rows]
+
+        def evaluate(y: Tensor, sigma: float) -> Tensor:
+            self._count(len(y))
+            return self.denoiser(y, sigma) if labels is None else self.denoiser(y, sigma, labels)
+
+        return evaluate
+
+    def _weights(self, sigmas: Tensor, rows: slice, ridge: float) -> tuple[list[list[float]], Tensor]:
+        targets = states_at(self.teacher, sigmas, rows)
+        return fit_weights(self._evaluator(rows), self.x[rows], sigmas, targets, self.order, ridge)
+
+    def _refit_gap(self, sigmas: Tensor, rows: slice) -> Tensor:
+        """Final samples minus the teacher's, with weights solved for on the same samples."""
+        final = self._weights(sigmas, rows, 1e-12)[1]
+        return (final - self.teacher.final[rows]).flatten(1).double()
+
+    def _gap(self, sigmas: Tensor, weights: list[list[float]], rows: slice) -> Tensor:
+        labels = None if self.labels is None else self.labels[rows]
+        path = sample(self.denoiser, self.x[rows], sigmas, FittedMultistep(weights), labels=labels, keep="final")
+        self._count(path.nfe * len(path.final))
+        return (path.final - self.teacher.final[rows]).flatten(1).double()
+
+    def _fitted(self, name: str, sigmas: Tensor, ridge: float) -> _Fitted:
+        return self._judged(_Fitted(name, sigmas, self._weights(sigmas, self.rows, ridge)[0]))
+
+    def _judged(self, fitted: _Fitted) -> _Fitted:
+        fitted.error = float(sample_errors(self._gap(fitted.sigmas, fitted.weights, self.apart)).mean())
+        return fitted
+
+    def _polished(self, start: _Fitted, rows: slice, trials: int) -> _Fitted:
+        """All weights together, moved towards the smallest error at the end point."""
+        lengths = [len(row) for row in start.weights]
+
+        def unflatten(numbers: Tensor) -> list[list[float]]:
+            return [row.tolist() for row in numbers.split(lengths)]
+
+        numbers = torch.tensor([w for row in start.weights for w in row], dtype=torch.float64)
+        moved = refine_numbers(lambda u: self._gap(start.sigmas, unflatten(u), rows), numbers, trials)
+        return self._judged(_Fitted(f"{start.name}, weights moved", start.sigmas, unflatten(moved)))
+
+    def _count(self, evaluations: int) -> None:
+        self.spent += evaluations
+        self.bar.update(evaluations)
+
+
+def states_at(teacher: Trajectory, sigmas: Tensor, rows: slice = slice(None)) -> Tensor:
+    """The teacher's states at other levels, (N+1, b, *event), by cubic interpolation in sigma between its own.
+
+    The direction (x - D) / sigma is the derivative of the path, so each piece is the cubic with the states and
+    directions at its ends; at the last level, where none was evaluated, the quadratic through what is there.
+    """
+    own, x, denoised = teacher.sigmas.tolist(), teacher.x[:, rows], teacher.denoised[:, rows]
+    states = []
+    for level in sigmas.tolist():
+        i = min(max(sum(s > level * (1 + 1e-12) for s in own), 1), len(own) - 1)  # between own[i - 1] and own[i]
+        high, low = own[i - 1], own[i]
+        t, slope = (level - high) / (low - high), (x[i - 1] - denoised[i - 1]) / high * (low - high)
+        rise = x[i] - x[i - 1]
+        if i < len(denoised):
+            slope_low = (x[i] - denoised[i]) / low * (low - high)
+            bend = t**2 * (3 - 2 * t) * rise + t * (1 - t) ** 2 * slope - t**2 * (1 - t) * slope_low
+        else:
+            bend = t * slope + t**2 * (rise - slope)
+        states.append(x[i - 1] + bend)
+    return torch.stack(states)
