@@ -62,14 +62,18 @@ class Schedule:
             return fitted
         return solvers.get(self.solver, **self.options)
 
+    def to_json(self) -> str:
+        """The text that `save` writes."""
+        content = {"format": FORMAT, **asdict(self), "sigmas": self.sigmas.tolist()}
+        content["error"] = None if math.isnan(self.error) else self.error
+        return json.dumps(content, indent=1)
+
     def save(self, path: str | Path) -> None:
         """Write as JSON: beside the file first, then renamed, so that a file is whole or absent."""
         target = Path(path)
-        content = {"format": FORMAT, **asdict(self), "sigmas": self.sigmas.tolist()}
-        content["error"] = None if math.isnan(self.error) else self.error
         beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            beside.write_text(json.dumps(content, indent=1) + "\n")
+            beside.write_text(self.to_json() + "\n")
             os.replace(beside, target)
         finally:
             beside.unlink(missing_ok=True)

@@ -85,7 +85,7 @@ def find_schedule(
     ValueError
         For too few evaluations or samples, or a solver that is not deterministic.
     """
-    forms = _forms(solver, nfe, dict(options or {}))
+    forms = step_counts(solver, nfe, options)
     if x.ndim < 2 or len(x) < 8:
         raise ValueError(f"x must hold at least 8 warm-up samples (B, *event), got shape {tuple(x.shape)}")
     if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 1 < budget < math.inf:
@@ -234,10 +234,11 @@ class _Search:
         self.bar.update(evaluations)
 
 
-def _forms(solver: str, nfe: int, options: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
-    """(steps, options): the ways to spend ``nfe`` evaluations."""
+def step_counts(solver: str, nfe: int, options: dict[str, Any] | None = None) -> list[tuple[int, dict[str, Any]]]:
+    """(steps, options): the ways in which a solver can spend ``nfe`` evaluations, at least 2 of them."""
     if not isinstance(nfe, int) or isinstance(nfe, bool) or nfe < 2:
         raise ValueError(f"nfe must be an integer >= 2, got {nfe!r}")
+    options = dict(options or {})
     if not solvers.get(solver, **options).analytic_first_step:
         raise ValueError(f"solver must be deterministic to be compared path by path, got {solver!r}")
     if solver not in _TWO_EVALUATIONS:
