@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from teachkit import Empirical, Gaussian, GaussianMixture, geometry
+from teachkit import Empirical, Gaussian, GaussianMixture, geometry, scheduling
 
 __all__ = ["CHECKS", "Check", "Result", "check", "compare", "evaluate", "register"]
 
@@ -388,3 +388,25 @@ def _denoised_from_noise(answer: Any, rng: Generator) -> Cases:
 def _suspicious_share(answer: Any, rng: Generator) -> Cases:
     samples, real = torch.rand(40, generator=rng), torch.rand(10, generator=rng) + 0.3
     yield "the share", answer(samples, real), (samples < real.min()).double().mean()
+
+
+# 11_schedules_by_dynamic_programming
+
+
+@register("cheapest_path", "V_k(i) = min over j > i of C[i, j] + c V_{k-1}(j); remember each j, then walk forwards")
+def _cheapest_path(answer: Any, rng: Generator) -> Cases:
+    for n, steps, coefficient in ((7, 3, 1.0), (9, 4, 1.3), (6, 1, 1.0), (8, 5, 0.7)):
+        cost = torch.rand(n + 1, n + 1, generator=rng, dtype=torch.float64).triu(1)
+        expected = scheduling.shortest_path(cost, steps, coefficient)
+        given = answer(cost.clone(), steps, coefficient)
+        got = given if given is None or given is Ellipsis else [float(i) for i in given]
+        yield f"the route of {steps} steps on {n + 1} levels, coefficient {coefficient}", got, expected.double()
+
+
+@register("two_weights", "one column per direction, samples and coordinates below one another; solve for target - x")
+def _two_weights(answer: Any, rng: Generator) -> Cases:
+    for batch, d in ((5, 3), (1, 6), (12, 8)):
+        x, e, before, target = (_normal(rng, batch, d) for _ in range(4))
+        normal = torch.stack([torch.stack([(a * b).sum() for b in (e, before)]) for a in (e, before)])
+        expected = torch.linalg.solve(normal, torch.stack([((target - x) * a).sum() for a in (e, before)]))
+        yield f"the weights for {batch} samples", answer(x, e, before, target), expected

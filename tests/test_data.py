@@ -203,6 +203,9 @@ def test_the_folder_is_documented():
     for path in sorted(Path(data.directory()).iterdir()):
         if path.name in ("README.md", "checksums.json") or path.name.startswith("edm-"):
             continue
+        if path.is_dir():
+            assert f"`{path.name}/`" in readme
+            continue
         assert f"`{path.name}`" in readme
         assert f"{path.stat().st_size:,}" in readme
         assert hashlib.sha256(path.read_bytes()).hexdigest() in readme

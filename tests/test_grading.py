@@ -1,5 +1,7 @@
 """Right answers pass, wrong ones fail with a message that helps and gives nothing away, and nothing ever raises."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,18 @@ def _kabsch(curve, reference):
     return (v @ np.diag([1.0] * (len(v) - 1) + [np.linalg.det(v @ wt)]) @ wt).T
 
 
+def _every_route(cost, steps, coefficient):
+    n = len(cost) - 1
+    routes = [(0, *middle, n) for middle in itertools.combinations(range(1, n), steps - 1)]
+    price = [sum(coefficient**k * cost[a, b] for k, (a, b) in enumerate(itertools.pairwise(r))) for r in routes]
+    return routes[int(np.argmin(price))]
+
+
 RIGHT = {
+    "cheapest_path": _every_route,
+    "two_weights": lambda x, e, f, y: np.linalg.lstsq(
+        np.stack([e.numpy().ravel(), f.numpy().ravel()], 1), (y - x).numpy().ravel(), rcond=None
+    )[0],
     "sigma_from_norm": lambda x, power: (x.pow(2).mean(1) - power / x.shape[1]) ** 0.5,
     "effective_number": lambda w: torch.stack([1 / (row @ row) for row in w]),
     "monotone_share": lambda d: sum(p == sorted(p, reverse=True) for p in d.T.tolist()) / d.shape[1],

@@ -1,7 +1,7 @@
 """Costs, the dynamic programme, found schedules and fitted solvers."""
 
-import itertools
 import importlib.util
+import itertools
 import json
 import math
 from pathlib import Path
@@ -12,7 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teachkit import Gaussian, GaussianMixture, geometry, initial_noise, sample, schedules, scheduling, solvers
+from teachkit import (
+    Gaussian,
+    GaussianMixture,
+    data,
+    edm,
+    geometry,
+    initial_noise,
+    sample,
+    schedules,
+    scheduling,
+    solvers,
+)
 from teachkit.scheduling import FittedMultistep, Schedule
 
 F64 = torch.float64
@@ -255,3 +266,24 @@ def test_schedules_for_other_software():
     with pytest.raises(ValueError, match="two levels fall on one timestep"):
         Schedule([1.0, 0.999, 0.5], "euler", 2).to_diffusers(alphabar)
     assert solvers.get("heun", euler_last=True).euler_last
+
+
+def test_every_schedule_that_ships_loads_and_one_does_what_it_says():
+    paths = sorted((data.directory() / "schedules").glob("*.json"))
+    assert paths
+    for path in paths:
+        found = scheduling.Schedule.load(path)
+        _, _, solver, nfe = path.stem.split("-")
+        assert found.solver == solver
+        assert int(nfe) - 1 <= found.nfe <= int(nfe)
+    D = edm.load("edm-digits8", dtype=F64)
+    shipped = scheduling.Schedule.shipped("edm-digits8", "fitted", 6)
+    x = initial_noise(48, (1, 8, 8), seed=5)
+    exact = sample(D, x, schedules.polynomial(60), "unipc", keep="final").final
+    final = sample(D, x, shipped.sigmas, shipped.make_solver(), keep="final").final
+    usual = sample(D, x, schedules.cosine(6), "unipc", keep="final").final
+    error, worse = ((f - exact).flatten(1).pow(2).mean(1).sqrt().mean() for f in (final, usual))
+    assert error < 1.3 * shipped.error
+    assert error < 0.6 * worse
+    with pytest.raises(FileNotFoundError, match=r"for edm-digits8: .*fitted-6"):
+        scheduling.Schedule.shipped("edm-digits8", "fitted", 7)

@@ -8,7 +8,7 @@ and `fit_solver` fits the solver's weights to the paths. A `Schedule` remembers 
 """
 
 from teachkit.scheduling.costs import METRICS, cost_matrix
-from teachkit.scheduling.fit import fit_solver
+from teachkit.scheduling.fit import fit_solver, states_at
 from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.scheduling.paths import path_cost, shortest_path, shortest_paths
 from teachkit.scheduling.schedule import Schedule
@@ -24,5 +24,6 @@ __all__ = [
     "path_cost",
     "shortest_path",
     "shortest_paths",
+    "states_at",
     "teacher_paths",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from teachkit import schedules, solvers
+from teachkit import data, schedules, solvers
 from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.solvers import Solver
 
@@ -99,6 +99,22 @@ class Schedule:
         content["error"] = math.nan if content["error"] is None else float(content["error"])
         content["sigmas"] = schedules.validate(content["sigmas"])
         return cls(**content)
+
+    @classmethod
+    def shipped(cls, model: str, solver: str, nfe: int) -> Schedule:
+        """The schedule that ships for a model: ``Schedule.shipped("edm-digits8", "fitted", 6)``.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none; the message lists what there is for that model.
+        """
+        folder = data.directory() / "schedules"
+        path = folder / f"{model}-{solver}-{nfe}.json"
+        if not path.is_file():
+            there = sorted(p.stem.removeprefix(f"{model}-") for p in folder.glob(f"{model}-*.json"))
+            raise FileNotFoundError(f"no schedule {path.stem} ships; for {model}: {', '.join(there) or 'none'}")
+        return cls.load(path)
 
     def to_comfyui(self) -> str:
         """Comma-separated levels, ending at 0, as custom-sigmas nodes of ComfyUI take them."""
