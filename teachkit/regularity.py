@@ -7,7 +7,8 @@
 weights that are non-negative and add up to 1: a path lies in the span of its start and of what the denoiser said
 (`unrolled_weights`, `span_residual`; arXiv 2405.11326, Prop. 4.1; arXiv 2506.10177, Prop. 1). The likelihood rises on
 the way to D (`likelihood_gain`), few data points have a say in D after a certain level (`effective_neighbours`,
-`speciation_sigma`), and before it a Gaussian does just as well (`state_gap`, `teleport`). A claim about the shape of
+`speciation_sigma`, `commitment_sigma`), and before it a Gaussian does just as well (`state_gap`, `score_gap`,
+`teleport`). A claim about the shape of
 a path means something only beside what chance would give: `random_walk`, `brownian_bridge` (which is pinned at both
 ends, as deviations from a chord are), `time_shuffled`. Taught in ``notebooks/05_high_dimensions`` to
 ``08_closed_form_scores``.
@@ -19,22 +20,50 @@ import torch
 from torch import Tensor
 
 from teachkit import geometry, schedules
-from teachkit.denoisers import DenoiserModule, Empirical, Gaussian, default_dtype
+from teachkit.denoisers import (
+    Denoiser,
+    DenoiserModule,
+    Empirical,
+    Gaussian,
+    GaussianMixture,
+    LowRankMixture,
+    default_dtype,
+)
 from teachkit.sampling import Trajectory
 
 __all__ = [
     "brownian_bridge",
+    "class_posteriors",
+    "commitment_sigma",
     "effective_neighbours",
     "likelihood_gain",
     "noise_norm_spread",
     "random_walk",
+    "score_gap",
     "span_residual",
     "speciation_sigma",
     "state_gap",
+    "step_targets",
     "teleport",
     "time_shuffled",
     "unrolled_weights",
 ]
+
+
+def step_targets(traj: Trajectory) -> Tensor:
+    """The point towards which every step of a path moves: ``(N, B, *event)``, from the states alone.
+
+    A step from sigma_n to sigma_{n+1} is a convex combination, whatever the solver and the data:
+
+        x_{n+1} = r x_n + (1 - r) R_n,  with r = sigma_{n+1} / sigma_n.
+
+    For Euler's method R_n is D(x_n; sigma_n), so that these are the denoising trajectory; for a step of second order
+    it is D + (sigma_{n+1} - sigma_n) / 2 * dD/dsigma up to higher orders (arXiv 2405.11326, Prop. 4.1;
+    arXiv 2506.10177, Prop. 1).
+    """
+    x = _states(traj)
+    ratio = (traj.sigmas[1:] / traj.sigmas[:-1]).to(x)[:, None, None]
+    return ((x[1:] - ratio * x[:-1]) / (1 - ratio)).reshape(-1, *traj.x.shape[1:])
 
 
 def unrolled_weights(sigmas: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,6 +184,51 @@ def speciation_sigma(data: Tensor) -> float:
     return float(Gaussian.fit(data).variances.max().sqrt())
 
 
+def class_posteriors(denoiser: Empirical | GaussianMixture | LowRankMixture, traj: Trajectory) -> Tensor:
+    """Probability of every class given each state of a path, exactly: ``(N+1, B, K)``, rows sum to 1.
+
+    ``denoiser`` is an `Empirical` with labels, or a mixture with a component per class. The last sigma must be > 0
+    where the denoiser needs noise.
+    """
+    if not isinstance(denoiser, (Empirical, GaussianMixture, LowRankMixture)) or denoiser.num_classes is None:
+        raise TypeError(f"denoiser must be a mixture or an Empirical with labels, got {type(denoiser).__name__}")
+    _states(traj)
+    if not isinstance(denoiser, Empirical):
+        return torch.stack([denoiser.responsibilities(x, float(s)) for x, s in zip(traj.x, traj.sigmas)])
+    assert denoiser.classes is not None
+    member = torch.nn.functional.one_hot(denoiser.classes.long(), denoiser.num_classes).to(traj.x)
+    return torch.stack([denoiser.weights(x, float(s)) @ member for x, s in zip(traj.x, traj.sigmas)])
+
+
+def commitment_sigma(posteriors: Tensor, sigmas: Tensor, level: float = 0.5) -> Tensor:
+    """Noise level from which on a path gives its final class at least the probability ``level``, for good: ``(B,)``.
+
+    What `speciation_sigma` predicts from a covariance alone, measured from the class posteriors of the path.
+
+    Parameters
+    ----------
+    posteriors : (N+1, B, K)
+        As from `class_posteriors`; the final class is the most probable one in the last row.
+    sigmas : (N+1,)
+        The levels of the rows, decreasing.
+    level : float
+        Between 0 and 1. NaN is returned for a path that does not reach it by its end.
+    """
+    p = posteriors
+    if not isinstance(p, Tensor) or p.ndim != 3 or not p.is_floating_point():
+        raise ValueError("posteriors must be a floating-point tensor of shape (N+1, B, K)")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level!r}")
+    s = schedules.validate(sigmas)
+    if len(s) != len(p):
+        raise ValueError(f"sigmas must hold one level per row of posteriors, {len(p)}, got {len(s)}")
+    final = p[-1].argmax(-1)  # (B,)
+    chosen = p.gather(2, final.expand(len(p), -1)[..., None])[..., 0]  # (N+1, B)
+    held = (chosen >= level).flip(0).to(torch.int64).cumprod(0).sum(0)  # rows from the end for which it holds
+    first = (len(p) - held).clamp(max=len(p) - 1)
+    return torch.where(held > 0, s.to(p)[first], torch.full_like(chosen[0], float("nan")))
+
+
 def noise_norm_spread(traj: Trajectory) -> tuple[Tensor, Tensor]:
     """How constant the norm of eps = (x - D) / sigma is along each path, in units of sqrt(d).
 
@@ -259,6 +333,34 @@ def state_gap(traj_a: Trajectory, traj_b: Trajectory, radius: float | None = Non
     if not 0 < radius < float("inf"):
         raise ValueError(f"radius must be a finite number > 0, got {radius!r}")
     return torch.linalg.vector_norm(a - b.to(a), dim=-1) / radius
+
+
+def score_gap(denoiser: Denoiser, traj: Trajectory) -> Tensor:
+    """Relative difference of two scores in the states of a path: that of ``denoiser`` and that which made the path.
+
+    |score_a - score| / |score| = |D_a - D| / |x - D| for sigma > 0, because score = (D - x) / sigma^2. Unlike
+    `state_gap`, which adds up along the path, it compares the two at the same input.
+
+    Parameters
+    ----------
+    denoiser : callable
+        The approximation, ``D(x, sigma, labels)``; it is evaluated in the states of ``traj`` without labels.
+    traj : Trajectory
+        A path whose ``denoised`` are the outputs of the reference (an exact denoiser or a network).
+
+    Returns
+    -------
+    Tensor
+        ``(N, B)``: at every level but the last, where the path holds no output.
+    """
+    x = _states(traj)[:-1]
+    reference = traj.denoised.to(traj.x.device).flatten(2).to(x)
+    # Where the path comes from a network, the closed form may be of another precision.
+    dtype = next(denoiser.buffers()).dtype if isinstance(denoiser, DenoiserModule) else traj.x.dtype
+    with torch.no_grad():
+        own = [denoiser(state.to(dtype), float(s)) for state, s in zip(traj.x[:-1], traj.sigmas)]
+    gap = torch.linalg.vector_norm(torch.stack(own).flatten(2).to(x) - reference, dim=-1)
+    return gap / torch.linalg.vector_norm(x - reference, dim=-1)
 
 
 def teleport(gaussian: Gaussian, x: Tensor, sigma_from: float, sigma_to: float) -> Tensor:

@@ -13,6 +13,7 @@ from scipy.optimize import linprog
 from scipy.stats import multivariate_normal
 
 from teachkit import Empirical, Gaussian, GaussianMixture, data, meanshift, sample
+from teachkit.denoisers import LowRankMixture
 
 F64 = torch.float64
 
@@ -37,7 +38,15 @@ def mixture(kind="full", k=4, d=3, seed=0):
     return GaussianMixture(weights / weights.sum(), 2 * normal(k, d, seed=seed + 1), cov)
 
 
+def low_rank(k=3, d=3, rank=2, n=40, seed=0):
+    stretch = torch.tensor([2.0, 1.0, 0.3], dtype=F64).repeat(d)[:d]
+    y = normal(k, n, d, seed=seed) * stretch + 2 * normal(k, 1, d, seed=seed + 1)
+    return LowRankMixture.fit(y.flatten(0, 1), torch.arange(k).repeat_interleave(n), rank)
+
+
 ALL = {
+    "mixture-low-rank": low_rank,
+    "mixture-fitted-full-rank": lambda: low_rank(rank=None),
     "mixture-full": lambda: mixture("full"),
     "mixture-diagonal": lambda: mixture("diagonal"),
     "mixture-isotropic": lambda: mixture("isotropic"),
@@ -728,3 +737,105 @@ def test_memory_stays_small_where_single_precision_takes_care(crowd):
     with torch.profiler.profile(profile_memory=True) as profile:
         D(x, 0.002)
     assert max(e.cpu_memory_usage for e in profile.events()) < 100e6
+
+
+# --- mixtures of low rank ------------------------------------------------------------------------------------------
+
+
+def with_floor(D, floor):
+    """The same mixture with full covariances, and a small variance outside the axes."""
+    cov = D.axes @ torch.diag_embed(D.variances) @ D.axes.mT + floor * torch.eye(D.dim, dtype=D.axes.dtype)
+    return GaussianMixture(D.weights, D.means, cov)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 5.0, 80.0])
+@pytest.mark.parametrize("rank", [1, 3, 6])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_low_rank_mixture_equals_the_one_with_full_covariances(sigma, rank, labelled):
+    D = low_rank(k=4, d=6, rank=rank)
+    full = with_floor(D, 1e-14)
+    x = (1 + sigma) * normal(9, 6, seed=3)
+    labels = torch.arange(9) % 4 if labelled else None
+    torch.testing.assert_close(D(x, sigma, labels), full(x, sigma, labels), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(D.log_prob(x, sigma, labels), full.log_prob(x, sigma, labels), rtol=1e-8, atol=1e-7)
+    torch.testing.assert_close(D.responsibilities(x, sigma), full.responsibilities(x, sigma), rtol=1e-7, atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([1, 2, 5]), st.floats(0.05, 50))
+def test_low_rank_mixture_with_labels_is_the_gaussian_of_the_class(seed, rank, sigma):
+    y, labels = normal(30, 5, seed=seed), torch.arange(30) % 3
+    D, x = LowRankMixture.fit(y, labels, rank), normal(4, 5, seed=seed + 1)
+    for k in range(3):
+        own = Gaussian.fit(y[labels == k], rank)
+        chosen = torch.full((4,), k)
+        torch.testing.assert_close(D(x, sigma, chosen), own(x, sigma))
+        torch.testing.assert_close(D.log_prob(x, sigma, chosen), own.log_prob(x, sigma))
+    one = LowRankMixture.fit(y, torch.zeros(30, dtype=torch.long), rank)
+    torch.testing.assert_close(one(x, sigma), Gaussian.fit(y, rank)(x, sigma))
+
+
+def test_low_rank_mixture_limits_are_a_projection_and_the_mean_of_means():
+    D = low_rank(k=3, d=6, rank=2)
+    x, labels = D.means[[0, 1, 2]] + 0.3 * normal(3, 6, seed=4), torch.arange(3)
+    torch.testing.assert_close(D(x, 1e6), (D.weights @ D.means).expand(3, 6), rtol=1e-4, atol=1e-4)
+    near = D(x, 1e-5, labels)
+    for k in range(3):
+        expected = D.means[k] + (x[k] - D.means[k]) @ D.axes[k] @ D.axes[k].mT
+        torch.testing.assert_close(near[k], expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="sigma must be > 0"):
+        D(x, 0.0)
+    full = low_rank(rank=None)
+    y = full.sample(5, rng())
+    torch.testing.assert_close(full(y, 0.0), y)
+
+
+def test_low_rank_mixture_takes_classes_with_fewer_samples_than_directions():
+    y = normal(13, 8)
+    labels = torch.tensor([0] * 10 + [1] * 3)
+    D, x = LowRankMixture.fit(y, labels), normal(4, 8, seed=2)
+    full, second = with_floor(D, 1e-14), Gaussian.fit(y[10:])
+    assert D.rank == 8
+    torch.testing.assert_close(D.log_prob(x, 0.5), full.log_prob(x, 0.5), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(D(x, 0.5, torch.ones(4, dtype=torch.long)), second(x, 0.5))
+
+
+def test_low_rank_mixture_samples_have_the_moments_of_their_component():
+    D = low_rank(k=2, d=4, rank=2)
+    samples, labels = D.sample_with_labels(40_000, rng(1))
+    assert labels.double().mean() == pytest.approx(float(D.weights[1]), abs=0.01)
+    for k in range(2):
+        own = samples[labels == k]
+        torch.testing.assert_close(own.mean(0), D.means[k], rtol=0, atol=0.06)
+        cov = D.axes[k] @ D.variances[k].diag() @ D.axes[k].mT
+        torch.testing.assert_close(own.T.cov(), cov, rtol=0.05, atol=0.08)
+        rest = own - D.means[k]
+        torch.testing.assert_close(rest @ D.axes[k] @ D.axes[k].mT, rest)
+    assert low_rank().sample(3, rng()).shape == (3, 3)
+
+
+def test_low_rank_mixture_needs_no_matrix_of_pixels_by_pixels():
+    images = normal(60, 1, 28, 28).float()
+    D = LowRankMixture.fit(images, torch.arange(60) % 3, rank=4)
+    assert max(b.numel() for b in D.buffers()) == 3 * 784 * 4
+    x = torch.randn(5, 1, 28, 28, generator=rng())
+    assert D(x, torch.linspace(0.1, 9, 5)).shape == x.shape and D(x, 1.0).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: LowRankMixture([1.0], [[0.0, 0.0]], [[1.0]], [[[1.0], [1.0]]]), "axes must have orthonormal"),
+        (lambda: LowRankMixture([1.0], [[0.0, 0.0]], [[1.0]], [[[0.0], [0.0]]]), "axes must have orthonormal"),
+        (lambda: LowRankMixture([1.0], [[0.0, 0.0]], [[-1.0]], [[[1.0], [0.0]]]), "variances must be"),
+        (lambda: LowRankMixture([0.4], [[0.0, 0.0]], [[1.0]], [[[1.0], [0.0]]]), "weights must be"),
+        (lambda: LowRankMixture([1.0], [[0.0, 0.0]], [[1.0]], [[[1.0]]]), "axes must have shape"),
+        (lambda: LowRankMixture([1.0], [0.0, 0.0], [[1.0]], [[[1.0]]]), "means must have shape"),
+        (lambda: LowRankMixture.fit(normal(5, 2), torch.tensor([0, 0, 1, 1, 3])), "labels must use every class"),
+        (lambda: LowRankMixture.fit(normal(5, 2), torch.zeros(4, dtype=torch.long)), "labels must be"),
+        (lambda: LowRankMixture.fit(normal(4, 2), torch.tensor([0, 0, 1, 1]), rank=3), "rank must be"),
+    ],
+)
+def test_bad_parameters_of_a_low_rank_mixture_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

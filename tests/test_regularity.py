@@ -219,3 +219,80 @@ def test_state_gap_refuses_other_noise_and_other_levels(paths, empirical):
         regularity.state_gap(paths, levels)
     with pytest.raises(ValueError, match="final"):
         regularity.state_gap(sample(empirical, paths.x[0], paths.sigmas, keep="final"), paths)
+
+
+def gaussian_path(levels):
+    D = Gaussian(torch.zeros(2, dtype=torch.float64), torch.tensor([4.0, 0.25], dtype=torch.float64))
+    x = torch.tensor([[30.0, -20.0]], dtype=torch.float64)
+    states = torch.stack([D.flow(x, float(levels[0]), float(s)) for s in levels])
+    outputs = torch.stack([D(y, float(s)) for y, s in zip(states[:-1], levels)])
+    return D, Trajectory(states, levels, outputs, len(levels) - 1)
+
+
+def test_step_targets_of_euler_are_the_denoising_trajectory(paths):
+    torch.testing.assert_close(regularity.step_targets(paths), paths.denoised.to(paths.x), rtol=0, atol=1e-9)
+
+
+def test_step_targets_of_an_exact_path_are_denoiser_plus_half_a_step_of_its_derivative():
+    errors = []
+    for h in (0.1, 0.05):
+        s = torch.tensor([3.0, 3.0 - h], dtype=torch.float64)
+        _, traj = gaussian_path(s)
+        ends = gaussian_path(torch.tensor([3.0, 3.0 - 1e-5], dtype=torch.float64))
+        moved = ends[0](ends[1].x[1], 3.0 - 1e-5)
+        slope = (moved - ends[1].denoised[0]) / -1e-5
+        first = regularity.step_targets(traj)[0]
+        errors.append(float((first - traj.denoised[0] + h / 2 * slope).norm()))
+        assert errors[-1] < 0.2 * float((first - traj.denoised[0]).norm())
+    assert 3.5 < errors[0] / errors[1] < 4.5  # what is left out is of second order
+
+
+def test_score_gap_is_zero_for_itself_and_the_definition_otherwise(paths, empirical, digits):
+    assert regularity.score_gap(empirical, paths).max() < 1e-9
+    D = Gaussian.fit(digits)
+    gap, n = regularity.score_gap(D, paths), 40
+    x, s = paths.x[n], float(paths.sigmas[n])
+    expected = (D.score(x, s) - empirical.score(x, s)).flatten(1).norm(dim=1) / empirical.score(x, s).flatten(1).norm(
+        dim=1
+    )
+    torch.testing.assert_close(gap[n], expected, rtol=1e-6, atol=1e-9)
+    assert gap[0].max() < 0.01 < gap[-1].min()
+
+
+def test_class_posteriors_sum_to_one_and_agree_between_mixture_and_points(digits):
+    y = torch.tensor([[-3.0, 0.0], [3.0, 0.0], [3.0, 1.0]], dtype=torch.float64)
+    classes = torch.tensor([0, 1, 1])
+    points = Empirical(y, bandwidth=0.5, labels=classes)
+    traj = sample(points, 80 * torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=y.dtype),
+                  schedules.polynomial(20))  # fmt: skip
+    ours = regularity.class_posteriors(points, traj)
+    parts = regularity.class_posteriors(GaussianMixture([1 / 3] * 3, y, 0.25), traj)
+    torch.testing.assert_close(ours.sum(-1), torch.ones_like(ours[..., 0]))
+    torch.testing.assert_close(ours, torch.stack([parts[..., 0], parts[..., 1] + parts[..., 2]], -1))
+    with pytest.raises(TypeError, match="with labels"):
+        regularity.class_posteriors(Empirical(y), traj)
+
+
+def test_commitment_is_the_last_level_at_which_the_final_class_took_over():
+    s = torch.tensor([8.0, 4.0, 2.0, 1.0])
+    p = torch.tensor([[0.9, 0.1, 0.6, 0.5], [0.2, 0.4, 0.7, 0.4], [0.6, 0.7, 0.8, 0.6], [0.9, 0.9, 0.9, 0.55]])
+    both = torch.stack([p, 1 - p], -1)
+    assert regularity.commitment_sigma(both, s).tolist() == [2.0, 2.0, 8.0, 2.0]
+    strict = regularity.commitment_sigma(both, s, 0.8)
+    assert strict[:3].tolist() == [1.0, 1.0, 2.0] and strict[3].isnan()
+    with pytest.raises(ValueError, match="level"):
+        regularity.commitment_sigma(both, s, 1.0)
+    with pytest.raises(ValueError, match="sigmas"):
+        regularity.commitment_sigma(both, s[:3])
+
+
+def test_two_points_commit_where_the_posterior_of_a_path_on_the_axis_says():
+    m = 5.0  # the posterior of +m at (x, sigma) is 1 / (1 + exp(-2 m x / sigma^2))
+    D = GaussianMixture([0.5, 0.5], [[-m, 0.0], [m, 0.0]], 1e-6)
+    x = torch.tensor([[40.0, 0.0], [-8.0, 3.0]], dtype=torch.float64)
+    traj = sample(D, x, schedules.polynomial(200))
+    p = regularity.class_posteriors(D, traj)
+    expected = torch.sigmoid(2 * m * traj.x[..., 0] / (traj.sigmas[:, None] ** 2 + 1e-6))
+    torch.testing.assert_close(p[..., 1], expected)
+    at = regularity.commitment_sigma(p, traj.sigmas, 0.9)
+    assert (at < 3 * m).all() and (at > m / 3).all()
