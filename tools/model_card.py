@@ -1,6 +1,6 @@
 """Export a trained model and write its card: ``python tools/model_card.py mnist --run-dir runs/mnist``.
 
-Takes the averaged weights of a run of ``python -m teachkit.edm.training``, stores them as data/edm-NAME.safetensors
+Takes the averaged weights of a run of ``teachkit train``, stores them as data/edm-NAME.safetensors
 (in float16 if the held-out loss shows no difference), and measures what data/edm-NAME.md says: the held-out loss per
 noise level, samples beside real digits, how sure a classifier is of them, and whether they are copies of training
 digits. The figures are also in data/edm-NAME.json, with the log of the run; the card has no number from elsewhere.
@@ -50,7 +50,7 @@ def export(name: str, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     images = state["step"] * recipe.batch
     held_out = data.split(data.load(recipe.data))[1]
     note = {
-        "trained": f"python -m teachkit.edm.training {name}",
+        "trained": f"teachkit train {name}",
         "images": str(images),
         "recipe": json.dumps(dataclasses.asdict(recipe), sort_keys=True),
         "held_out": "samples 0, 10, 20, ... of " + recipe.data,
@@ -303,7 +303,7 @@ Written by `tools/model_card.py`, which measured every number here; they are als
 
 - **Data**: {what} (`{recipe.data}`, scaled to [-1, 1]), without numbers 0, 10, 20, …, which are the
   held-out digits below (`teachkit.data.split`).
-- **Recipe**: `python -m teachkit.edm.training {name}` (`RECIPES["{name}"]`); {file["images"]:,} images were seen.
+- **Recipe**: `teachkit train {name}` (`RECIPES["{name}"]`); {file["images"]:,} images were seen.
   The noise levels are EDM's log-normal ones (P_mean -1.2, P_std 1.2), {recipe.log_uniform_share:.0%} of them replaced
   by log-uniform ones from 0.002 to 80, where every sampling path starts.
 - **Settings**: {settings}.

@@ -8,7 +8,6 @@ where it was, and two processes see what one would have seen, dropout's masks ex
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
 import json
@@ -411,21 +410,10 @@ def _join_group(device: torch.device) -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def main() -> None:
-    """``python -m teachkit.edm.training mnist --run-dir runs/mnist``."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("recipe", choices=sorted(RECIPES))
-    parser.add_argument("--run-dir", type=Path, help="default: runs/RECIPE")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--images", type=int, help="train on this many images instead of the recipe's number")
-    options = parser.parse_args()
-    recipe = RECIPES[options.recipe]
-    if options.images:
-        recipe = dataclasses.replace(recipe, images=options.images)
-    train(recipe, options.run_dir or Path("runs") / options.recipe, device=options.device)
-    if dist.is_initialized():
-        dist.destroy_process_group()
+if __name__ == "__main__":  # python -m teachkit.edm.training RECIPE is `teachkit train RECIPE`
+    import sys
 
+    from teachkit.cli import main
 
-if __name__ == "__main__":
+    sys.argv.insert(1, "train")
     main()

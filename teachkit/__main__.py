@@ -1,0 +1,5 @@
+"""``python -m teachkit``: the command line, also under torchrun."""
+
+from teachkit.cli import main
+
+main()
