@@ -47,7 +47,7 @@ def test_sampling_writes_a_picture_and_tensors_whatever_the_batch(tmp_path):
             "edm-digits8",
             "-n",
             "8",
-            "--nfe",
+            "--steps",
             "4",
             "--batch",
             str(batch),
