@@ -197,6 +197,17 @@ def test_a_found_schedule_beats_the_usual_ones_on_new_noise_within_its_budget(so
     assert torch.equal(again.sigmas, found.sigmas)
 
 
+@pytest.mark.parametrize(("samples", "budget"), [(8, 1.01), (8, 3.0), (32, 1.5), (33, 3.0)])
+def test_few_samples_or_a_small_budget_still_give_a_schedule(samples, budget):
+    D, warm_up = mixture(), initial_noise(samples, (12,), seed=0)
+    found = scheduling.find_schedule(D, warm_up, 10, "dpmpp_2m", budget=budget)
+    assert len(found.sigmas) == 11
+    assert math.isfinite(found.error)
+    _, schedule = scheduling.fit_solver(D, warm_up, 10, budget=budget)
+    assert math.isfinite(schedule.error)
+    assert schedule.nfe == 10
+
+
 def test_a_fitted_solver_beats_the_classical_ones_on_new_noise():
     D, warm_up = mixture(), initial_noise(96, (12,), seed=0)
     sigmas = scheduling.find_schedule(D, warm_up, 6, "ipndm").sigmas

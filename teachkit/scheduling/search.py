@@ -155,7 +155,10 @@ class _Search:
 
     def run(self, forms: list[tuple[int, dict[str, Any]]], sigma_min: float, sigma_max: float) -> _Candidate:
         """Race, refine, judge."""
-        ranked = self.race(self.candidates(forms, sigma_min, sigma_max))
+        ranked = self.race(self.candidates(forms, sigma_min, sigma_max))[:4]
+        for candidate in ranked:  # a race that ran out of its half of the budget ended before the last sample
+            self.try_out(candidate, self.judges)
+        ranked.sort(key=lambda c: c.score)
         best = ranked[0]
         starts = _distinct([c for c in ranked if c.score < 1.3 * best.score], 2)
         refined = [self.refine(start, len(starts)) for start in starts]
