@@ -54,7 +54,9 @@ def test_an_absent_peer_is_named_with_its_remedy_and_nothing_is_written(monkeypa
 
 
 def test_an_unknown_benchmark_is_named():
-    with pytest.raises(SystemExit, match=r"unknown benchmark nothing; known: denoisers, geometry, networks, sampling"):
+    with pytest.raises(
+        SystemExit, match=r"unknown benchmark nothing; known: denoisers, geometry, networks, sampling, scheduling"
+    ):
         runner.main(["nothing"])
 
 
@@ -101,3 +103,18 @@ def test_the_benchmark_of_geometry_runs_on_a_small_problem(monkeypatch):
     assert [row["paths"] for row in rows] == [3, 6]
     assert all(row["peak, GiB"] > 0 for row in rows)
     assert len(runner.table(rows).splitlines()) == 4
+
+
+def test_the_loops_of_the_benchmark_of_scheduling_compute_the_same():
+    from benchmarks import bench_scheduling
+    from teachkit import Gaussian, initial_noise, sample, schedules, scheduling
+
+    D = Gaussian(torch.zeros(6, dtype=torch.float64), torch.linspace(0.1, 4, 6, dtype=torch.float64))
+    teacher = sample(D, initial_noise(5, (6,), seed=0), schedules.polynomial(12))
+    for metric in scheduling.METRICS:
+        loop = bench_scheduling.looped_costs(teacher, metric)
+        torch.testing.assert_close(scheduling.cost_matrix(teacher, metric), loop, rtol=1e-7, atol=1e-7)
+    cost = scheduling.cost_matrix(teacher, "l1")
+    values = bench_scheduling.looped_programme(cost, 5)
+    for steps, path in enumerate(scheduling.shortest_paths(cost, 5), start=1):
+        assert scheduling.path_cost(cost, path) == pytest.approx(values[steps - 1][0])
