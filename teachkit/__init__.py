@@ -21,7 +21,7 @@ from teachkit import (
     scheduling,
     solvers,
 )
-from teachkit.denoisers import Empirical, Gaussian, GaussianMixture
+from teachkit.denoisers import Empirical, Gaussian, GaussianMixture, LowRankMixture
 from teachkit.sampling import Trajectory, initial_noise, sample
 
 __version__ = "0.1.0.dev0"
@@ -30,6 +30,7 @@ __all__ = [
     "Empirical",
     "Gaussian",
     "GaussianMixture",
+    "LowRankMixture",
     "Trajectory",
     "data",
     "denoisers",

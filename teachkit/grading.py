@@ -362,6 +362,26 @@ def _best_rotation(answer: Any, rng: Generator) -> Cases:
             yield f"R in {k} dimensions{', mirrored curve' if mirror else ''}", answer(curve, reference), expected
 
 
+# 08_closed_form_scores
+
+
+@register("low_rank_jump", "split x - mean into what U spans and the rest; each part has its own factor")
+def _low_rank_jump(answer: Any, rng: Generator) -> Cases:
+    for d, r in ((5, 2), (4, 4)):
+        axes, lam = torch.linalg.qr(_normal(rng, d, r))[0], torch.rand(r, generator=rng, dtype=torch.float64) + 0.1
+        mean, x = _normal(rng, d), 3 * _normal(rng, 6, d)
+        expected = Gaussian(mean, axes @ lam.diag() @ axes.mT).flow(x, 5.0, 0.7)
+        yield f"rank {r} in {d} dimensions", answer(x, mean, axes, lam, 5.0, 0.7), expected
+
+
+@register("split_sigma", "at the middle of two equal Gaussians the second derivative of the density changes sign")
+def _split_sigma(answer: Any, rng: Generator) -> Cases:
+    for _ in range(3):
+        s = 0.1 + float(torch.rand((), generator=rng))
+        m = s + 0.1 + float(torch.rand((), generator=rng))
+        yield f"m = {m:.2f}, s = {s:.2f}", answer(m, s), (m**2 - s**2) ** 0.5
+
+
 # 09_training_edm
 
 

@@ -34,6 +34,12 @@ def _every_route(cost, steps, coefficient):
 
 
 RIGHT = {
+    "low_rank_jump": lambda x, m, u, lam, s, t: (
+        m
+        + (t / s) * ((x - m) - (x - m) @ u @ u.T)
+        + torch.einsum("dr,br->bd", u, torch.sqrt((lam + t * t) / (lam + s * s)) * ((x - m) @ u))
+    ),
+    "split_sigma": lambda m, s: float(np.sqrt((m - s) * (m + s))),
     "cheapest_path": _every_route,
     "two_weights": lambda x, e, f, y: np.linalg.lstsq(
         np.stack([e.numpy().ravel(), f.numpy().ravel()], 1), (y - x).numpy().ravel(), rcond=None

@@ -1,0 +1,314 @@
+"""Mixtures of Gaussians, with full covariances or of low rank: D is the posterior mean over components.
+
+D(x; sigma) = sum_k pi_k(x) r_k(x), with pi_k proportional to weight_k N(x; mean_k, cov_k + sigma^2 I) and r_k the
+denoiser of component k. Taught in ``notebooks/01_noise_and_denoising`` and ``notebooks/08_closed_form_scores``;
+arXiv 2506.10177, Sec. 4.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from teachkit.denoisers.base import DenoiserModule, check_count, check_data, floating, integral
+from teachkit.denoisers.gaussian import Gaussian
+
+
+class GaussianMixture(DenoiserModule):
+    """A mixture of K Gaussians: D is the posterior mean over components (arXiv 2506.10177, Sec. 4.3).
+
+    D(x; sigma) = sum_k pi_k(x) r_k(x), with pi_k proportional to weight_k N(x; mean_k, cov_k + sigma^2 I) and
+    r_k = mean_k + cov_k (cov_k + sigma^2 I)^-1 (x - mean_k).
+
+    Parameters
+    ----------
+    weights : (K,)
+        Non-negative, summing to 1.
+    means : (K, *event)
+        Component means.
+    covariances : float, (K,), (K, d) or (K, d, d)
+        Variances: one for all, one per component (isotropic), one per coordinate (diagonal), or full matrices.
+        Diagonal ones may also have shape (K, *event).
+
+    Raises
+    ------
+    ValueError
+        For weights that are negative or do not sum to 1, shapes that do not match, covariances that are not
+        symmetric positive definite, values that are not finite.
+
+    Notes
+    -----
+    With ``labels`` (B,), the denoiser is conditioned on component ``labels[b]``.
+
+    Examples
+    --------
+    >>> D = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], 0.01)
+    >>> D(torch.tensor([[2.0, 0.0]], dtype=torch.float64), 1.0).round(decimals=3).tolist()
+    [[0.973, 0.0]]
+    """
+
+    weights: Tensor
+    means: Tensor  # (K, d)
+    variances: Tensor  # (K, d) or (K, 1): eigenvalues of each covariance
+    axes: Tensor | None  # (K, d, d): eigenvectors in columns, or None where the axes are the coordinates
+
+    def __init__(
+        self,
+        weights: Tensor | Sequence[float],
+        means: Tensor | Sequence,
+        covariances: Tensor | Sequence | float,
+    ) -> None:
+        super().__init__()
+        mu = floating(means, "means")
+        if mu.ndim < 2 or mu.numel() == 0:
+            raise ValueError(f"means must have shape (K, *event) with at least one component, got {tuple(mu.shape)}")
+        w = floating(weights, "weights", mu)
+        if w.shape != mu.shape[:1]:
+            raise ValueError(f"weights must have shape ({len(mu)},) to match means, got {tuple(w.shape)}")
+        if (w < 0).any():
+            raise ValueError(f"weights must not be negative, got {w.tolist()}")
+        if abs(float(w.sum()) - 1) > 1e-5:
+            raise ValueError(f"weights must sum to 1, got a sum of {float(w.sum()):.6g}")
+        self.event_shape, self.num_classes = tuple(mu.shape[1:]), len(mu)
+        variances, axes = self._eigen(floating(covariances, "covariances", mu))
+        self.register_buffer("weights", w)
+        self.register_buffer("means", mu.reshape(len(mu), -1).contiguous())
+        self.register_buffer("variances", variances)
+        self.register_buffer("axes", axes)
+
+    def _eigen(self, cov: Tensor) -> tuple[Tensor, Tensor | None]:
+        k, d = self.num_classes, self.dim
+        assert k is not None
+        axes = None
+        if cov.ndim == 0:
+            variances = cov.expand(k, 1).contiguous()
+        elif cov.shape == (k,):
+            variances = cov[:, None]
+        elif cov.shape in ((k, d), (k, *self.event_shape)):
+            variances = cov.reshape(k, d)
+        elif cov.shape == (k, d, d):
+            if not torch.allclose(cov, cov.mT, rtol=1e-5, atol=1e-8 * float(cov.abs().max())):
+                raise ValueError("covariances must be symmetric matrices")
+            variances, axes = torch.linalg.eigh(cov)
+        else:
+            raise ValueError(
+                f"covariances must be a number or have shape ({k},), ({k}, {d}) or ({k}, {d}, {d}), "
+                f"got {tuple(cov.shape)}"
+            )
+        if not (variances > 0).all():
+            raise ValueError(
+                f"covariances must be positive definite, got a smallest eigenvalue of {variances.min():.3g}"
+            )
+        return variances, axes
+
+    def _components(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Joint log densities (B, K) and per-component posterior means (B, K, d)."""
+        offset = x[:, None] - self.means  # (B, K, d)
+        if self.axes is not None:
+            offset = torch.einsum("kde,bkd->bke", self.axes, offset)  # coordinates along the eigenvectors
+        total = self.variances + sigma[..., None] ** 2  # (B or 1, K, d or 1)
+        log_det = total.log().sum(-1) * (self.dim // self.variances.shape[1])
+        log_joint = -0.5 * ((offset**2 / total).sum(-1) + log_det + self.dim * math.log(2 * math.pi))
+        if labels is None:
+            log_joint = log_joint + self.weights.log()
+        else:
+            chosen = nn.functional.one_hot(labels, self.num_classes or 0).bool()
+            log_joint = log_joint.masked_fill(~chosen, -math.inf)
+        shrunk = self.variances / total * offset
+        if self.axes is not None:
+            shrunk = torch.einsum("kde,bke->bkd", self.axes, shrunk)
+        return log_joint, self.means + shrunk
+
+    def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        log_joint, means = self._components(x, sigma, labels)
+        return torch.einsum("bk,bkd->bd", log_joint.softmax(-1), means)
+
+    def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        return self._components(x, sigma, labels)[0].logsumexp(-1)
+
+    def responsibilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Posterior probability of each component given x: ``(B, K)``, rows sum to 1."""
+        flat, s = self._check(x, sigma)
+        return self._components(flat, s, None)[0].softmax(-1)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``n`` samples of clean data: ``(n, *event)``."""
+        return self.sample_with_labels(n, generator)[0]
+
+    def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``."""
+        check_count(n)
+        labels = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.dim, generator=generator, dtype=self.means.dtype, device=self.means.device)
+        scaled = self.variances[labels].sqrt() * noise
+        if self.axes is not None:
+            scaled = torch.einsum("bde,be->bd", self.axes[labels], scaled)
+        return (self.means[labels] + scaled).reshape(n, *self.event_shape), labels
+
+
+class LowRankMixture(DenoiserModule):
+    """A mixture of K Gaussians that each vary in r directions only: a class mixture of images, without d x d matrices.
+
+    Component k is N(mean_k, U_k diag(lam_k) U_k^T), with U_k of shape (d, r). Blurred by noise, its quadratic form is
+    |U_k^T u|^2 / (lam_k + sigma^2) + |u - U_k U_k^T u|^2 / sigma^2 with u = x - mean_k, and the logarithm of its
+    determinant sum log(lam_k + sigma^2) + (d - r) log sigma^2 (arXiv 2506.10177, Sec. 4.3). Memory is O(K d r) for the
+    parameters and O(B (d + K r)) for a batch.
+
+    Parameters
+    ----------
+    weights : (K,)
+        Non-negative, summing to 1.
+    means : (K, *event)
+        Component means.
+    variances : (K, r)
+        Variances along the axes, >= 0.
+    axes : (K, d, r)
+        Orthonormal columns; a column may also be zero if its variance is zero (a component of lower rank).
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes that do not match, negative weights or variances, axes that are not orthonormal.
+
+    Notes
+    -----
+    With ``labels`` (B,), the denoiser is that of component ``labels[b]`` alone. Where r < d or a variance is 0, there
+    is no density without noise and sigma must be > 0.
+
+    Examples
+    --------
+    >>> images = torch.tensor([[0.0, 0.0], [0.0, 2.0], [5.0, 0.0], [7.0, 0.0]], dtype=torch.float64)
+    >>> D = LowRankMixture.fit(images, torch.tensor([0, 0, 1, 1]), rank=1)
+    >>> D(torch.tensor([[0.1, 3.0]], dtype=torch.float64), 1.0).round(decimals=3).tolist()
+    [[0.0, 2.0]]
+    """
+
+    weights: Tensor
+    means: Tensor  # (K, d)
+    variances: Tensor  # (K, r)
+    axes: Tensor  # (K, d, r)
+
+    def __init__(
+        self,
+        weights: Tensor | Sequence[float],
+        means: Tensor | Sequence,
+        variances: Tensor | Sequence,
+        axes: Tensor | Sequence,
+    ) -> None:
+        super().__init__()
+        mu = floating(means, "means")
+        if mu.ndim < 2 or mu.numel() == 0:
+            raise ValueError(f"means must have shape (K, *event) with at least one component, got {tuple(mu.shape)}")
+        k, d = len(mu), mu[0].numel()
+        w, lam, u = (
+            floating(v, name, mu) for v, name in ((weights, "weights"), (variances, "variances"), (axes, "axes"))
+        )
+        if w.shape != (k,) or (w < 0).any() or abs(float(w.sum()) - 1) > 1e-5:
+            raise ValueError(f"weights must be {k} non-negative numbers that sum to 1, got {w.tolist()}")
+        if lam.ndim != 2 or len(lam) != k or not 1 <= lam.shape[1] <= d or (lam < 0).any():
+            raise ValueError(f"variances must be ({k}, r) numbers >= 0 with r from 1 to {d}, got {tuple(lam.shape)}")
+        if u.shape != (k, d, lam.shape[1]):
+            raise ValueError(f"axes must have shape ({k}, {d}, {lam.shape[1]}), got {tuple(u.shape)}")
+        used = (u != 0).any(1)  # (K, r)
+        tolerance = 100 * d * torch.finfo(mu.dtype).eps
+        if ((u.mT @ u - torch.diag_embed(used.to(u))).abs() > tolerance).any() or (lam > 0).logical_and(~used).any():
+            raise ValueError("axes must have orthonormal columns (zero ones only where the variance is zero)")
+        self.event_shape, self.num_classes = tuple(mu.shape[1:]), k
+        self.register_buffer("weights", w)
+        self.register_buffer("means", mu.reshape(k, d).contiguous())
+        self.register_buffer("variances", lam)
+        self.register_buffer("axes", u)
+
+    @classmethod
+    def fit(cls, data: Tensor, labels: Tensor, rank: int | None = None) -> LowRankMixture:
+        """Fit one Gaussian to every class, keeping the ``rank`` largest principal directions (all by default).
+
+        Parameters
+        ----------
+        data : (N, *event)
+            At least two samples of every class; covariances are maximum-likelihood ones, mean directions are kept.
+        labels : (N,) integers
+            Classes from 0 to K - 1, each used.
+        rank : int, optional
+            From 1 to d. A class of n samples has at most n - 1 directions with variance.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For labels that do not match the data or miss a class, a class with one sample, a rank out of range.
+        """
+        x = check_data(data)
+        labels = torch.as_tensor(labels, device=x.device)
+        if labels.shape != (len(x),) or not integral(labels) or int(labels.min()) < 0:
+            raise ValueError(f"labels must be ({len(x)},) integers >= 0, got {tuple(labels.shape)} {labels.dtype}")
+        counts = labels.long().bincount()
+        if (counts < 2).any():
+            raise ValueError(
+                f"labels must use every class from 0 to {len(counts) - 1} at least twice, got {counts.tolist()}"
+            )
+        parts = [Gaussian.fit(x[labels == k], rank) for k in range(len(counts))]
+        most = max(part.rank for part in parts)
+        lam = torch.stack([nn.functional.pad(part.variances, (0, most - part.rank)) for part in parts])
+        axes = torch.stack([nn.functional.pad(part.axes, (0, most - part.rank)) for part in parts])
+        means = torch.stack([part.mean for part in parts]).reshape(len(parts), *x.shape[1:])
+        return cls((counts / len(x)).to(means), means, lam, axes)
+
+    @property
+    def rank(self) -> int:
+        """Number of directions kept in every component."""
+        return self.axes.shape[2]
+
+    def _components(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Joint log densities (B, K) and shrunk coordinates (B, K, r), one component at a time."""
+        rest = self.dim - self.rank
+        outside = rest > 0 or bool((self.variances == 0).any())  # a zero column leaves a part outside as well
+        if outside and not (sigma > 0).all():
+            raise ValueError("sigma must be > 0: without noise a mixture of low rank has no density")
+        quadratic, shrunk, log_det = [], [], []
+        for mean, variances, axes in zip(self.means, self.variances, self.axes):
+            offset = x - mean
+            along, total = offset @ axes, variances + sigma**2  # (B, r), (B or 1, r)
+            value = (along**2 / total).sum(-1)
+            if outside:  # the part outside the axes itself: |offset|^2 - |along|^2 would cancel
+                value = value + (offset - along @ axes.mT).square().sum(-1) / sigma[:, 0] ** 2
+            quadratic.append(value)
+            log_det.append(total.log().sum(-1) + (2 * rest * sigma[:, 0].log() if rest else 0.0))
+            shrunk.append(variances / total * along)
+        log_joint = -0.5 * (torch.stack(quadratic, -1) + torch.stack(log_det, -1) + self.dim * math.log(2 * math.pi))
+        if labels is None:
+            log_joint = log_joint + self.weights.log()
+        else:
+            chosen = nn.functional.one_hot(labels, len(self.means)).bool()
+            log_joint = log_joint.masked_fill(~chosen, -math.inf)
+        return log_joint, torch.stack(shrunk, 1)
+
+    def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        log_joint, shrunk = self._components(x, sigma, labels)
+        share = log_joint.softmax(-1)  # (B, K)
+        return share @ self.means + (share[..., None] * shrunk).flatten(1) @ self.axes.mT.flatten(0, 1)
+
+    def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        return self._components(x, sigma, labels)[0].logsumexp(-1)
+
+    def responsibilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Posterior probability of each component given x: ``(B, K)``, rows sum to 1."""
+        flat, s = self._check(x, sigma)
+        return self._components(flat, s, None)[0].softmax(-1)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``n`` samples of clean data: ``(n, *event)``."""
+        return self.sample_with_labels(n, generator)[0]
+
+    def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``."""
+        check_count(n)
+        labels = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.rank, generator=generator, dtype=self.means.dtype, device=self.means.device)
+        out = self.means[labels]
+        for k in range(len(self.means)):  # not axes[labels], which would hold n matrices
+            own = labels == k
+            out[own] += (noise[own] * self.variances[k].sqrt()) @ self.axes[k].mT
+        return out.reshape(n, *self.event_shape), labels
