@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +15,8 @@ from safetensors.torch import load_file
 from test_edm_checkpoints import ORACLES, needs_oracles
 from typer.testing import CliRunner
 
-from teachkit import edm
-from teachkit.cli import app
+from teachkit import Empirical, data, edm, initial_noise, sample, schedules, solvers
+from teachkit.cli import app, environment
 from teachkit.scheduling import Schedule
 
 run = CliRunner().invoke
@@ -27,9 +29,14 @@ def command(*arguments, **options):
     )
 
 
+def plain(output):
+    """Without the frame that errors are drawn in."""
+    return re.sub(r"[\s│]+", " ", output)
+
+
 def test_help_names_every_command_and_loads_no_matplotlib():
     shown = run(app, ["--help"]).output
-    assert all(name in shown for name in ("train", "convert", "sample", "schedule"))
+    assert all(name in shown for name in ("train", "convert", "sample", "schedule", "doctor", "lab"))
     code = "import sys, teachkit.cli; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -39,32 +46,61 @@ def test_importing_teachkit_does_not_import_the_command_line():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_sampling_writes_a_picture_and_tensors_whatever_the_batch(tmp_path):
+@pytest.mark.parametrize("source", [["--model", "edm-digits8"], ["--data", "digits8", "--labels", "3,4"]])
+def test_sampling_writes_a_picture_and_tensors_whatever_the_batch(tmp_path, source):
     for batch in (3, 8):
-        arguments = [
-            "sample",
-            "--model",
-            "edm-digits8",
-            "-n",
-            "8",
-            "--steps",
-            "4",
-            "--batch",
-            str(batch),
-            "--device",
-            "cpu",
-        ]
+        arguments = ["sample", *source, "-n", "8", "--steps", "4", "--batch", str(batch), "--device", "cpu"]
         files = ["--out", str(tmp_path / f"{batch}.png"), "--tensors", str(tmp_path / f"{batch}.safetensors")]
         result = run(app, [*arguments, *files])
         assert result.exit_code == 0, result.output
-        assert result.stdout.strip() == str(tmp_path / f"{batch}.png")
+        assert result.stdout.split() == [str(tmp_path / f"{batch}.png"), str(tmp_path / f"{batch}.safetensors")]
     few, all_ = (load_file(tmp_path / f"{b}.safetensors")["samples"] for b in (3, 8))
     torch.testing.assert_close(few, all_, rtol=1e-4, atol=1e-4)
+    assert few.shape == (8, 1, 8, 8)
     assert (tmp_path / "3.png").read_bytes()[:4] == b"\x89PNG"
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
-@pytest.mark.parametrize("solver", ["ipndm", "fitted"])
+def test_trajectories_are_those_of_the_library(tmp_path):
+    file = tmp_path / "paths.safetensors"
+    arguments = [
+        "sample",
+        "--data",
+        "digits8",
+        "-n",
+        "5",
+        "--seed",
+        "7",
+        "--nfe",
+        "5",
+        "--solver",
+        "heun",
+        "--batch",
+        "2",
+    ]
+    options = ["--schedule", "logsnr", "--labels", "3", "--guidance", "2", "--device", "cpu"]
+    files = ["--trajectories", str(file), "--out", str(tmp_path / "a.png")]
+    result = run(app, [*arguments, *options, *files])
+    assert result.exit_code == 0, result.output
+    stored = load_file(file)
+    images, labels = data.load("digits8")
+    exact, sigmas = Empirical(images.double(), labels=labels), schedules.logsnr(3)
+    x = initial_noise(5, (1, 8, 8), 80.0, seed=7)
+    path = sample(exact, x, sigmas, solvers.get("heun", euler_last=True), labels=torch.full((5,), 3), guidance=2.0)
+    assert path.nfe == 2 * 5
+    for name, wanted in (("sigmas", sigmas), ("x", path.x), ("denoised", path.denoised)):
+        torch.testing.assert_close(stored[name], wanted, rtol=1e-9, atol=1e-9)
+    assert stored["labels"].tolist() == [3] * 5
+
+
+def test_points_in_the_plane_are_drawn_as_dots(tmp_path):
+    target = tmp_path / "moons.png"
+    result = run(app, ["sample", "--data", "two_moons", "-n", "20", "--steps", "4", "--out", str(target)])
+    assert result.exit_code == 0, result.output
+    assert target.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("solver", ["ipndm", pytest.param("fitted", marks=pytest.mark.slow)])
 def test_a_found_schedule_is_printed_saved_drawn_and_used(tmp_path, solver):
     saved, plot = tmp_path / "found.json", tmp_path / "found.png"
     arguments = ["schedule", "--model", "edm-digits8", "--solver", solver, "--nfe", "4", "--warm-up", "8"]
@@ -77,24 +113,34 @@ def test_a_found_schedule_is_printed_saved_drawn_and_used(tmp_path, solver):
     picture = tmp_path / "used.png"
     used = run(app, ["sample", "--model", "edm-digits8", "-n", "4", "--schedule", str(saved), "--out", str(picture)])
     assert used.exit_code == 0, used.output
+    twice = run(app, ["sample", "--schedule", str(saved), "--solver", "euler"])
+    assert twice.exit_code == 2
     as_json = run(app, [*arguments, "--format", "json"])
     assert json.loads(as_json.stdout)["solver"] == solver
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "message"),
     [
-        (["train", "cifar"], 2, "recipe must be one of digits8, mnist"),
-        (["schedule", "--format", "xml"], 2, "format must be list, json or comfyui"),
-        (["schedule", "--nfe", "1"], 2, "nfe"),
-        (["convert", "absent.pkl", "out.safetensors"], 2, "absent.pkl"),
-        (["sample", "--model", "edm-digits8", "--label", "12"], 2, "label must be below 10"),
+        (["train", "cifar"], "recipe must be one of digits8, mnist"),
+        (["schedule", "--format", "xml"], "--format must be one of list, json, comfyui"),
+        (["schedule", "--solver", "best"], "--solver must be fitted or one of euler"),
+        (["schedule", "--nfe", "1"], "nfe"),
+        (["convert", "absent.pkl", "out.safetensors"], "absent.pkl"),
+        (["sample", "--model", "edm-digits8", "--label", "12"], "--labels must be from 0 to 9"),
+        (["sample", "--model", "edm-digits8", "--labels", "one"], "--labels must be numbers"),
+        (["sample", "--model", "edm-digits8", "--data", "digits8"], "--model and --data exclude each other"),
+        (["sample", "--steps", "4", "--nfe", "4"], "--steps and --nfe exclude each other"),
+        (["sample", "--schedule", "quadratic"], "--schedule must be a .json file or one of polynomial"),
+        (["sample", "--out", "picture.jpg"], "--out must end in .png"),
+        (["sample", "--out", "no/such/folder/a.png"], "does not exist"),
+        (["sample", "--device", "abacus"], "device 'abacus' cannot be used here"),
     ],
 )
-def test_wrong_usage_exits_with_2(arguments, code, message):
-    result = run(app, arguments)
-    assert result.exit_code == code
-    assert message in result.output.replace("\n", " ")
+def test_wrong_usage_exits_with_2(arguments, message):
+    result = run(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert message in plain(result.output)
 
 
 def test_errors_are_one_line_and_debug_shows_the_traceback(tmp_path):
@@ -108,35 +154,100 @@ def test_errors_are_one_line_and_debug_shows_the_traceback(tmp_path):
     assert "Traceback" in command("--debug", "convert", str(broken), str(tmp_path / "out.safetensors")).stderr
 
 
+def test_converting_never_overwrites_by_accident(tmp_path):
+    source, target = data.directory() / "edm-digits8.safetensors", tmp_path / "out.safetensors"
+    target.write_text("precious")
+    refused = run(app, ["convert", str(source), str(target)])
+    assert isinstance(refused.exception, FileExistsError)
+    assert target.read_text() == "precious"
+    assert run(app, ["convert", str(source), str(target), "--force"]).exit_code == 0
+    ours, theirs = edm.load(target).state_dict(), edm.load(source).state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.safetensors"]
+
+
 @needs_oracles
-def test_converting_keeps_the_numbers_and_never_overwrites_by_accident(tmp_path):
-    source = sorted(ORACLES.glob("*.pkl"))[0]
-    target = tmp_path / "out.safetensors"
+def test_converting_a_published_snapshot_keeps_the_numbers(tmp_path):
+    source, target = sorted(ORACLES.glob("*.pkl"))[0], tmp_path / "out.safetensors"
     assert run(app, ["convert", str(source), str(target)]).exit_code == 0
     ours, theirs = edm.load(target).state_dict(), edm.load(source).state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    refused = run(app, ["convert", str(source), str(target)])
-    assert isinstance(refused.exception, FileExistsError)
-    assert run(app, ["convert", str(source), str(target), "--force"]).exit_code == 0
+
+
+def test_doctor_finds_nothing_broken_here():
+    result = run(app, ["doctor"])
+    assert result.exit_code == 0, result.output
+    assert f"ok      torch       {torch.__version__.split('+')[0]}" in result.stdout
+    assert result.stdout.endswith("0 problems\n")
+
+
+def test_doctor_names_a_corrupt_file_and_its_remedy(tmp_path, monkeypatch):
+    shutil.copy(data.directory() / "checksums.json", tmp_path)
+    for name in json.loads((tmp_path / "checksums.json").read_text()):
+        shutil.copy(data.directory() / name, tmp_path)
+    (tmp_path / "digits8.npz").write_bytes(b"not what was shipped")
+    monkeypatch.setattr(data, "directory", lambda: tmp_path)
+    result = run(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "digits8.npz is corrupt" in result.stdout
+    assert "-> restore it" in result.stdout
+    assert result.stdout.endswith("1 problem\n")
+
+
+def test_doctor_reports_a_check_that_breaks(monkeypatch):
+    def _data():
+        raise OSError("unreadable")
+
+    monkeypatch.setattr(environment, "CHECKS", (_data,))
+    result = run(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "OSError: unreadable" in result.stdout
+
+
+def test_lab_hands_its_options_to_jupyterlab(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(environment.os, "execv", lambda program, arguments: started.append(arguments))
+    monkeypatch.setattr(environment, "notebooks", lambda: tmp_path)
+    assert run(app, ["lab", "--no-browser", "--port=8888"]).exit_code == 0
+    assert started[0][1:4] == ["-m", "jupyterlab", f"--notebook-dir={tmp_path}"]
+    assert started[0][-2:] == ["--no-browser", "--port=8888"]
+    monkeypatch.setattr(environment, "notebooks", lambda: tmp_path / "absent")
+    assert isinstance(run(app, ["lab"]).exception, FileNotFoundError)
+    assert len(started) == 1
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_early_is_no_error_worth_a_traceback():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "teachkit", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 1
 
 
 @pytest.mark.slow
 def test_training_can_be_interrupted_and_resumed(tmp_path):
-    arguments = [sys.executable, "-m", "teachkit", "train", "digits8", "--images", "2560", "--run-dir", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    for _ in range(600):  # until the progress bar shows a loss
-        if "loss" in (process.stderr.read(200) or ""):
-            break
+    arguments = ["train", "digits8", "--images", "2560", "--run-dir", str(tmp_path), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "teachkit", *arguments, "--checkpoint-seconds", "0"],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
+    )  # fmt: skip
+    until = time.monotonic() + 60
+    while not (tmp_path / "checkpoint.pt").exists() and time.monotonic() < until:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command goes on from there" in rest
-    finished = command("train", "digits8", "--images", "2560", "--run-dir", str(tmp_path))
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "the same command goes on from its last checkpoint" in text
+    assert "Traceback" not in text
+    step = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"]
+    assert 0 < step < 20
+    finished = command(*arguments)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.strip() == str(tmp_path)
-    assert (tmp_path / "checkpoint.pt").exists()
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 20
 
 
 @pytest.mark.slow
@@ -147,3 +258,4 @@ def test_training_under_torchrun(tmp_path):
     result = subprocess.run([*launcher, *arguments], capture_output=True, text=True, env=environment, timeout=300)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == str(tmp_path)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 4

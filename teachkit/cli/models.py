@@ -1,0 +1,65 @@
+"""``teachkit train`` and ``teachkit convert``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from teachkit.cli.base import Device, app, check_target, choose_device
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="mnist or digits8: a recipe of teachkit.edm.training.")],
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Checkpoints, log and sample grids; default: runs/RECIPE.", file_okay=False)
+    ] = None,
+    device: Device = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Images to see instead of the recipe's number.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's seed.")] = None,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Time between checkpoints.")] = 30.0,
+) -> None:
+    """Train a small model; run again to resume. Under torchrun, every process takes a share of each batch."""
+    import torch.distributed as dist
+
+    from teachkit.edm.training import RECIPES, train
+
+    if recipe not in RECIPES:
+        raise typer.BadParameter(f"recipe must be one of {', '.join(sorted(RECIPES))}, got {recipe!r}")
+    changes: dict[str, Any] = {k: v for k, v in (("images", images), ("seed", seed)) if v is not None}
+    chosen = dataclasses.replace(RECIPES[recipe], **changes)
+    folder = run_dir or Path("runs") / recipe
+    first = int(os.environ.get("RANK", 0)) == 0
+    try:
+        train(chosen, folder, device=choose_device(device), checkpoint_seconds=checkpoint_seconds)
+    except KeyboardInterrupt:
+        if first:
+            there = (folder / "checkpoint.pt").exists()
+            state = "the same command goes on from its last checkpoint" if there else "it had no checkpoint yet"
+            print(f"\nteachkit: interrupted; the run is in {folder}: {state}", file=sys.stderr)
+        raise SystemExit(130) from None
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    if first:
+        print(folder)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A published .pkl snapshot.", exists=True, dir_okay=False)],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the target.")] = False,
+) -> None:
+    """Convert a pickled snapshot to safetensors, without running anything that it holds."""
+    from teachkit import edm
+
+    check_target(target, "target", ".safetensors")
+    if target.exists() and not force:
+        raise FileExistsError(f"{target} is there already; --force overwrites it")
+    edm.convert(source, target)
+    print(target)

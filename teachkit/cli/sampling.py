@@ -1,0 +1,226 @@
+"""``teachkit sample`` and ``teachkit schedule``."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from teachkit.cli.base import Device, Model, app, check_target, choose_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from teachkit.solvers import Solver
+
+FAMILIES = ("polynomial", "linear", "logsnr", "cosine", "time_uniform", "flow_shift")
+FORMATS = ("list", "json", "comfyui")
+
+
+@app.command("sample")
+def draw(
+    model: Annotated[str | None, typer.Option(help="A name or a file; default: edm-mnist.")] = None,
+    data: Annotated[str | None, typer.Option(help="Instead of a model: the exact denoiser of this data set.")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of samples.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Sample i depends on the seed and on i alone.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps; default: 18.")] = None,
+    nfe: Annotated[int | None, typer.Option(min=2, help="Instead: evaluations per sample, guidance aside.")] = None,
+    solver: Annotated[str | None, typer.Option(help="Name of a solver; default: heun.")] = None,
+    schedule: Annotated[
+        str, typer.Option(help=f"{', '.join(FAMILIES)}; or a saved schedule (.json) with its solver.")
+    ] = "polynomial",
+    sigma_min: Annotated[float, typer.Option(help="Last level of a family.")] = 0.002,
+    sigma_max: Annotated[float, typer.Option(help="First level of a family.")] = 80.0,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", "--label", help="Classes in turn: 3 or 0,1,2; default for a model: all its classes."),
+    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples at a time; does not change them.")] = 64,
+    out: Annotated[Path, typer.Option(help="Picture to write (.png).")] = Path("samples.png"),
+    tensors: Annotated[Path | None, typer.Option(help="Also write the samples (.safetensors).")] = None,
+    trajectories: Annotated[Path | None, typer.Option(help="Also write the whole paths (.safetensors).")] = None,
+    device: Device = None,
+) -> None:
+    """Draw samples from a model, or from the exact denoiser of a data set, as one picture."""
+    import torch
+    from tqdm.auto import tqdm
+
+    from teachkit import initial_noise, sample
+
+    check_target(out, "--out", ".png")
+    check_target(tensors, "--tensors", ".safetensors")
+    check_target(trajectories, "--trajectories", ".safetensors")
+    if model and data:
+        raise typer.BadParameter("--model and --data exclude each other")
+    sigmas, step = _walk(schedule, solver, steps, nfe, sigma_min, sigma_max)
+    where = choose_device(device)
+    denoiser, shape, classes, dtype = _exact(data, where) if data else _learned(model or "edm-mnist", where)
+    chosen = _classes(labels, classes, count, all_by_default=data is None or guidance is not None)
+    if guidance is not None and chosen is None:
+        raise typer.BadParameter("--guidance needs a model or data set with classes")
+    keep = "all" if trajectories else "final"
+    paths = []
+    for start in tqdm(range(0, count, batch), unit="batch", disable=not sys.stderr.isatty()):
+        size = min(batch, count - start)
+        x = initial_noise(size, shape, float(sigmas[0]), seed=seed, first=start, dtype=dtype, device=where)
+        these = None if chosen is None else chosen[start : start + size].to(where)
+        path = sample(denoiser, x, sigmas, step, labels=these, guidance=guidance, keep=keep)
+        paths.append((path.x.cpu(), path.denoised.cpu()))
+    states = torch.cat([x for x, _ in paths], 1)
+    _picture(states[-1], out, columns=classes if chosen is not None and labels is None else None)
+    named = {} if chosen is None else {"labels": chosen}
+    if tensors:
+        _save({"samples": states[-1], **named}, tensors)
+    if trajectories:
+        _save({"sigmas": sigmas, "x": states, "denoised": torch.cat([d for _, d in paths], 1), **named}, trajectories)
+    for written in (out, tensors, trajectories):
+        if written:
+            print(written)
+
+
+@app.command("schedule")
+def find(
+    model: Model = "edm-mnist",
+    solver: Annotated[str, typer.Option(help="A solver, or 'fitted': weights fitted with the levels.")] = "ipndm",
+    nfe: Annotated[int, typer.Option(min=2, help="Evaluations one sample may cost.")] = 6,
+    warm_up: Annotated[int, typer.Option(min=8, help="Warm-up samples.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Of the warm-up samples.")] = 0,
+    save: Annotated[Path | None, typer.Option(help="Write the schedule (.json).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture (.png): costs, and where the levels lie.")] = None,
+    form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "list",
+    device: Device = None,
+) -> None:
+    """Find the noise levels at which a solver comes closest to a teacher of 60 evaluations, and print them."""
+    import torch
+
+    from teachkit import initial_noise, scheduling, solvers
+
+    if form not in FORMATS:
+        raise typer.BadParameter(f"--format must be one of {', '.join(FORMATS)}, got {form!r}")
+    if solver != "fitted" and solver not in solvers.REGISTRY:
+        raise typer.BadParameter(f"--solver must be fitted or one of {', '.join(solvers.REGISTRY)}, got {solver!r}")
+    check_target(save, "--save", ".json")
+    check_target(plot, "--plot", ".png")
+    where, show = choose_device(device), sys.stderr.isatty()
+    denoiser, shape, _, dtype = _learned(model, where)
+    noise = initial_noise(warm_up, shape, 80.0, seed=seed, dtype=dtype, device=where)
+    with torch.no_grad():
+        teacher = scheduling.teacher_paths(denoiser, noise)
+        if solver == "fitted":
+            found = scheduling.fit_solver(denoiser, noise, nfe, teacher=teacher, progress=show)[1]
+        else:
+            found = scheduling.find_schedule(denoiser, noise, nfe, solver, teacher=teacher, progress=show)
+    if save:
+        found.save(save)
+    if plot:
+        from teachkit import plots
+
+        nearest = [int((teacher.sigmas.log() - s.log()).abs().argmin()) for s in found.sigmas]
+        title = f"{model}, {found.solver}, {found.nfe} evaluations: costs, and the nearest levels of the teacher"
+        picture = plots.cost_matrix(scheduling.cost_matrix(teacher, "l2"), teacher.sigmas, nearest, title=title)
+        _replace(plot, picture.savefig)
+    if form == "list":
+        print("\n".join(f"{s:.6g}" for s in found.sigmas.tolist()))
+    else:
+        print(found.to_json() if form == "json" else found.to_comfyui())
+
+
+def _walk(
+    schedule: str, solver: str | None, steps: int | None, nfe: int | None, sigma_min: float, sigma_max: float
+) -> tuple[Tensor, Solver]:
+    """Noise levels and solver, from the options."""
+    from teachkit import schedules, scheduling, solvers
+    from teachkit.scheduling.search import step_counts
+
+    if steps and nfe:
+        raise typer.BadParameter("--steps and --nfe exclude each other")
+    if schedule.endswith(".json"):
+        if steps or nfe or solver:
+            raise typer.BadParameter("a saved schedule has its own levels and solver: no --steps, --nfe or --solver")
+        saved = scheduling.Schedule.load(schedule)
+        return saved.sigmas, saved.make_solver()
+    if schedule not in FAMILIES:
+        raise typer.BadParameter(f"--schedule must be a .json file or one of {', '.join(FAMILIES)}, got {schedule!r}")
+    name = solver or "heun"
+    if name not in solvers.REGISTRY:
+        raise typer.BadParameter(f"--solver must be one of {', '.join(solvers.REGISTRY)}, got {name!r}")
+    number, options = step_counts(name, nfe)[0] if nfe else (steps or 18, {})
+    levels = getattr(schedules, schedule)(number, sigma_min=sigma_min, sigma_max=sigma_max)
+    return levels, solvers.get(name, **options)
+
+
+def _learned(model: str, device: str) -> tuple[Any, tuple[int, ...], int, Any]:
+    """A trained denoiser, the shape of one sample, its number of classes, its dtype."""
+    import torch
+
+    from teachkit import edm
+
+    denoiser: Any = edm.load(model, device=device)
+    shape = (denoiser.img_channels, denoiser.img_resolution, denoiser.img_resolution)
+    return denoiser, shape, denoiser.label_dim, torch.float32
+
+
+def _exact(name: str, device: str) -> tuple[Any, tuple[int, ...], int, Any]:
+    """The same for the closed form over a data set."""
+    from teachkit import Empirical, data
+    from teachkit.noise import default_dtype
+
+    images, labels = data.load(name)
+    dtype = default_dtype(device)
+    denoiser = Empirical(images.to(device, dtype), labels=labels.to(device))
+    return denoiser, tuple(images.shape[1:]), int(labels.max()) + 1, dtype
+
+
+def _classes(labels: str | None, known: int, count: int, all_by_default: bool) -> Tensor | None:
+    """The class of each sample, (count,), or None."""
+    import torch
+
+    if labels is None:
+        return torch.arange(count) % known if known and all_by_default else None
+    if not known:
+        raise typer.BadParameter("--labels needs a model or data set with classes")
+    try:
+        numbers = [int(part) for part in labels.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--labels must be numbers with commas between them, got {labels!r}") from None
+    if not all(0 <= k < known for k in numbers):
+        raise typer.BadParameter(f"--labels must be from 0 to {known - 1}, got {labels}")
+    return torch.tensor(numbers)[torch.arange(count) % len(numbers)]
+
+
+def _picture(samples: Tensor, path: Path, columns: int | None) -> None:
+    """Images as a grid, one pixel for a pixel; points in the plane as dots."""
+    if samples.ndim == 2:
+        import matplotlib.pyplot as plt
+
+        figure, ax = plt.subplots(figsize=(5, 5))
+        ax.scatter(samples[:, 0], samples[:, 1], s=8)
+        ax.set_aspect("equal", adjustable="datalim")
+        _replace(path, figure.savefig)
+        plt.close(figure)
+        return
+    from torchvision.utils import save_image
+
+    row = columns if columns and columns <= 20 else math.ceil(math.sqrt(len(samples)))
+    _replace(path, lambda beside: save_image(samples.float().clamp(-1, 1) / 2 + 0.5, beside, nrow=row))
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    _replace(path, lambda beside: save_file({name: t.contiguous() for name, t in tensors.items()}, beside))
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write beside the file, then rename: it is whole or absent."""
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
