@@ -23,6 +23,7 @@ import matplotlib.style
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
@@ -556,8 +557,25 @@ def _finish(ax: Any, title: str, alt: str, caption: str) -> Picture:
 
 
 def markup(figure: Picture, dpi: int = 96) -> str:
-    """The picture as HTML with its alternative text, for a widget that draws it anew at every change."""
-    return _mimebundle(figure, figure.alt, figure.caption, dpi)[0]["text/html"]
+    """The picture as HTML with its alternative text, for a widget that draws it anew at every change: made in haste.
+
+    It keeps all its colours and fits itself into a narrower place.
+    """
+    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
+    with style():
+        figure.set_dpi(dpi)
+        canvas.draw()
+    image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
+    image.save(buffer, format="png", compress_level=3)
+    return _figure_element(base64.b64encode(buffer.getvalue()).decode(), image.width, figure.alt, figure.caption)
+
+
+def _figure_element(data: str, width: int, alt: str, caption: str) -> str:
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure><img alt="{html.escape(alt, quote=True)}" width="{width}" style="max-width: 100%; height: auto" '
+        f'src="data:image/png;base64,{data}">{below}</figure>'
+    )
 
 
 def _mimebundle(figure: Figure, alt: str, caption: str, dpi: int = 144) -> tuple[dict, dict]:
@@ -569,10 +587,7 @@ def _mimebundle(figure: Figure, alt: str, caption: str, dpi: int = 144) -> tuple
     image.save(buffer, format="png", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    text = html.escape(alt, quote=True)
-    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    markup = f'<figure><img alt="{text}" width="{width}" src="data:image/png;base64,{data}">{below}</figure>'
     return (
-        {"text/html": markup, "image/png": data, "text/plain": alt},
+        {"text/html": _figure_element(data, width, alt, caption), "image/png": data, "text/plain": alt},
         {"image/png": {"width": width, "height": height, "alt": alt}},
     )

@@ -1,69 +1,262 @@
-"""Explorers: every control changes the picture and its text; an error shows instead of vanishing."""
+"""Explorers: every control changes the picture and its text; an error shows instead of vanishing; redraws are quick."""
 
+import base64
+import io
+import json
 import re
+import time
 
+import ipywidgets as W
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from teachkit import GaussianMixture, initial_noise, widgets
+from teachkit import Empirical, Gaussian, GaussianMixture, data, initial_noise, meanshift, sample, schedules, widgets
 
 MIXTURE = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.5]], 0.02)
+MOONS = data.two_moons(200, seed=0, noise=0.1)
+REDRAW = 0.25  # seconds of processor time
+
+
+def log_row(images, loss):
+    return {"images": images, "loss": loss, "held_out": {"0.01": loss / 2, "1": loss, "80": 2 * loss}}
+
+
+def write_run(folder, rows):
+    (folder / "log.jsonl").write_text("".join(json.dumps(log_row(*row)) + "\n" for row in rows))
+    for images, _ in rows:
+        pixels = np.random.default_rng(images).integers(0, 255, (32, 80), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"samples-{images:09d}.png")
 
 
 @pytest.fixture
-def lab():
-    return widgets.solver_lab(MIXTURE, initial_noise(4, (2,)))
+def run_dir(tmp_path):
+    write_run(tmp_path, [(100, 0.9), (200, 0.5), (300, 0.4)])
+    return tmp_path
 
 
-def parts(box):
-    controls, screen = box.children
-    return [*controls.children, screen]
+@pytest.fixture(scope="module")
+def digits_path():
+    digits = data.load("digits8").images[:200].double()
+    return sample(Empirical(digits), initial_noise(12, (1, 8, 8)), schedules.polynomial(30))
 
 
-def alt(screen):
-    return re.search(r'<img alt="([^"]+)"', screen.value)[1]
+@pytest.fixture
+def make(digits_path, run_dir):
+    makers = {
+        "denoiser_field": lambda: widgets.denoiser_field(MIXTURE, data=MOONS),
+        "mean_shift_steps": lambda: widgets.mean_shift_steps(Empirical(MOONS), MOONS[::10], data=MOONS, extent=2.0),
+        "path_player": lambda: widgets.path_player(digits_path),
+        "solver_lab": lambda: widgets.solver_lab(MIXTURE, initial_noise(24, (2,)), data=MOONS),
+        "schedule_lab": lambda: widgets.schedule_lab(MIXTURE, initial_noise(24, (2,))),
+        "training_monitor": lambda: widgets.training_monitor(run_dir),
+    }
+    return lambda name: makers[name]()
 
 
-def test_every_control_changes_picture_and_text(lab):
-    solver, steps, kind, screen = parts(lab)
-    seen = {screen.value}
-    for control, value in ((solver, "dpmpp_2m"), (steps, 12), (kind, "cosine")):
-        before = alt(screen)
-        control.value = value
-        assert alt(screen) != before
-        assert str(value) in alt(screen)
-        assert screen.value not in seen
-        seen.add(screen.value)
+NAMES = [name for name in widgets.__all__ if name != "Explorer"]
 
 
-def test_more_steps_mean_a_smaller_error(lab):
-    _, steps, _, screen = parts(lab)
-    errors = []
+def alt(explorer):
+    return re.search(r'<img alt="([^"]+)"', explorer.screen.value)[1]
+
+
+def control(explorer, description):
+    return next(c for c in explorer.controls if c.description == description)
+
+
+def another_value(widget):
+    """A value that the control does not have now, as a reader would choose it."""
+    if isinstance(widget, W.Dropdown):
+        return next(v for v in reversed(widget.options) if v != widget.value)
+    if isinstance(widget, W.IntSlider):
+        return widget.value + 1 if widget.value < widget.max else widget.value - 1
+    least, most = (10**widget.min, 10**widget.max) if isinstance(widget, W.FloatLogSlider) else (widget.min, widget.max)
+    return least + 0.3 * (most - least) if widget.value > least + 0.5 * (most - least) else 0.7 * most + 0.3 * least
+
+
+def movable(explorer):
+    return [c for c in explorer.controls if not isinstance(c, W.Play | W.Label) and c.layout.display != "none"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_control_changes_picture_and_text(make, name):
+    explorer = make(name)
+    assert movable(explorer)
+    for widget in movable(explorer):
+        before, words = explorer.screen.value, alt(explorer)
+        widget.value = another_value(widget)
+        assert alt(explorer) != words, widget.description
+        assert explorer.screen.value.split("base64,")[1] != before.split("base64,")[1], widget.description
+        assert re.search(r"\d", alt(explorer))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_redraw_is_quick(make, name):
+    explorer = make(name)
+    for widget in movable(explorer):
+        widget.value = another_value(widget)
+        explorer.update()  # what it computed first is kept now
+        begun = time.thread_time()
+        explorer.update()
+        assert time.thread_time() - begun < REDRAW, widget.description
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_controls_have_visible_labels_and_the_picture_fits_its_place(make, name):
+    explorer = make(name)
+    for widget in movable(explorer):
+        assert widget.description
+        assert widget.style.description_width == "initial", "a long label would be cut"
+    assert explorer.children[0].layout.flex_flow == "row wrap"
+    assert "max-width: 100%" in explorer.screen.value
+    assert explorer.screen.layout.max_width == "100%"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_widgets_the_picture_stays_with_its_text(make, name):
+    explorer = make(name)
+    shown, metadata = explorer._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    assert shown["text/plain"] == explorer.picture.alt == metadata["image/png"]["alt"]
+    assert 'alt="' in shown["text/html"]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown["image/png"]))).convert("RGB"))
+    assert pixels.std() > 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_shows_in_the_widget_and_goes_when_it_is_mended(make, name):
+    explorer, redraw = make(name), None
+
+    def fails():
+        raise RuntimeError("the <network> is gone")
+
+    redraw, explorer._redraw = explorer._redraw, fails
+    explorer.update()
+    assert 'role="alert"' in explorer.screen.value
+    assert "RuntimeError: the &lt;network&gt; is gone" in explorer.screen.value
+    explorer._redraw = redraw
+    explorer.update()
+    assert "<img" in explorer.screen.value
+
+
+def test_an_explorer_that_fails_at_once_says_so_and_recovers(tmp_path):
+    explorer = widgets.training_monitor(tmp_path)
+    assert 'role="alert"' in explorer.screen.value
+    assert "nothing is logged" in explorer.screen.value
+    write_run(tmp_path, [(100, 0.9), (200, 0.5)])
+    next(c for c in explorer.controls if isinstance(c, W.Play)).value += 1
+    assert "After 200 images" in alt(explorer)
+
+
+def test_the_field_states_the_denoiser_and_its_weights():
+    explorer = widgets.denoiser_field(MIXTURE, point=(0.5, 1.0), sigma=0.7)
+    x = torch.tensor([[0.5, 1.0]], dtype=torch.float64)
+    u, v = MIXTURE(x, 0.7)[0].tolist()
+    assert f"is denoised to ({u:.2f}, {v:.2f})" in alt(explorer)
+    assert f"posterior weight {float(MIXTURE.responsibilities(x, 0.7).max()):.2f}" in alt(explorer)
+    plain = widgets.denoiser_field(lambda x, sigma, labels=None: x / (1 + sigma**2))
+    assert "weight" not in alt(plain)
+
+
+def test_mean_shift_walks_as_the_library_does():
+    density, start = Empirical(MOONS), 2.0 * MOONS[::8]
+    explorer = widgets.mean_shift_steps(density, start, bandwidth=0.2, start=2.0, steps=10)
+    control(explorer, "step").value = 10
+    for name, levels in (("fixed", [0.2] * 10), ("annealed", np.geomspace(2.0, 0.2, 10))):
+        end = meanshift.annealed_mean_shift(density, start, levels)[-1]
+        places = len(meanshift.merge(end, 0.1)[0])
+        assert f"{name} at bandwidth 0.2 they stand on {places} place" in alt(explorer)
+    control(explorer, "step").value = 0
+    assert "after 0 of 10" in alt(explorer)
+
+
+def test_the_player_tells_where_on_the_boomerang_it_is(digits_path):
+    explorer = widgets.path_player(digits_path, sample=3)
+    control(explorer, "step").value = 0
+    assert "Path 3, step 0 of 30, sigma 80: 0.0 % of the chord done, 0.00 % of it away" in alt(explorer)
+    control(explorer, "step").value = 29
+    done = float(re.search(r"([\d.]+) % of the chord done", alt(explorer))[1])
+    assert 95 < done <= 100
+
+
+def test_more_steps_mean_a_smaller_error(make):
+    explorer, errors = make("solver_lab"), []
     for n in (5, 20):
-        steps.value = n
-        errors.append(float(re.search(r"mean error ([\d.e-]+)", alt(screen))[1]))
+        control(explorer, "steps").value = n
+        errors.append(float(re.search(r"mean error ([\d.e-]+)", alt(explorer))[1]))
     assert errors[1] < errors[0]
 
 
-def test_an_error_shows_in_the_widget():
-    calls = []
-
-    def fragile(x, sigma, labels=None):
-        calls.append(sigma)
-        if len(calls) > 600:
-            raise RuntimeError("the <network> is gone")
-        return MIXTURE(x, sigma)
-
-    *_, steps, _, screen = parts(widgets.solver_lab(fragile, initial_noise(2, (2,))))
-    for n in range(3, 21):
-        steps.value = n
-    for n in range(3, 21):
-        steps.value = n
-    assert 'role="alert"' in screen.value
-    assert "RuntimeError: the &lt;network&gt; is gone" in screen.value
+def test_a_level_moved_by_hand_changes_the_error_and_a_route_takes_it_back(make):
+    explorer = make("schedule_lab")
+    first = alt(explorer)
+    assert "cheapest route" in first
+    level = control(explorer, "σ₂")
+    level.value = level.value * 1.3
+    assert "levels moved by hand" in alt(explorer)
+    assert re.search(r"error ([\d.]+)", alt(explorer))[1] != re.search(r"error ([\d.]+)", first)[1]
+    coefficient = control(explorer, "coefficient")
+    coefficient.value = 1.1
+    coefficient.value = 1.0
+    assert alt(explorer) == first
 
 
-def test_controls_are_labelled_and_bad_input_is_named(lab):
-    assert [c.description for c in parts(lab)[:-1]] == ["solver", "steps", "schedule"]
-    with pytest.raises(ValueError, match=r"x must have shape \(B, 2\), got \(4, 3\)"):
-        widgets.solver_lab(MIXTURE, torch.zeros(4, 3))
+def test_one_change_of_the_route_draws_once(make):
+    explorer, drawn = make("schedule_lab"), []
+    redraw = explorer._redraw
+    explorer._redraw = lambda: drawn.append(1) or redraw()
+    control(explorer, "steps").value = 7
+    assert len(drawn) == 1
+    visible = [c.description for c in movable(explorer) if c.description.startswith("σ")]
+    assert visible == ["σ₁", "σ₂", "σ₃", "σ₄", "σ₅", "σ₆"]
+
+
+def test_the_schedule_lab_takes_images_too(digits_path):
+    digits = Empirical(data.load("digits8").images[:200].double())
+    explorer = widgets.schedule_lab(digits, initial_noise(6, (1, 8, 8)), solver="ipndm", steps=4)
+    assert "ipndm in 4 steps" in alt(explorer)
+
+
+def test_the_monitor_follows_a_run_and_looks_back(run_dir):
+    explorer = widgets.training_monitor(run_dir)
+    assert "After 300 images" in alt(explorer)
+    assert "entry 3 of 3" in alt(explorer)
+    control(explorer, "moment").value = 0
+    assert "After 100 images: training loss 0.9, held-out loss 1.05, worst 1.8 at sigma 80" in alt(explorer)
+    with open(run_dir / "log.jsonl", "a") as file:
+        file.write(json.dumps(log_row(400, 0.3)) + "\n" + '{"images": 500, "lo')  # a line still being written
+    explorer.update()
+    assert "After 100 images" in alt(explorer), "whoever looks back is left there"
+    control(explorer, "moment").value = 3
+    assert "After 400 images" in alt(explorer)
+    assert "no samples drawn" in alt(explorer)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: widgets.solver_lab(MIXTURE, torch.zeros(4, 3)), r"x must have shape \(B, 2\), got \(4, 3\)"),
+        (lambda: widgets.mean_shift_steps(Empirical(MOONS), torch.zeros(4, 3)), r"x must have shape \(B, 2\)"),
+        (lambda: widgets.mean_shift_steps(Empirical(MOONS), MOONS, steps=1), "steps must be an integer >= 2"),
+        (lambda: widgets.path_player(torch.zeros(3, 2, 1, 4, 4)), "trajectory must be a Trajectory"),
+        (
+            lambda: widgets.path_player(
+                sample(Gaussian([0.0, 1.0], 0.3), initial_noise(3, (2,)), schedules.polynomial(4))
+            ),
+            "paths of images",
+        ),
+        (lambda: widgets.schedule_lab(MIXTURE, initial_noise(4, (2,)), steps=9), "steps must be from 2 to max_steps"),
+        (lambda: widgets.schedule_lab(MIXTURE, initial_noise(4, (2,)), solver="magic"), "solver must be one of"),
+        (lambda: widgets.schedule_lab(MIXTURE, initial_noise(4, (3,))), r"x must have shape \(B, 2\) or"),
+    ],
+)
+def test_bad_input_is_named(call, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        call()
+
+
+def test_a_path_that_is_not_there_is_refused(digits_path):
+    with pytest.raises(ValueError, match="sample must be an integer from 0 to 11, got 12"):
+        widgets.path_player(digits_path, sample=12)
