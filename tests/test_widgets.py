@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import re
 import time
@@ -201,6 +202,14 @@ def test_a_level_moved_by_hand_changes_the_error_and_a_route_takes_it_back(make)
     coefficient.value = 1.1
     coefficient.value = 1.0
     assert alt(explorer) == first
+
+
+def test_level_sliders_may_meet_and_cross(make):
+    explorer = make("schedule_lab")
+    for name, value in (("σ₁", 3.0), ("σ₂", 3.0), ("σ₃", 80.0), ("σ₄", 0.002)):
+        control(explorer, name).value = value
+        levels = [float(s) for s in re.search(r"levels ([\d., ]+);", alt(explorer))[1].split(", ")]
+        assert all(a > b for a, b in itertools.pairwise(levels))
 
 
 def test_one_change_of_the_route_draws_once(make):

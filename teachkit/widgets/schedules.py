@@ -34,7 +34,7 @@ def schedule_lab(
 
     The coefficient, the cost and the number of steps choose a route through the cost matrix and set the level
     sliders to it; a level slider moves that level alone. The last panel compares the error with that of the polynomial
-    schedule (EDM).
+    schedule (EDM). Level sliders may pass each other: the levels are put in order, at least 2 % apart.
 
     Parameters
     ----------
@@ -95,8 +95,7 @@ def schedule_lab(
     follow_route()
 
     def redraw() -> tuple[str, str]:
-        inner = sorted((level.value for level in levels[: count.value - 1]), reverse=True)
-        sigmas = schedules.validate([top, *inner, low])
+        sigmas = _apart([top, *(level.value for level in levels[: count.value - 1]), low])
         path, error = student.run(sigmas, rule.value)
         usual = student.usual(rule.value, max_steps)
         board.show(costs(metric.value), sigmas, path, error, usual)
@@ -216,6 +215,16 @@ def _mosaic(images: Tensor) -> np.ndarray:
     rows = [np.concatenate(list(a[i : i + columns]), axis=1) for i in (0, columns)]
     mosaic = np.concatenate(rows)
     return mosaic[..., 0] if mosaic.shape[-1] == 1 else mosaic
+
+
+def _apart(levels: list[float]) -> Tensor:
+    """Levels in order and at least 2 % apart: sliders may cross or meet, the steps of a schedule may not."""
+    s = sorted(levels, reverse=True)
+    for k in range(1, len(s) - 1):
+        s[k] = min(s[k], s[k - 1] / 1.02)
+    for k in range(len(s) - 2, 0, -1):
+        s[k] = max(s[k], s[k + 1] * 1.02)
+    return schedules.validate(s)
 
 
 def _subscript(k: int) -> str:
