@@ -1,6 +1,7 @@
 """Measure schedules and fitted solvers against the usual ones, on noise that no search has seen; write the report.
 
     python tools/schedule_table.py edm-digits8          # adds to docs/schedules.jsonl what is not there yet
+    python tools/schedule_table.py --samples edm-digits8   # adds to docs/schedule_samples.json
     python tools/schedule_table.py --report             # docs/SCHEDULES.md, and data/schedules/ for the shipped models
 
 Per problem, seed, solver and number of evaluations: the mean error of the final samples to a converged reference from
@@ -25,10 +26,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from teachkit import Empirical, GaussianMixture, data, edm, initial_noise, sample, schedules, scheduling, solvers
+from teachkit import (
+    Empirical,
+    GaussianMixture,
+    data,
+    edm,
+    initial_noise,
+    metrics,
+    sample,
+    schedules,
+    scheduling,
+    solvers,
+)
 from teachkit.denoisers import Denoiser
 
 ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = ROOT / "docs" / "schedule_samples.json"
 ROWS, REPORT, FOUND = ROOT / "docs" / "schedules.jsonl", ROOT / "docs" / "SCHEDULES.md", ROOT / "data" / "schedules"
 SOLVERS = ("euler", "heun", "dpm2", "ipndm", "dpmpp_2m", "dpmpp_3m", "deis", "unipc")
 BUDGETS = (4, 5, 6, 8, 10)
@@ -114,6 +127,52 @@ def measure(name: str, seed: int, known: set[tuple[str, int, str, int]]) -> Iter
         yield row
 
 
+def sample_quality(name: str) -> list[dict[str, Any]]:
+    """Whether a smaller error means better samples: distances between sets, and how often the class changes.
+
+    Distances are to the reference run of the *same model* from other noise; the first row is the floor, that of two
+    such runs. Labels are not given. The class is that of the shipped classifier (28x28) or of the nearest real digit.
+    """
+    problem = PROBLEMS[name]
+    denoiser, shape = problem.make()
+    count = 1024 if shape[-1] == 8 else 256
+    noise, other = (initial_noise(count, shape, seed=30_000 + k).to(problem.dtype) for k in (0, 1))
+    fine = schedules.polynomial(60)
+    reference, target = (sample(denoiser, x, fine, "unipc", keep="final").final for x in (noise, other))
+    digits = data.load("digits8" if shape[-1] == 8 else "mnist5k")
+
+    def features(images: Tensor) -> Tensor:
+        return images.flatten(1) if shape[-1] == 8 else metrics.digit_features(images)
+
+    def classes(images: Tensor) -> Tensor:
+        if shape[-1] == 8:
+            return digits.labels[torch.cdist(images.flatten(1), digits.images.flatten(1)).argmin(1)]
+        return metrics.digit_probabilities(images).argmax(1)
+
+    def row(solver: str, levels: str, nfe: int, final: Tensor) -> dict[str, Any]:
+        return {
+            "problem": name,
+            "solver": solver,
+            "levels": levels,
+            "nfe": nfe,
+            "error": float(metrics.error_to_reference(final, reference).mean()),
+            "sliced": metrics.sliced_wasserstein(final, target),
+            "frechet": metrics.frechet_distance(features(final), features(target)),
+            "flips": float((classes(final) != classes(reference)).double().mean()),
+        }
+
+    out = [row("unipc", "60 steps: the floor", 60, reference)]
+    for nfe in (4, 6, 10):
+        for solver in ("ipndm", "unipc"):
+            grid = schedules.cosine(nfe)
+            out.append(row(solver, "cosine", nfe, sample(denoiser, noise, grid, solver, keep="final").final))
+        for solver in ("ipndm", "unipc", "fitted"):
+            shipped = scheduling.Schedule.shipped(name, solver, nfe)
+            final = sample(denoiser, noise, shipped.sigmas, shipped.make_solver(), keep="final").final
+            out.append(row(solver, "found", nfe, final))
+    return out
+
+
 def rows() -> list[dict[str, Any]]:
     """All that was measured so far."""
     return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
@@ -197,6 +256,22 @@ def report() -> str:
         "grids in hindsight, at the same number of evaluations.)",
         "",
     ]
+    if SAMPLES.exists():
+        lines += [
+            "## Are the samples better?",
+            "",
+            "Samples from fresh noise, without labels. *error*: to the reference from the same noise. *sliced",
+            "Wasserstein* and *Fréchet* distance: to the reference run from other noise; the rows of 60 steps are the",
+            "floor. Fréchet over pixels (8x8) or the features of the shipped classifier (28x28). *flips*: share of",
+            "samples of another class than the reference from the same noise.",
+            "",
+            "| model | NFE | solver | levels | error | sliced Wasserstein | Fréchet | flips |",
+            "|---|---:|---|---|---:|---:|---:|---:|",
+        ]
+        for r in json.loads(SAMPLES.read_text()):
+            line = [r["problem"], str(r["nfe"]), r["solver"], r["levels"], f"{r['error']:.3f}", f"{r['sliced']:.4f}"]
+            lines.append(f"| {' | '.join(line)} | {r['frechet']:.3g} | {100 * r['flips']:.1f} % |")
+        lines.append("")
     for name, problem in PROBLEMS.items():
         own = [c for c in cells if c["problem"] == name]
         if not own:
@@ -242,6 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problems", nargs="*", metavar="problem", help=", ".join(PROBLEMS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--samples", action="store_true")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     if unknown := set(options.problems) - set(PROBLEMS):
@@ -251,6 +327,12 @@ def main() -> None:
         print(f"{REPORT.relative_to(ROOT)}; {write_found()} schedules in {FOUND.relative_to(ROOT)}")
         return
     torch.set_grad_enabled(False)
+    if options.samples:
+        old = json.loads(SAMPLES.read_text()) if SAMPLES.exists() else []
+        new = [r for name in options.problems for r in sample_quality(name)]
+        kept = [r for r in old if r["problem"] not in options.problems]
+        SAMPLES.write_text(json.dumps(kept + new, indent=1) + "\n")
+        return
     ROWS.parent.mkdir(exist_ok=True)
     for seed in range(options.seeds):
         for name in options.problems:
