@@ -567,15 +567,16 @@ def markup(figure: Picture, dpi: int = 96) -> str:
         canvas.draw()
     image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
     image.save(buffer, format="png", compress_level=3)
-    return _figure_element(base64.b64encode(buffer.getvalue()).decode(), image.width, figure.alt, figure.caption)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    fit = ' style="max-width: 100%; height: auto"'
+    return _element(data, image.width, figure.alt, figure.caption, fit)
 
 
-def _figure_element(data: str, width: int, alt: str, caption: str) -> str:
+def _element(data: str, width: int, alt: str, caption: str, attributes: str = "") -> str:
+    text = html.escape(alt, quote=True)
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return (
-        f'<figure><img alt="{html.escape(alt, quote=True)}" width="{width}" style="max-width: 100%; height: auto" '
-        f'src="data:image/png;base64,{data}">{below}</figure>'
-    )
+    image = f'<img alt="{text}" width="{width}"{attributes} src="data:image/png;base64,{data}">'
+    return f"<figure>{image}{below}</figure>"
 
 
 def _mimebundle(figure: Figure, alt: str, caption: str, dpi: int = 144) -> tuple[dict, dict]:
@@ -588,6 +589,6 @@ def _mimebundle(figure: Figure, alt: str, caption: str, dpi: int = 144) -> tuple
     data = base64.b64encode(buffer.getvalue()).decode()
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     return (
-        {"text/html": _figure_element(data, width, alt, caption), "image/png": data, "text/plain": alt},
+        {"text/html": _element(data, width, alt, caption), "image/png": data, "text/plain": alt},
         {"image/png": {"width": width, "height": height, "alt": alt}},
     )
