@@ -12,10 +12,12 @@ image/png for PDF export; and, as text/plain, the alternative text, which nbval 
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import io
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -40,11 +42,18 @@ __all__ += ["vector_field", "work_precision"]
 Array: TypeAlias = ArrayLike | Tensor
 BLUE, VERMILLION, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#777777"
 _MARKERS = "osD^vPX"
+_ONE_AT_A_TIME = threading.RLock()
 
 
-def style() -> Any:
-    """Context manager: the course's style on matplotlib's defaults; the user's settings come back after it."""
-    return matplotlib.style.context(["default", Path(__file__).with_name("teachkit.mplstyle")])
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Context manager: the course's style on matplotlib's defaults; the user's settings come back after it.
+
+    One thread at a time: JupyterLab answers to widgets in a thread of their own, and settings saved by one thread while
+    another has changed them would come back wrong.
+    """
+    with _ONE_AT_A_TIME, matplotlib.style.context(["default", Path(__file__).with_name("teachkit.mplstyle")]):
+        yield
 
 
 class Picture(Figure):
@@ -568,15 +577,15 @@ def markup(figure: Picture, dpi: int = 96) -> str:
     image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
     image.save(buffer, format="png", compress_level=3)
     data = base64.b64encode(buffer.getvalue()).decode()
-    fit = ' style="max-width: 100%; height: auto"'
-    return _element(data, image.width, figure.alt, figure.caption, fit)
+    fit, flush = ' style="max-width: 100%; height: auto"', ' style="margin: 0"'
+    return _element(data, image.width, figure.alt, figure.caption, fit, flush)
 
 
-def _element(data: str, width: int, alt: str, caption: str, attributes: str = "") -> str:
+def _element(data: str, width: int, alt: str, caption: str, attributes: str = "", around: str = "") -> str:
     text = html.escape(alt, quote=True)
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     image = f'<img alt="{text}" width="{width}"{attributes} src="data:image/png;base64,{data}">'
-    return f"<figure>{image}{below}</figure>"
+    return f"<figure{around}>{image}{below}</figure>"
 
 
 def _mimebundle(figure: Figure, alt: str, caption: str, dpi: int = 144) -> tuple[dict, dict]:

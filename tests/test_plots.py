@@ -5,6 +5,8 @@ import io
 import re
 import subprocess
 import sys
+import threading
+import time
 
 import matplotlib as mpl
 import numpy as np
@@ -135,6 +137,22 @@ def test_settings_of_the_user_are_left_alone_and_do_not_leak_in(path):
         before = dict(mpl.rcParams)
         assert plots.deviation(path)._repr_mimebundle_()[0]["image/png"] == plain
         assert dict(mpl.rcParams) == before
+
+
+def test_two_threads_in_the_style_leave_the_settings_as_they_were():
+    before, entered = dict(mpl.rcParams), threading.Event()
+
+    def other():
+        with plots.style():
+            entered.set()
+            time.sleep(0.05)  # stays in after the first has left
+
+    with plots.style():
+        thread = threading.Thread(target=other)
+        thread.start()
+        entered.wait(0.05)
+    thread.join()
+    assert dict(mpl.rcParams) == before
 
 
 def test_show_displays_once_and_insists_on_a_description(monkeypatch, path):

@@ -55,14 +55,18 @@ class Explorer(W.VBox):
 
     def update(self, change: Any = None) -> None:
         """Draw again; called on every change of a control, except by those that a redraw itself moves."""
-        if self._busy:
-            return
-        begun, self._busy = time.perf_counter(), True
+        with plots.style():  # also: one thread at a time
+            if not self._busy:
+                self._busy = True
+                self._draw()
+                self._busy = False
+
+    def _draw(self) -> None:
+        begun = time.perf_counter()
         try:
             self.picture.alt, self.picture.caption = self._redraw()
             if not self._settled:
-                with plots.style():
-                    self.picture.draw_without_rendering()
+                self.picture.draw_without_rendering()
                 self.picture.set_layout_engine("none")
                 self._settled = True
             self.screen.value = plots.markup(self.picture)
@@ -72,8 +76,6 @@ class Explorer(W.VBox):
                 f'<pre role="alert" style="white-space: pre-wrap">{html.escape(message)}</pre>'
                 f"<details><summary>where it happened</summary><pre>{html.escape(where)}</pre></details>"
             )
-        finally:
-            self._busy = False
         self.seconds = time.perf_counter() - begun
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -124,8 +126,8 @@ def trace(line: Line2D, paths: NDArray) -> None:
     line.set_data(*np.concatenate([paths, gap]).transpose(1, 0, 2).reshape(-1, 2).T)
 
 
-def plain_ticks(axis: Axis) -> None:
+def plain_ticks(axis: Axis, every: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
     """Write 0.1, 0.2, 0.5 on a logarithmic axis, not powers of ten: easier to read over a narrow range, and faster."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
+    axis.set_major_locator(LogLocator(subs=every, numticks=7))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -78,8 +78,9 @@ class _Board:
         (self.last,) = self.levels.plot([], [], color=plots.BLUE, label="this moment")
         self.levels.set(xlabel="noise level σ", title="held-out loss", xscale="log", yscale="log")
         self.levels.legend(loc="upper left")
-        for axis in (self.course.yaxis, self.levels.yaxis, self.levels.xaxis):
-            plain_ticks(axis)
+        plain_ticks(self.course.yaxis)
+        plain_ticks(self.levels.yaxis)
+        plain_ticks(self.levels.xaxis, every=(1.0,))
         self.samples.set(xticks=[], yticks=[], title="samples")
         self.samples.grid(False)
         self.grid: Any = None
@@ -113,7 +114,7 @@ class _Board:
         if self.grid is None or self.grid.get_array().shape != pixels.shape:
             if self.grid is not None:
                 self.grid.remove()
-            self.grid = self.samples.imshow(pixels)
+            self.grid = self.samples.imshow(pixels, cmap="gray", vmin=0, vmax=1)
         self.grid.set_data(pixels)
         self.grid.set_visible(True)
         return "samples at the right"
