@@ -12,6 +12,7 @@ from teachkit.widgets.explorer import Explorer, player, slider, trace
 _BEHIND = 40
 
 
+@plots.style()
 def path_player(trajectory: Trajectory, *, sample: int = 0) -> Explorer:
     """Play a path of images: the state, what the denoiser sees in it, and where that is on the boomerang.
 
@@ -41,7 +42,6 @@ def path_player(trajectory: Trajectory, *, sample: int = 0) -> Explorer:
 
     picture, (left, middle, right) = plots.panels(1, 3, size=(8.2, 3.1), width_ratios=(1, 1, 1.5))
     images = [_image(ax, trajectory.x[-1, sample]) for ax in (left, middle)]
-    left.set_title("state x")
     middle.set_title("D(x; σ)")
     trace(right.plot([], [], color="0.8", lw=0.8)[0], curves[:, :_BEHIND, :2])
     (whole,) = right.plot([], [], color=plots.BLUE)

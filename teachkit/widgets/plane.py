@@ -20,6 +20,7 @@ _FINE = 64
 _BARS = 12
 
 
+@plots.style()
 def denoiser_field(
     denoiser: Denoiser,
     *,
@@ -91,6 +92,7 @@ def denoiser_field(
     return Explorer(picture, redraw, (level, first, second))
 
 
+@plots.style()
 def mean_shift_steps(
     denoiser: Denoiser,
     x: Tensor,

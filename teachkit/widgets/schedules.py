@@ -17,8 +17,10 @@ from teachkit.widgets.explorer import Explorer, choice, log_slider, number, plai
 from teachkit.widgets.solvers import DETERMINISTIC
 
 _SHOWN = 8
+_STEP = 0.01  # of a level slider, in log10 of the level
 
 
+@plots.style()
 def schedule_lab(
     denoiser: Denoiser,
     x: Tensor,
@@ -67,39 +69,44 @@ def schedule_lab(
     board = _Board(teacher, max_steps)
     rule = choice("solver", DETERMINISTIC, solver)
     metric = choice("cost", scheduling.METRICS, "l2")
-    coefficient = number("coefficient", 1.0, 0.7, 1.4, 0.01)
+    coefficient = number("coefficient", 1.0, 0.6, 1.6, 0.05)
     count = slider("steps", steps, 2, max_steps)
     top, low = float(teacher.sigmas[0]), float(teacher.sigmas[-1])
-    levels = [log_slider(f"σ{_subscript(k)}", 1.0, low, top, 0.01) for k in range(1, max_steps)]
+    levels = [log_slider(f"σ{_subscript(k)}", 1.0, low, top, _STEP) for k in range(1, max_steps)]
     costs = cache(lambda name: scheduling.cost_matrix(teacher, name))
-    state: dict[str, Any] = {"from_route": True, "busy": False}
+    state: dict[str, Any] = {"route": [], "moving": False}
 
     def follow_route(change: Any = None) -> None:
         """Put the level sliders on the cheapest route; one redraw comes after, from the control that moved."""
         route = scheduling.shortest_path(costs(metric.value), count.value, coefficient.value)
-        state["busy"] = True
+        state["route"], state["moving"] = teacher.sigmas[route].tolist(), True
         for k, level in enumerate(levels, 1):
             level.layout.display = None if k < count.value else "none"
             if k < count.value:
-                level.value = float(teacher.sigmas[route[k]])
-        state["busy"], state["from_route"] = False, True
+                level.value = state["route"][k]
+        state["moving"] = False
+
+    def chosen() -> tuple[list[float], bool]:
+        """The levels, and whether they are the route's: the browser sends back what it shows, rounded to a step."""
+        now = [top, *(level.value for level in levels[: count.value - 1]), low]
+        on_route = all(abs(math.log10(a / b)) < 0.51 * _STEP for a, b in zip(now, state["route"]))
+        return (state["route"] if on_route else now), on_route
 
     def by_hand(change: Any) -> None:
-        if not state["busy"]:
-            state["from_route"] = False
+        if not state["moving"] and chosen()[0] != state["drawn"]:
+            explorer.update()
 
     for control in (metric, coefficient, count):
         control.observe(follow_route, "value")
-    for level in levels:
-        level.observe(by_hand, "value")
     follow_route()
 
     def redraw() -> tuple[str, str]:
-        sigmas = _apart([top, *(level.value for level in levels[: count.value - 1]), low])
+        state["drawn"], on_route = chosen()
+        sigmas = _apart(state["drawn"])
         path, error = student.run(sigmas, rule.value)
         usual = student.usual(rule.value, max_steps)
         board.show(costs(metric.value), sigmas, path, error, usual)
-        by = f"cheapest route, coefficient {coefficient.value:g}" if state["from_route"] else "levels moved by hand"
+        by = f"cheapest route, coefficient {coefficient.value:g}" if on_route else "levels moved by hand"
         by += f" ({metric.value} cost shown)"
         alt = (
             f"{rule.value} in {count.value} steps, {by}: levels {', '.join(f'{s:.3g}' for s in sigmas.tolist())}; "
@@ -110,7 +117,7 @@ def schedule_lab(
     explorer = Explorer(board.picture, redraw, (rule, metric, coefficient, count, *levels))
     for level in levels:  # a route moves many sliders at once: draw once, when the control that chose it reports
         level.unobserve(explorer.update, "value")
-        level.observe(lambda change: None if state["busy"] else explorer.update(), "value")
+        level.observe(by_hand, "value")
     return explorer
 
 

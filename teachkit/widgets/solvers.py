@@ -22,6 +22,7 @@ DETERMINISTIC = tuple(name for name, cls in solvers.REGISTRY.items() if cls.anal
 _SHOWN = 6
 
 
+@plots.style()
 def solver_lab(
     denoiser: Denoiser,
     x: Tensor,

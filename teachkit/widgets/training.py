@@ -14,6 +14,7 @@ from teachkit import plots
 from teachkit.widgets.explorer import Explorer, plain_ticks, slider
 
 
+@plots.style()
 def training_monitor(run_dir: str | Path, *, interval: int = 2000) -> Explorer:
     """Follow a run: loss, held-out loss by noise level, and samples, at any moment of the training.
 
