@@ -86,6 +86,9 @@ def normalise(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNo
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):  # a stored explorer shows its picture: it has no kernel
+                    output.data.pop("application/vnd.jupyter.widget-view+json", None)
     return notebook
 
 
