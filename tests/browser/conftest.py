@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -81,6 +80,16 @@ class Lab:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.read()
 
+    def wait_for_kernel(self, name: str) -> None:
+        """Until the kernel of a notebook is idle and connected: before that, Run would ask which kernel to take."""
+        for _ in range(240):
+            for session in json.loads(self.request("sessions")):
+                kernel = session["kernel"]
+                if session["path"] == name and kernel["execution_state"] == "idle" and kernel["connections"]:
+                    return
+            time.sleep(0.25)
+        pytest.fail(f"no kernel started for {name}")
+
     def stop_kernels(self) -> None:
         for session in json.loads(self.request("sessions")):
             self.request(f"sessions/{session['id']}", "DELETE")
@@ -130,16 +139,26 @@ def open_and_run(page, lab: Lab, name: str, seconds: float):  # type: ignore[no-
     page.goto(f"{lab.url}/lab/tree/{name}?reset&token={TOKEN}")
     notebook = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
     notebook.locator(".jp-CodeCell").nth(len(cells) - 1).wait_for(state="attached", timeout=60_000)
+    lab.wait_for_kernel(name)
     notebook.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    last = notebook.locator(".jp-CodeCell .jp-InputPrompt").nth(len(cells) - 1)
-    errors = notebook.locator("[data-mime-type='application/vnd.jupyter.error']")
-    pattern, begun = re.compile(rf"\[{len(cells)}\]:"), time.monotonic()
-    while not pattern.fullmatch((last.text_content() or "").strip()):
+    hidden = [c["metadata"].get("jupyter", {}).get("source_hidden", False) for c in cells]
+    shown = max(k for k, folded in enumerate(hidden) if not folded)  # a folded cell shows no number
+    prompt = notebook.locator(".jp-CodeCell").nth(shown).locator(".jp-InputPrompt")
+    indicator = notebook.locator(".jp-Notebook-ExecutionIndicator")
+    errors, dialog = (
+        notebook.locator("[data-mime-type='application/vnd.jupyter.error']"),
+        page.locator("dialog.jp-Dialog"),
+    )
+    begun, quiet = time.monotonic(), 0
+    while quiet < 4:
+        assert dialog.count() == 0, "JupyterLab asks: " + dialog.first.inner_text()
         assert errors.count() == 0, errors.first.inner_text()[-1500:]
         assert time.monotonic() - begun < seconds, f"{name} did not finish in {seconds} s"
-        page.wait_for_timeout(250)
+        done = (prompt.text_content() or "").strip() == f"[{shown + 1}]:"
+        quiet = quiet + 1 if done and indicator.get_attribute("data-status") == "idle" else 0
+        page.wait_for_timeout(200)
     assert errors.count() == 0, errors.first.inner_text()[-1500:]
     return notebook
 
