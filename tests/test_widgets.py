@@ -1,11 +1,10 @@
-"""Explorers: every control changes the picture and its text; an error shows instead of vanishing; redraws are quick."""
+"""Explorers: every control changes the picture and its text; an error shows instead of vanishing."""
 
 import base64
 import io
 import itertools
 import json
 import re
-import time
 
 import ipywidgets as W
 import numpy as np
@@ -17,7 +16,6 @@ from teachkit import Empirical, Gaussian, GaussianMixture, data, initial_noise, 
 
 MIXTURE = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.5]], 0.02)
 MOONS = data.two_moons(200, seed=0, noise=0.1)
-REDRAW = 0.25  # seconds of processor time
 
 
 def log_row(images, loss):
@@ -91,17 +89,6 @@ def test_every_control_changes_picture_and_text(make, name):
         assert alt(explorer) != words, widget.description
         assert explorer.screen.value.split("base64,")[1] != before.split("base64,")[1], widget.description
         assert re.search(r"\d", alt(explorer))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_redraw_is_quick(make, name):
-    explorer = make(name)
-    for widget in movable(explorer):
-        widget.value = another_value(widget)
-        explorer.update()  # what it computed first is kept now
-        begun = time.thread_time()
-        explorer.update()
-        assert time.thread_time() - begun < REDRAW, widget.description
 
 
 @pytest.mark.parametrize("name", NAMES)
