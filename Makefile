@@ -8,7 +8,7 @@ ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)
 # The order of sets of strings must not change what a notebook prints.
 export PYTHONHASHSEED ?= 0
 
-.PHONY: lab run test quick lint format notebooks data bench clean help
+.PHONY: lab run test quick mutants lint format notebooks data bench clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -39,6 +39,9 @@ test: lint  ## every test: lint, types, unit tests, notebooks
 
 quick: $(VENV)/.stamp-test  ## the unit tests that take seconds
 	"$(BIN)/python" -m pytest -q -m "not slow" $(ARGS) tests
+
+mutants: $(VENV)/.stamp-test  ## grade every right and wrong solution of the assignments (minutes)
+	"$(BIN)/python" -m pytest -q -m mutants $(ARGS) tests/assignments
 
 lint: $(VENV)/.stamp-test  ## ruff and mypy
 	"$(BIN)/ruff" check .

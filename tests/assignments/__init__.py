@@ -1,0 +1,1 @@
+"""Tests of the assignments, their grader and the grading itself."""
