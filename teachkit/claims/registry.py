@@ -1,0 +1,319 @@
+"""The ledger: a claim is one sentence, a number that could refute it, and a criterion written down beforehand.
+
+A `Claim` holds the sentence, its place in the literature, the figure reported there, and ``measure(setting)``, which
+returns a `Measurement`: value and interval. The verdict follows from the criterion by one rule,
+
+    holds               the whole interval lies between ``least`` and ``most``, and the control's value does not
+    holds with a limit  the value does, but its interval does not, or the control passes as well
+    does not hold here  the value does not
+
+so that a number which chance or a trivial model reaches too is never counted as evidence. Criteria come from a few
+general ones (`exact`, `same_size`, `at_least`, `at_most`, `below_one`, ...); none was adjusted to a result. The
+modules beside this one hold the measurements, by subject; every lesson prints its claims with `state`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from teachkit.metrics import Estimate, bootstrap
+
+HOLDS, LIMIT, FAILS = "holds", "holds with a limit", "does not hold here"
+VERDICTS = (HOLDS, LIMIT, FAILS)
+NEEDS = ("nothing", "model", "model and its data")
+DEFAULT_MODEL = "edm-digits8"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a claim is measured.
+
+    Attributes
+    ----------
+    full : bool
+        More paths, for minutes instead of seconds.
+    seed : int
+        Of the starting noise.
+    model : str
+        Name or file of the trained network, for the claims about one.
+    device : str
+        Where the network runs.
+    """
+
+    full: bool = False
+    seed: int = 0
+    model: str = DEFAULT_MODEL
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise ValueError(f"seed must be an integer >= 0, got {self.seed!r}")
+
+    def pick(self, fast: int, full: int) -> int:
+        """The first number, or the second for a full measurement."""
+        return full if self.full else fast
+
+
+class Measurement(NamedTuple):
+    """A measured value, the ends of its 95 % interval, its unit, what was measured, and the control's value."""
+
+    value: float
+    low: float
+    high: float
+    unit: str = ""
+    detail: str = ""
+    control: float | None = None
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What the value must lie between, and the same in words."""
+
+    least: float
+    most: float
+    words: str
+
+    def passes(self, value: float) -> bool:
+        """Whether a value lies within the criterion."""
+        return self.least <= value <= self.most
+
+    def verdict(
+        self, value: float, low: float | None = None, high: float | None = None, control: float | None = None
+    ) -> str:
+        """One of `VERDICTS`, by the rule at the head of this module; without an interval the value stands for it."""
+        low, high = value if low is None else low, value if high is None else high
+        numbers = (value, low, high) if control is None else (value, low, high, control)
+        if not all(math.isfinite(v) for v in numbers):
+            raise ValueError(f"value, low, high and control must be finite, got {numbers}")
+        if not low <= value <= high:
+            raise ValueError(f"need low <= value <= high, got low={low!r}, value={value!r}, high={high!r}")
+        if not self.passes(value):
+            return FAILS
+        if not (self.passes(low) and self.passes(high)) or (control is not None and self.passes(control)):
+            return LIMIT
+        return HOLDS
+
+
+def exact(tolerance: float = 1e-10) -> Criterion:
+    """An identity: equal to rounding."""
+    return Criterion(-tolerance, tolerance, f"difference below {tolerance:g}")
+
+
+def between(least: float, most: float) -> Criterion:
+    """Between two numbers."""
+    return Criterion(least, most, f"between {least:g} and {most:g}")
+
+
+def same_size(figure: float) -> Criterion:
+    """The same size as a reported figure, on other data: within a factor of two."""
+    return Criterion(figure / 2, figure * 2, f"within a factor of two of {figure:g}")
+
+
+def at_least(least: float) -> Criterion:
+    """At least a number."""
+    return Criterion(least, math.inf, f"at least {least:g}")
+
+
+def at_most(most: float) -> Criterion:
+    """At most a number."""
+    return Criterion(-math.inf, most, f"at most {most:g}")
+
+
+def below_one() -> Criterion:
+    """A ratio of errors: below 1."""
+    return Criterion(-math.inf, math.nextafter(1.0, 0.0), "a ratio below 1")
+
+
+def above_one() -> Criterion:
+    """A ratio: above 1."""
+    return Criterion(math.nextafter(1.0, 2.0), math.inf, "a ratio above 1")
+
+
+def order(stated: int) -> Criterion:
+    """A measured order of convergence: less than a quarter below the stated one."""
+    return Criterion(stated - 0.25, math.inf, f"a slope of {stated - 0.25:g} or more")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that can be measured.
+
+    Attributes
+    ----------
+    id : str
+        Its name, on the command line and in the lessons.
+    sentence : str
+        What is claimed, in one plain sentence.
+    place : str
+        Where it is claimed.
+    figure : str or None
+        What is reported there.
+    criterion : Criterion
+        Fixed beforehand.
+    measure : callable
+        ``measure(setting)`` -> `Measurement`; with ``setting.full`` on more paths.
+    digits : int
+        Decimals that are shown.
+    unit : str
+        Of the value.
+    needs : str
+        One of `NEEDS`: whether it is about a trained network, and about the data this was trained on.
+    remark : str
+        The limit, or why the claim does not hold here.
+    lesson : str
+        Number of the lesson that teaches it.
+    """
+
+    id: str
+    sentence: str
+    place: str
+    figure: str | None
+    criterion: Criterion
+    measure: Callable[[Setting], Measurement] = field(repr=False, compare=False)
+    digits: int = 2
+    unit: str = ""
+    needs: str = "nothing"
+    remark: str = ""
+    lesson: str = ""
+
+    def verdict(self, measured: Measurement | Estimate) -> str:
+        """One of `VERDICTS`."""
+        control = measured.control if isinstance(measured, Measurement) else None
+        return self.criterion.verdict(measured.value, measured.low, measured.high, control)
+
+    def show(self, measured: Measurement | Estimate) -> str:
+        """Value, interval and control as they are printed, at the precision that is the same on every machine."""
+        if self.identity:
+            text = self._small(measured.value)
+        else:
+            value, low, high = (self._number(v) for v in measured[:3])
+            text = f"{value}{self._unit}" if low == high else f"{value}{self._unit} [{low}, {high}]"
+        control = measured.control if isinstance(measured, Measurement) else None
+        if control is None:
+            return text
+        return f"{text}; control {self._small(control) if self.identity else self._number(control) + self._unit}"
+
+    @property
+    def identity(self) -> bool:
+        """Whether it claims equality: the value is then shown as below a bound, for it is rounding."""
+        return 0 < self.criterion.most <= 1e-6
+
+    @property
+    def _unit(self) -> str:
+        return f" {self.unit}" if self.unit else ""
+
+    def _small(self, value: float) -> str:
+        return f"below {self.criterion.most:g}" if self.criterion.passes(value) else f"{value:.2g}"
+
+    def _number(self, value: float) -> str:
+        text = f"{value:.{self.digits}f}"
+        return text.removeprefix("-") if float(text) == 0 else text
+
+
+REGISTRY: dict[str, Claim] = {}
+
+
+def claim(
+    name: str, sentence: str, *, place: str, criterion: Criterion, figure: str | None = None, **more: object
+) -> Callable[[Callable[[Setting], Measurement]], Callable[[Setting], Measurement]]:
+    """Decorator that enters a measurement into the ledger; ``more`` are the other attributes of `Claim`."""
+
+    def enter(function: Callable[[Setting], Measurement]) -> Callable[[Setting], Measurement]:
+        entry = Claim(name, sentence, place, figure, criterion, function, **more)  # type: ignore[arg-type]
+        if name in REGISTRY:
+            raise ValueError(f"name must be new, {name!r} is in the ledger already")
+        if entry.needs not in NEEDS:
+            raise ValueError(f"needs must be one of {NEEDS}, got {entry.needs!r}")
+        REGISTRY[name] = entry
+        return function
+
+    return enter
+
+
+def get(name: str) -> Claim:
+    """The claim of this name.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"name must be a claim of the ledger, got {name!r}; they are: {', '.join(REGISTRY)}")
+    return REGISTRY[name]
+
+
+def chosen(names: Iterable[str] | None = None) -> list[Claim]:
+    """The claims of these names, or all, in the order of the lessons."""
+    wanted = set(REGISTRY) if names is None else {get(name).id for name in names}
+    return sorted((entry for entry in REGISTRY.values() if entry.id in wanted), key=lambda entry: entry.lesson)
+
+
+def verdict(
+    name: str, value: float, low: float | None = None, high: float | None = None, *, control: float | None = None
+) -> str:
+    """What the criterion of a claim says of a number measured elsewhere: one of `VERDICTS`."""
+    return get(name).criterion.verdict(float(value), low, high, control)
+
+
+Number = float | Estimate | Measurement | Tensor
+
+
+def _numbers(value: Number) -> tuple[float, float, float]:
+    """Value and interval of what a lesson hands over; of a tensor, its mean and the bootstrap interval of that."""
+    if isinstance(value, Tensor) and value.ndim > 0:
+        value = bootstrap(torch.mean, value.double().cpu())
+    if isinstance(value, (Estimate, Measurement)):
+        return float(value.value), min(float(value.low), float(value.value)), max(float(value.high), float(value.value))
+    return float(value), float(value), float(value)
+
+
+def state(
+    name: str,
+    value: Number | Mapping[str, Number],
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    control: Number | Mapping[str, Number] | None = None,
+) -> None:
+    """Print a claim with what a lesson measured: sentence, reported figure, value, and verdict by its criterion.
+
+    Parameters
+    ----------
+    name : str
+        Which claim.
+    value : float, Estimate, (B,) tensor or a mapping of these
+        The value measured, with or without its interval; of a tensor, such as one value for each path, the mean with
+        its bootstrap interval. A mapping gives one line for each of its keys, which say what was measured there.
+    low, high : float, optional
+        The interval, where ``value`` is a single number.
+    control : float, (B,) tensor or a mapping, optional
+        The same number for the control, where there is one; in a mapping, under the same keys as in ``value``.
+
+    Examples
+    --------
+    >>> state("mean-shift-step", 2e-16)
+    claim: A full Euler step of the exact denoiser, from sigma to 0, is one step of mean shift.
+      arXiv 2506.10177, Sec. 4.2: equal; criterion: difference below 1e-12
+      here: below 1e-12 -> holds
+    """
+    entry = get(name)
+    rows = dict(value) if isinstance(value, Mapping) else {"": value}
+    controls = dict(control) if isinstance(control, Mapping) else dict.fromkeys(rows, control)
+    print(f"claim: {entry.sentence}")
+    figure = f"{entry.figure}; " if entry.figure else ""
+    print(f"  {entry.place}: {figure}criterion: {entry.criterion.words}")
+    width = max(len(key) for key in rows)
+    for key, number in rows.items():
+        v, a, b = _numbers(number)
+        a, b = a if low is None else float(low), b if high is None else float(high)
+        beside = controls.get(key)
+        measured = Measurement(v, a, b, entry.unit, control=None if beside is None else _numbers(beside)[0])
+        label = f"here, {key:{width}s}" if key else "here"
+        print(f"  {label}: {entry.show(measured)} -> {entry.verdict(measured)}")
