@@ -1,4 +1,4 @@
-"""Every lesson, opened in JupyterLab and run from the menu: no cell shows an error, in either theme."""
+"""Every lesson, opened in JupyterLab and run by its Run All: no cell shows an error, in either theme."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ def test_a_lesson_runs_in_the_browser(lab, page, lesson):
         page.screenshot(path=SHOTS / f"{lesson.stem}-{theme.split()[1].lower()}.png")
 
 
-def test_a_cell_that_fails_would_be_noticed(lab, page):
-    """The negative control: the same run refuses a notebook with an error in it."""
+@pytest.mark.parametrize("folded", [False, True], ids=["shown", "folded"])
+def test_a_cell_that_fails_would_be_noticed(lab, page, folded):
+    """The negative control: the same run refuses a notebook with an error in it, also in a folded last cell."""
     import nbformat
 
-    cells = [nbformat.v4.new_code_cell(source) for source in ("1 + 1", "1 / 0", "2 + 2")]
+    cells = [nbformat.v4.new_code_cell(source) for source in ("1 + 1", "2 + 2", "1 / 0")]
+    cells[-1].metadata["jupyter"] = {"source_hidden": folded}
     book = nbformat.v4.new_notebook(cells=cells)
     book.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     nbformat.write(book, lab.root / "fails.ipynb")
