@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.peers import HOW_TO_INSTALL, k_diffusion_sampling
-from teachkit import GaussianMixture, initial_noise, sample, schedules, solvers
+from teachkit import GaussianMixture, initial_noise, sample, schedules, scheduling, solvers
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers"),
@@ -188,6 +188,74 @@ def test_diffusers_ipndm(diffusers):
         v = scale[i] * ((x - denoised) / sigmas[i] - sigmas[i] * denoised)
         z = peer.step(v, t, z).prev_sample
     assert_same_end(sigmas, z / scale[-1], "ipndm", order=4)
+
+
+def edm_output(scheduler, x, sigma):
+    """What an EDM network would say there: D = c_skip x + c_out F, solved for F."""
+    data = scheduler.config.sigma_data
+    skip, out = data**2 / (sigma**2 + data**2), sigma * data / (sigma**2 + data**2) ** 0.5
+    return (MIXTURE(x, sigma) - skip * x) / out
+
+
+SHORT = [20.0, 5.0, 1.8, 0.7, 0.25, 0.06, 0.02]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "settings", "solver", "options"),
+    [
+        ("EDMEulerScheduler", {}, "euler", {}),
+        ("EDMDPMSolverMultistepScheduler", {"solver_order": 2}, "dpmpp_2m", {}),
+        ("EDMDPMSolverMultistepScheduler", {"solver_order": 3}, "dpmpp_3m", {"order": 3}),
+    ],
+)
+def test_a_schedule_drives_the_edm_schedulers_of_diffusers(diffusers, scheduler, settings, solver, options):
+    schedule = scheduling.Schedule(SHORT, solver, 6, options)
+    peer = getattr(diffusers, scheduler)(sigma_min=0.02, sigma_max=20.0, **settings)
+    scheduling.drive(peer, schedule)
+    x, calls = start(20.0), 0
+    for t in peer.timesteps:
+        sigma = float((4 * t.double()).exp())
+        peer.scale_model_input(x, t)
+        x = peer.step(edm_output(peer, x, sigma), t, x).prev_sample
+        calls += 1
+    assert_same_end(schedule.sigmas, x, schedule.make_solver(), nfe=calls)
+
+
+def test_a_schedule_drives_ipndm_of_diffusers(diffusers):
+    schedule = scheduling.Schedule(SHORT, "ipndm", 6, {"order": 4})
+    peer = diffusers.IPNDMScheduler()
+    scheduling.drive(peer, schedule)
+    scale = (1 + schedule.sigmas**2).rsqrt()
+    z = scale[0] * start(20.0)
+    for t in peer.timesteps:
+        sigma = float((t.double() * math.pi / 2).tan())
+        x = z * math.sqrt(1 + sigma**2)
+        denoised = MIXTURE(x, sigma)
+        v = ((x - denoised) / sigma - sigma * denoised) / math.sqrt(1 + sigma**2)
+        z = peer.step(v, t, z).prev_sample
+    assert_same_end(schedule.sigmas, z / scale[-1], schedule.make_solver(), nfe=len(peer.timesteps))
+
+
+@pytest.mark.parametrize("last", [0.02, 0.0])
+def test_schedulers_with_an_argument_for_levels_take_them(diffusers, last):
+    schedule = scheduling.Schedule([*SHORT[:-1], last], "euler", 6)
+    peer = diffusers.EulerDiscreteScheduler(**STABLE)
+    peer.set_timesteps(**schedule.to_diffusers())
+    torch.testing.assert_close(peer.sigmas.double(), schedule.sigmas, rtol=1e-6, atol=0)
+    flow = diffusers.FlowMatchEulerDiscreteScheduler()
+    flow.set_timesteps(**schedule.to_diffusers(flow=True))
+    levels = schedule.sigmas[:-1] / (1 + schedule.sigmas[:-1])
+    torch.testing.assert_close(flow.sigmas.double(), torch.cat([levels, levels.new_zeros(1)]), rtol=1e-6, atol=0)
+    with pytest.raises(TypeError, match="got EulerDiscreteScheduler; others take set_timesteps"):
+        scheduling.drive(peer, schedule)
+
+
+def test_schedulers_with_an_argument_for_times_take_them(diffusers):
+    peer = diffusers.DPMSolverMultistepScheduler(**STABLE)
+    schedule = scheduling.Schedule(schedules.polynomial(6, 0.05, 10.0), "dpmpp_2m", 6)
+    peer.set_timesteps(**schedule.to_diffusers(peer.alphas_cumprod))
+    assert len(peer.timesteps) == 6
+    torch.testing.assert_close(peer.sigmas[:-1].double(), schedule.sigmas[:-1], rtol=0.03, atol=0)
 
 
 def test_diffusers_levels(diffusers):

@@ -273,7 +273,9 @@ def test_schedules_for_other_software():
     assert found.to_diffusers() == {"sigmas": [80.0, 10.0, 0.5, 0.002]}
     alphabar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=F64)).cumprod(0)
     times = Schedule(schedules.ddpm(4), "euler", 4).to_diffusers(alphabar)["timesteps"]
-    assert times == [999, 749, 500, 250, 0]
+    assert times == [999, 749, 500, 250]
+    flow = Schedule([3.0, 1.0, 0.25, 0.0], "euler", 3).to_diffusers(flow=True)["sigmas"]
+    assert flow == pytest.approx([0.75, 0.5, 0.2])
     with pytest.raises(ValueError, match="two levels fall on one timestep"):
         Schedule([1.0, 0.999, 0.5], "euler", 2).to_diffusers(alphabar)
     assert solvers.get("heun", euler_last=True).euler_last

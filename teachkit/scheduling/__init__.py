@@ -8,6 +8,7 @@ and `fit_solver` fits the solver's weights to the paths. A `Schedule` remembers 
 """
 
 from teachkit.scheduling.costs import METRICS, cost_matrix
+from teachkit.scheduling.diffusers import drive
 from teachkit.scheduling.fit import fit_solver, states_at
 from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.scheduling.paths import path_cost, shortest_path, shortest_paths
@@ -19,6 +20,7 @@ __all__ = [
     "FittedMultistep",
     "Schedule",
     "cost_matrix",
+    "drive",
     "find_schedule",
     "fit_solver",
     "path_cost",

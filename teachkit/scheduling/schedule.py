@@ -121,19 +121,27 @@ class Schedule:
         ends_at_zero = float(self.sigmas[-1]) == 0
         return ", ".join(f"{s:.6g}" for s in [*self.sigmas.tolist(), *([] if ends_at_zero else [0.0])])
 
-    def to_diffusers(self, alphas_cumprod: Tensor | None = None) -> dict[str, list[float]]:
-        """Keyword arguments for ``set_timesteps`` of diffusers' schedulers.
+    def to_diffusers(self, alphas_cumprod: Tensor | None = None, *, flow: bool = False) -> dict[str, list[float]]:
+        """Keyword arguments for ``set_timesteps`` of diffusers' schedulers, for as many evaluations as here.
 
-        ``{"sigmas": [...]}`` for schedulers that take noise levels (Euler, DPM-Solver++, flow matching), without the
-        last level: they end at 0 themselves. With the ``alphas_cumprod`` (T,) of a discrete-time model, instead
-        ``{"timesteps": [...]}``: fractional times by interpolation in log sigma, rounded, for those that take times.
+        By default ``{"sigmas": [...]}`` with all levels, as EulerDiscreteScheduler takes them. With ``flow``, the
+        times s = sigma / (1 + sigma) of flow matching, without the last one: those schedulers append 0. With the
+        ``alphas_cumprod`` (T,) of a model of T discrete steps ``{"timesteps": [...]}`` for the schedulers that take
+        times (DPMSolverMultistepScheduler, HeunDiscreteScheduler): nearest in log sigma, and without the last one,
+        which they choose themselves. For IPNDM and the EDM schedulers see `scheduling.drive`.
+
+        Raises
+        ------
+        ValueError
+            If two levels fall on one of the T steps.
         """
-        levels = self.sigmas[:-1] if float(self.sigmas[-1]) == 0 else self.sigmas
         if alphas_cumprod is None:
-            return {"sigmas": levels.tolist()}
+            levels = self.sigmas / (1 + self.sigmas) if flow else self.sigmas
+            return {"sigmas": (levels[:-1] if flow else levels).tolist()}
         trained = ((1 - alphas_cumprod.double()) / alphas_cumprod.double()).sqrt().log()
-        at = torch.searchsorted(trained, levels.log()).clamp(1, len(trained) - 1)
-        part = (levels.log() - trained[at - 1]) / (trained[at] - trained[at - 1])
+        levels = self.sigmas[:-1].log()
+        at = torch.searchsorted(trained, levels).clamp(1, len(trained) - 1)
+        part = (levels - trained[at - 1]) / (trained[at] - trained[at - 1])
         times = (at - 1 + part.clamp(0, 1)).round().long()
         kept = list(dict.fromkeys(times.tolist()))
         if len(kept) < len(levels):

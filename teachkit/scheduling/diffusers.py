@@ -1,0 +1,56 @@
+"""Schedules on diffusers' schedulers that take no noise levels of their own: IPNDM and the EDM family.
+
+Most of diffusers' schedulers take ``sigmas=`` or ``timesteps=`` (`Schedule.to_diffusers` gives them). Two of those that
+the paper compares do not: they compute their levels from their settings. `drive` puts the levels of a schedule in their
+place. The scheduler then runs as always: ``scale_model_input``, network, ``step``, for each of ``scheduler.timesteps``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from teachkit.scheduling.schedule import Schedule
+
+__all__ = ["drive"]
+
+
+def drive(scheduler: Any, schedule: Schedule, device: torch.device | str | None = None) -> None:
+    """Make a diffusers scheduler step through the levels of ``schedule``, in place, instead of ``set_timesteps``.
+
+    Parameters
+    ----------
+    scheduler : diffusers.IPNDMScheduler, EDMDPMSolverMultistepScheduler or EDMEulerScheduler
+        IPNDM works on z = x / sqrt(1 + sigma^2): start from ``z`` at the first level, give it a network that predicts
+        v; its ``timesteps`` are (2 / pi) atan(sigma). The EDM ones work on x, and take the raw output of the network
+        inside EDM's preconditioning; their ``timesteps`` are ln(sigma) / 4.
+    schedule : Schedule
+        Of N steps; its last level is kept. The schedule's solver is the scheduler's, if that was made with the same
+        settings: "ipndm" is IPNDM, "dpmpp_2m" and "dpmpp_3m" are EDM's DPM-Solver of ``solver_order`` 2 and 3 up to 14
+        steps (both lower their order at the end), "euler" is EDMEulerScheduler.
+    device : torch.device or str, optional
+        Where the timesteps are to lie.
+
+    Raises
+    ------
+    TypeError
+        For a scheduler of another kind; those take ``**schedule.to_diffusers()``.
+    """
+    steps, levels = len(schedule.sigmas) - 1, schedule.sigmas.to(torch.float32)
+    if hasattr(scheduler, "precondition_noise"):
+        scheduler.set_timesteps(steps, device=device)
+        scheduler.timesteps = scheduler.precondition_noise(levels[:-1]).to(device)
+        scheduler.sigmas = levels
+    elif hasattr(scheduler, "betas") and hasattr(scheduler, "ets"):
+        scheduler.set_timesteps(steps, device=device)
+        scale = (1 + schedule.sigmas**2).rsqrt()
+        scheduler.betas = (schedule.sigmas * scale).to(torch.float32)
+        scheduler.alphas = scale.to(torch.float32)
+        scheduler.timesteps = (2 / math.pi * schedule.sigmas.atan()[:-1]).to(torch.float32).to(device)
+    else:
+        raise TypeError(
+            "scheduler must be diffusers' IPNDMScheduler, EDMDPMSolverMultistepScheduler or EDMEulerScheduler, got "
+            f"{type(scheduler).__name__}; others take set_timesteps(**schedule.to_diffusers())"
+        )
