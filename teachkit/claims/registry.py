@@ -187,6 +187,18 @@ class Claim:
         control = measured.control if isinstance(measured, Measurement) else None
         return self.criterion.verdict(measured.value, measured.low, measured.high, control)
 
+    def why(self, measured: Measurement | Estimate) -> str:
+        """What to say where the claim does not simply hold: the remark, or what the rule found; else nothing."""
+        found = self.verdict(measured)
+        if found == HOLDS:
+            return ""
+        if self.remark:
+            return self.remark
+        if found == FAILS:
+            return "the value misses the criterion"
+        inside = self.criterion.passes(measured.low) and self.criterion.passes(measured.high)
+        return "the control passes as well" if inside else "the interval reaches beyond the criterion"
+
     def show(self, measured: Measurement | Estimate) -> str:
         """Value, interval and control as they are printed, at the precision that is the same on every machine."""
         if self.identity:
@@ -284,6 +296,8 @@ def state(
 ) -> None:
     """Print a claim with what a lesson measured: sentence, reported figure, value, and verdict by its criterion.
 
+    Where it does not simply hold, the last line says why.
+
     Parameters
     ----------
     name : str
@@ -310,10 +324,14 @@ def state(
     figure = f"{entry.figure}; " if entry.figure else ""
     print(f"  {entry.place}: {figure}criterion: {entry.criterion.words}")
     width = max(len(key) for key in rows)
+    reasons: dict[str, None] = {}
     for key, number in rows.items():
         v, a, b = _numbers(number)
         a, b = a if low is None else float(low), b if high is None else float(high)
         beside = controls.get(key)
         measured = Measurement(v, a, b, entry.unit, control=None if beside is None else _numbers(beside)[0])
         label = f"here, {key:{width}s}" if key else "here"
+        reasons[entry.why(measured)] = None
         print(f"  {label}: {entry.show(measured)} -> {entry.verdict(measured)}")
+    for reason in filter(None, reasons):
+        print(f"  why: {reason}")

@@ -97,8 +97,8 @@ def to_text(results: Sequence[Result], width: int | None = None) -> str:
             + (f"{r.claim.figure}; " if r.claim.figure else "")
             + f"criterion: {r.claim.criterion.words}"
         )
-        if r.claim.remark and r.verdict != HOLDS:
-            rows.append(f"why: {r.claim.remark}")
+        if r.measured and r.claim.why(r.measured):
+            rows.append(f"why: {r.claim.why(r.measured)}")
         lines += [textwrap.fill(row, width, initial_indent="    ", subsequent_indent="      ") for row in rows]
     return "\n".join([*lines, tally(results)])
 
@@ -144,7 +144,7 @@ def to_html(results: Sequence[Result], setting: Setting) -> str:
         kind = VERDICTS.index(r.verdict) if r.verdict in VERDICTS else 3
         figure = f"{e(r.claim.figure)}<small>{e(r.claim.place)}</small>" if r.claim.figure else e(r.claim.place)
         detail = f"<small>{e(r.measured.detail)}</small>" if r.measured else ""
-        remark = f"<small>{e(r.claim.remark)}</small>" if r.claim.remark and r.verdict != HOLDS else ""
+        remark = f"<small>{e(r.claim.why(r.measured))}</small>" if r.measured and r.claim.why(r.measured) else ""
         rows.append(
             f'<tr><td class="v{kind}">{e(r.claim.sentence)}<small><code>{e(r.claim.id)}</code>, criterion: '
             f"{e(r.claim.criterion.words)}</small></td><td>{figure}</td><td>{e(r.shown)}{detail}</td>"

@@ -1,0 +1,371 @@
+"""The ledger of claims: its rule, its bootstrap, its records; and what is written down is what is measured."""
+
+import ast
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from teachkit import claims, data, metrics
+from teachkit.claims import registry, report
+from teachkit.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import claims_table  # noqa: E402
+
+RECORD = json.loads((ROOT / "docs" / "claims.json").read_text(encoding="utf-8"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+needs_network = pytest.mark.skipif(
+    not (data.directory() / "edm-digits8.safetensors").is_file(), reason="edm-digits8 is not in this checkout"
+)
+numbers = st.floats(-1e6, 1e6)
+
+
+# ---- the ledger itself
+
+
+def test_the_ledger_is_whole():
+    entries = claims.chosen()
+    assert len(entries) >= 25
+    assert len({e.sentence for e in entries}) == len(entries)
+    for e in entries:
+        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", e.id)
+        assert e.sentence.endswith(".")
+        assert "\n" not in e.sentence
+        assert e.place
+        assert e.criterion.least <= e.criterion.most
+        assert re.fullmatch(r"\d\d", e.lesson)
+        assert list((ROOT / "notebooks").glob(f"{e.lesson}_*.ipynb"))
+
+
+def test_names_are_unique_and_unknown_ones_are_refused():
+    with pytest.raises(ValueError, match="in the ledger already"):
+        registry.claim("tweedie", "Twice.", place="here", criterion=registry.exact())(lambda run: None)
+    with pytest.raises(ValueError, match="needs must be one of"):
+        registry.claim("new", "New.", place="here", criterion=registry.exact(), needs="luck")(lambda run: None)
+    assert "new" not in claims.REGISTRY
+    with pytest.raises(ValueError, match="'no-such'"):
+        claims.get("no-such")
+    with pytest.raises(ValueError, match="'no-such'"):
+        claims.chosen(["tweedie", "no-such"])
+    with pytest.raises(ValueError, match="seed"):
+        claims.Setting(seed=-1)
+
+
+def test_nothing_below_the_command_line_imports_the_ledger():
+    for path in (ROOT / "teachkit").rglob("*.py"):
+        if path.relative_to(ROOT / "teachkit").parts[0] in ("cli", "claims"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            assert not {"claims", "teachkit.claims"} & {*names, ".".join(module.split(".")[:2])}, path
+    code = "import sys, teachkit.claims; sys.exit(bool({'matplotlib', 'ipywidgets', 'typer'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# ---- the rule
+
+
+@given(numbers, st.floats(0, 1e3), st.floats(0, 1e3), numbers, numbers)
+def test_the_verdict_follows_the_rule(value, below, above, a, b):
+    criterion = registry.between(min(a, b), max(a, b))
+    low, high = value - below, value + above
+    inside = [criterion.least <= v <= criterion.most for v in (low, value, high)]
+    expected = "does not hold here" if not inside[1] else "holds" if all(inside) else "holds with a limit"
+    assert criterion.verdict(value, low, high) == expected
+
+
+@given(numbers, numbers)
+def test_a_control_that_passes_too_is_a_limit(value, control):
+    criterion = registry.at_least(0)
+    alone, beside = criterion.verdict(value), criterion.verdict(value, control=control)
+    assert beside == ("holds with a limit" if alone == "holds" and control >= 0 else alone)
+
+
+def test_criteria():
+    assert registry.same_size(10).passes(5)
+    assert registry.same_size(10).passes(20)
+    assert not registry.same_size(10).passes(4.9)
+    assert not registry.same_size(10).passes(20.1)
+    assert not registry.below_one().passes(1.0)
+    assert registry.below_one().passes(0.999)
+    assert not registry.above_one().passes(1.0)
+    assert registry.above_one().passes(1.001)
+    assert registry.order(3).passes(2.75)
+    assert not registry.order(3).passes(2.7)
+    assert registry.exact().passes(1e-11)
+    assert not registry.exact().passes(1e-9)
+
+
+@pytest.mark.parametrize("bad", [(math.nan, None, None), (1.0, 2.0, 3.0), (1.0, 0.0, math.inf)])
+def test_numbers_that_are_none_are_refused(bad):
+    with pytest.raises(ValueError, match="low"):
+        registry.at_least(0).verdict(*bad)
+
+
+# ---- the bootstrap behind the intervals
+
+
+@pytest.mark.parametrize("draw", ["normal", "exponential"])
+def test_intervals_cover_a_known_mean_as_often_as_they_say(draw):
+    rng = torch.Generator().manual_seed(0)
+    covered, trials = 0, 150
+    for k in range(trials):
+        u = torch.rand(60, generator=rng, dtype=torch.float64)
+        x = math.sqrt(2) * torch.erfinv(2 * u - 1) if draw == "normal" else -torch.log1p(-u) - 1
+        _, low, high = metrics.bootstrap(torch.mean, x, seed=k)
+        covered += low <= 0 <= high
+    assert 0.87 <= covered / trials <= 0.99  # 0.95 nominal, less for few samples; 0.018 is its standard error
+
+
+@given(st.floats(-100, 100), st.floats(0.1, 100))
+def test_intervals_follow_shift_and_scale(shift, scale):
+    x = torch.randn(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    plain, moved = (torch.tensor(metrics.bootstrap(torch.mean, y, n_resamples=50)) for y in (x, shift + scale * x))
+    torch.testing.assert_close(moved.double(), (shift + scale * plain).double(), rtol=1e-5, atol=1e-4)
+
+
+def test_intervals_shrink_with_the_root_of_the_number_of_samples():
+    rng = torch.Generator().manual_seed(2)
+    widths = []
+    for n in (100, 1600):
+        found = [metrics.bootstrap(torch.mean, torch.randn(n, generator=rng, dtype=torch.float64)) for _ in range(10)]
+        widths.append(sum(high - low for _, low, high in found) / len(found))
+    assert 3.4 < widths[0] / widths[1] < 4.6
+
+
+def test_pairs_are_drawn_together():
+    rng = torch.Generator().manual_seed(3)
+    b = 1 + torch.rand(50, generator=rng, dtype=torch.float64) * 10
+    measured = claims.material.ratio(2 * b, b)
+    assert measured.low == pytest.approx(2)
+    assert measured.high == pytest.approx(2)
+
+
+def test_an_interval_always_holds_its_value():
+    x = torch.tensor([0.0] * 30 + [1.0] * 2, dtype=torch.float64)
+    for seed in range(20):
+        m = claims.material.averaged(x.roll(seed))
+        assert m.low <= m.value <= m.high
+
+
+# ---- what is printed
+
+
+def test_a_lesson_prints_what_the_ledger_says(capsys):
+    claims.state(
+        "monotone-images", {"digits": metrics.Estimate(100.0, 100.0, 100.0), "ring": metrics.Estimate(62, 58, 66)}
+    )
+    lines = capsys.readouterr().out.splitlines()
+    entry = claims.get("monotone-images")
+    assert lines[0] == f"claim: {entry.sentence}"
+    assert entry.figure in lines[1]
+    assert entry.criterion.words in lines[1]
+    assert lines[2] == "  here, digits: 100 % -> holds"
+    assert lines[3] == "  here, ring  : 62 % [58, 66] -> does not hold here"
+    claims.state("residual-pca", 99.4, 99.3, 99.5, control=61)
+    assert capsys.readouterr().out.splitlines()[2] == "  here: 99.4 % [99.3, 99.5]; control 61.0 % -> holds"
+    claims.state("raw-pca", {"a": 99.99}, control={"a": 99.98})
+    assert capsys.readouterr().out.splitlines()[2] == "  here, a: 99.99 %; control 99.98 % -> holds with a limit"
+    claims.state("monotone-images", torch.tensor([100.0, 100.0]), control=torch.tensor([0.0, 50.0]))
+    assert capsys.readouterr().out.splitlines()[2] == "  here: 100 %; control 25 % -> holds"
+    claims.state("programme-polynomial", metrics.Estimate(0.9, 0.7, 1.1))
+    assert capsys.readouterr().out.splitlines()[3] == "  why: the interval reaches beyond the criterion"
+    claims.state("residual-pca", {"a": 99.0, "b": 50.0}, control={"a": 90.0})
+    reasons = capsys.readouterr().out.splitlines()[4:]
+    assert reasons == ["  why: the control passes as well", "  why: the value misses the criterion"]
+    with pytest.raises(ValueError, match="'no-such'"):
+        claims.state("no-such", 1.0)
+    assert claims.verdict("monotone-images", 62) == "does not hold here"
+
+
+def test_rounding_to_nothing_has_no_sign_and_an_identity_no_digits(capsys):
+    claims.state("orders", -0.01, -0.02, 0.0)
+    assert "here: 0.0 ->" in capsys.readouterr().out
+    entry = claims.get("tweedie")
+    assert entry.show(claims.Measurement(3e-12, 3e-12, 3e-12)) == "below 1e-08"
+    assert entry.show(claims.Measurement(0.5, 0.5, 0.5)) == "0.5"
+
+
+@pytest.fixture
+def hostile():
+    """A claim whose every text is markup."""
+    evil = "<script>alert('x')</script> & \"quoted\""
+    entry = registry.Claim(
+        "evil", evil, evil, evil, registry.Criterion(0, 1, evil), lambda run: None, unit=evil, remark=evil
+    )
+    good = report.Result(entry, claims.Measurement(2.0, 1.5, 2.5, evil, evil, control=3.0))
+    return [good, report.Result(entry, None, evil)]
+
+
+def test_the_page_is_one_file_and_escapes_everything(hostile):
+    page = claims.to_html(hostile, claims.Setting(model="<b>model</b>"))
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert "&lt;script&gt;" in page
+    assert not re.search(r"(src|href)\s*=|url\(|@import", page)
+
+    stack: list[str] = []
+
+    class Balanced(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta",):
+                stack.append(tag)
+
+        def handle_endtag(self, tag):
+            assert stack.pop() == tag
+
+    parser = Balanced()
+    parser.feed(page)
+    assert stack == []
+    assert page.count("<tr>") == 3
+
+
+def test_json_keeps_numbers_as_they_are_shown(hostile):
+    entry = claims.get("deviation-size")
+    result = report.Result(entry, claims.Measurement(0.4812345, 0.46123, 0.50987, "%", "d"))
+    row = claims.to_json([result, *hostile], claims.Setting())["claims"][0]
+    assert (row["value"], row["low"], row["high"]) == (0.48, 0.46, 0.51)
+    assert row["verdict"] == "holds"
+    assert "control" not in row
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_one_measurement_that_fails_does_not_stop_the_others():
+    def broken(run):
+        raise RuntimeError("no luck\nat all")
+
+    def nan(run):
+        return claims.Measurement(math.nan, math.nan, math.nan)
+
+    bad = [registry.Claim(n, "S.", "p", None, registry.at_least(0), f) for n, f in (("a", broken), ("b", nan))]
+    results = list(claims.measure_all([*bad, claims.get("isotropic-straight")]))
+    assert [r.verdict for r in results] == ["not measured", "not measured", "holds"]
+    assert results[0].problem == "RuntimeError: no luck"
+    assert "not measured: 2" in claims.to_text(results)
+
+
+# ---- the command
+
+
+def test_the_command_prints_measures_and_writes(tmp_path):
+    page, record = tmp_path / "claims.html", tmp_path / "claims.json"
+    arguments = ["--only", "mean-shift-step", "--only", "likelihood-any-bandwidth", "--device", "cpu"]
+    done = CliRunner().invoke(app, ["claims", *arguments, "--json", str(record), "--html", str(page)])
+    assert done.exit_code == 0, done.output
+    assert "2 claims; holds: 1, does not hold here: 1" in done.stdout
+    assert "-11.31 nats" in done.stdout
+    written = json.loads(record.read_text(encoding="utf-8"))
+    assert [c["id"] for c in written["claims"]] == ["mean-shift-step", "likelihood-any-bandwidth"]
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["claims.html", "claims.json"]
+
+
+def test_the_command_works_in_a_pipe_and_keeps_progress_off_stdout():
+    arguments = [sys.executable, "-m", "teachkit", "claims", "--only", "isotropic-straight", "--device", "cpu"]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("+ isotropic-straight: holds")
+    assert "%|" not in done.stdout
+    assert "\r" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--only", "no-such"], 2, "no-such"),
+        (["--json", "x.txt"], 2, "must end in .json"),
+        (["--seed", "-1"], 2, "seed"),
+        (["--model", "edm-digits8", "--only", "tweedie"], 2, "none of the chosen"),
+    ],
+)
+def test_wrong_usage(arguments, code, told):
+    done = CliRunner().invoke(app, ["claims", *arguments, "--device", "cpu"])
+    assert done.exit_code == code
+    assert told in re.sub(r"[\s│]+", " ", done.output)
+
+
+def test_a_model_that_is_not_there_is_one_error(tmp_path):
+    arguments = [sys.executable, "-m", "teachkit", "claims", "--model", str(tmp_path / "none.safetensors")]
+    done = subprocess.run([*arguments, "--device", "cpu"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("teachkit: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_what_cannot_be_measured_is_exit_code_1(monkeypatch):
+    def broken(run):
+        raise ValueError("no data")
+
+    entry = registry.Claim("tweedie", "S.", "p", None, registry.at_least(0), broken)
+    monkeypatch.setitem(claims.REGISTRY, "tweedie", entry)
+    done = CliRunner().invoke(app, ["claims", "--only", "tweedie", "--device", "cpu"])
+    assert done.exit_code == 1
+    assert "not measured" in done.stdout
+    assert "no data" in done.stdout
+
+
+def test_claims_apply_to_the_models_they_are_about():
+    everything = claims.chosen()
+    assert report.applicable(everything, None) == everything
+    shipped, other = (report.applicable(everything, m) for m in ("edm-mnist", "edm-cifar10-32x32-uncond-vp"))
+    assert {e.needs for e in shipped} == {"model", "model and its data"}
+    assert {e.needs for e in other} == {"model"}
+    setting = claims.Setting(model="somebody's")
+    with pytest.raises(ValueError, match="whose data ship"):
+        claims.material.training_data(setting)
+
+
+# ---- what is written down
+
+
+def test_the_record_says_what_the_ledger_says():
+    for row, entry in zip(RECORD["claims"], claims.chosen(), strict=True):
+        assert (row["id"], row["claim"], row["place"]) == (entry.id, entry.sentence, entry.place)
+        assert (row["figure"], row["criterion"]) == (entry.figure, entry.criterion.words)
+        assert (row["remark"], row["lesson"]) == (entry.remark, entry.lesson)
+        assert row["verdict"] in claims.VERDICTS
+        assert row["fast"]["verdict"] in claims.VERDICTS
+
+
+def test_a_claim_with_a_limit_or_a_failure_says_why():
+    for row in RECORD["claims"]:
+        if row["verdict"] != "holds":
+            assert row["remark"], row["id"]  # the reason, not only the rule
+
+
+def test_the_readme_shows_the_record():
+    assert claims_table.render(README, RECORD) == README, "run python tools/claims_table.py --from-file"
+    rows = re.findall(r"^\| .+ \| (.+) \|$", README.split(claims_table.START)[1].split(claims_table.END)[0], re.M)[1:]
+    assert rows == [row["verdict"] for row in RECORD["claims"]]
+
+
+@pytest.mark.slow
+@needs_network
+def test_the_fast_measurements_still_give_these_verdicts():
+    recorded = {row["id"]: row for row in RECORD["claims"]}
+    for result in claims.measure_all():
+        row = recorded[result.claim.id]["fast"]
+        assert result.verdict == row["verdict"], (result.claim.id, result.shown, row["here"])
+        slack = 10.0**-result.claim.digits + 0.02 * abs(row["value"])
+        if not result.claim.identity:
+            assert abs(result.measured.value - row["value"]) <= slack, (result.claim.id, result.shown, row["here"])
+
+
+@needs_network
+def test_another_seed_gives_other_noise_and_the_same_verdict():
+    entry = claims.get("covariance-matters")
+    first, second = (next(claims.measure_all([entry], claims.Setting(seed=s))) for s in (0, 1))
+    assert first.verdict == second.verdict == "holds"
+    assert first.measured.value != second.measured.value
