@@ -59,7 +59,8 @@ def pictures(path, plane):
 
 def test_every_kind_of_picture_is_tried(pictures):
     tried = {name.split()[0] for name in pictures}
-    assert tried == set(plots.__all__) - {"Picture", "grid", "panels", "show", "style"}
+    others = {"Picture", "grid", "markup", "panels", "show", "style"}
+    assert tried == {name for name in plots.__all__ if not name.isupper()} - others
 
 
 def test_every_picture_carries_a_description_with_numbers_and_labels(pictures):
@@ -167,6 +168,14 @@ def test_show_displays_once_and_insists_on_a_description(monkeypatch, path):
         plots.show(Figure())
 
 
+def test_panels_can_do_without_their_colour_bars():
+    log_density = -(POINTS**2).sum(1)
+    for draw in (plots.vector_field, plots.mixture_contours):
+        second = -POINTS if draw is plots.vector_field else log_density
+        assert len(draw(POINTS, second).axes) == 2
+        assert len(draw(POINTS, second, colorbar=False).axes) == 1
+
+
 def test_a_schedule_that_ends_at_zero_can_be_drawn():
     levels = schedules.polynomial(8, zero=True)
     picture = plots.deviation(np.ones((len(levels), 2)), levels)
@@ -201,3 +210,31 @@ def test_the_library_below_does_not_import_matplotlib():
     code = "import sys, teachkit; print('matplotlib' in sys.modules, 'ipywidgets' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False"]
+
+
+# Machado, Oliveira & Fernandes (2009), severity 1.0, on linear RGB.
+CONES = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "normal": np.eye(3).tolist(),
+}
+
+
+def lightness_and_colour(linear):
+    """CIE L*a*b* of linear sRGB."""
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
+    t = xyz / np.array([0.9505, 1.0, 1.089])
+    f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("eye", CONES)
+def test_the_palette_can_be_told_apart(eye):
+    from matplotlib.colors import to_rgb
+
+    palette = (plots.BLUE, plots.VERMILLION, plots.GREEN, plots.ORANGE, "white")
+    rgb = np.array([to_rgb(colour) for colour in palette])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    lab = [lightness_and_colour(np.clip(np.array(CONES[eye]) @ colour, 0, 1)) for colour in linear]
+    apart = [np.linalg.norm(a - b) for k, a in enumerate(lab) for b in lab[:k]]
+    assert min(apart) > 15  # 2 is just noticeable side by side
