@@ -280,7 +280,7 @@ def _shuffled(run: Setting) -> Measurement:
     "The torsion of a path peaks near sigma 4, whatever the window it is estimated in.",
     place=P3,
     figure="about 4; ratio 1",
-    criterion=between(1 / 1.5, 1.5),
+    criterion=same_size(1, factor=1.5),
     digits=1,
     needs="model",
     remark="the peak follows the window: it sits where the window reaches the end of the path",

@@ -110,9 +110,9 @@ def between(least: float, most: float) -> Criterion:
     return Criterion(least, most, f"between {least:g} and {most:g}")
 
 
-def same_size(figure: float) -> Criterion:
-    """The same size as a reported figure, on other data: within a factor of two."""
-    return Criterion(figure / 2, figure * 2, f"within a factor of two of {figure:g}")
+def same_size(figure: float, factor: float = 2) -> Criterion:
+    """The same size as a reported figure, on other data: within a factor, by default two."""
+    return Criterion(figure / factor, figure * factor, f"within a factor of {factor:g} of {figure:g}")
 
 
 def at_least(least: float) -> Criterion:
@@ -324,14 +324,15 @@ def state(
     figure = f"{entry.figure}; " if entry.figure else ""
     print(f"  {entry.place}: {figure}criterion: {entry.criterion.words}")
     width = max(len(key) for key in rows)
-    reasons: dict[str, None] = {}
+    reasons: dict[str, list[str]] = {}
     for key, number in rows.items():
         v, a, b = _numbers(number)
         a, b = a if low is None else float(low), b if high is None else float(high)
         beside = controls.get(key)
         measured = Measurement(v, a, b, entry.unit, control=None if beside is None else _numbers(beside)[0])
         label = f"here, {key:{width}s}" if key else "here"
-        reasons[entry.why(measured)] = None
+        reasons.setdefault(entry.why(measured), []).append(key)
         print(f"  {label}: {entry.show(measured)} -> {entry.verdict(measured)}")
     for reason in filter(None, reasons):
-        print(f"  why: {reason}")
+        whose = "" if reason == entry.remark or not any(rows) else f", {', '.join(reasons[reason])}"
+        print(f"  why{whose}: {reason}")
