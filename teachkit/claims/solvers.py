@@ -70,7 +70,7 @@ def _orders(run: Setting) -> Measurement:
 
 @claim(
     "order-dpmpp-3m",
-    "DPM-Solver++(3M), as published, has order 3.",
+    "DPM-Solver++(3M), in its published code, has order 3.",
     place="arXiv 2211.01095",
     figure="3",
     criterion=order(3),
@@ -87,7 +87,7 @@ def _dpmpp_3m(run: Setting) -> Measurement:
 @claim(
     "order-ipndm-even",
     "iPNDM(4) has order 4 on the usual grids.",
-    place="arXiv 2204.13902",
+    place="read into its name; arXiv 2204.13902",
     figure="4",
     criterion=order(4),
     digits=1,
@@ -101,7 +101,7 @@ def _ipndm_even(run: Setting) -> Measurement:
 @claim(
     "order-ipndm-uneven",
     "iPNDM(4) has order 4 on any grid.",
-    place="arXiv 2204.13902",
+    place="read into its name; arXiv 2204.13902",
     figure="4",
     criterion=order(4),
     digits=1,
