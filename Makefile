@@ -8,7 +8,7 @@ ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)
 # The order of sets of strings must not change what a notebook prints.
 export PYTHONHASHSEED ?= 0
 
-.PHONY: lab run test quick mutants lint format notebooks data bench clean help
+.PHONY: lab run test quick mutants lint format notebooks data html bench clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -23,9 +23,13 @@ $(VENV)/.stamp-lab: pyproject.toml | $(BIN)/python
 	"$(BIN)/python" -m pip install --quiet --editable '.[lab]'
 	@touch "$@"
 
+$(VENV)/.stamp-docs: pyproject.toml | $(BIN)/python
+	"$(BIN)/python" -m pip install --quiet --editable '.[docs]'
+	@touch "$@"
+
 $(VENV)/.stamp-test: pyproject.toml | $(BIN)/python
 	"$(BIN)/python" -m pip install --quiet --editable '.[test]'
-	@touch "$@" "$(VENV)/.stamp-lab"
+	@touch "$@" "$(VENV)/.stamp-lab" "$(VENV)/.stamp-docs"
 
 lab: $(VENV)/.stamp-lab  ## open the course in JupyterLab (ARGS="--no-browser --port=8888" passes through)
 	"$(BIN)/python" -m jupyterlab --notebook-dir=notebooks $(ROOT_OK) $(ARGS)
@@ -54,6 +58,9 @@ format: $(VENV)/.stamp-test  ## rewrite the code in the house style
 
 notebooks: $(VENV)/.stamp-test  ## execute the lessons in place and store their outputs
 	"$(BIN)/python" tools/run_course.py --in-place $(ARGS)
+
+html: $(VENV)/.stamp-docs  ## the course as a web site: build/html/index.html
+	"$(BIN)/python" tools/build_site.py
 
 bench: $(VENV)/.stamp-test  ## measure speed against peers
 	"$(BIN)/python" -m benchmarks $(ARGS)

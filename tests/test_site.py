@@ -1,0 +1,97 @@
+"""The course as a static site: every page whole, every link and picture there, nothing from elsewhere."""
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlparse
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+for needed in ("sphinx", "myst_nb", "furo", "latex2mathml"):
+    pytest.importorskip(needed, reason="the site needs the extra docs: pip install -e '.[docs]'")
+pytestmark = pytest.mark.slow
+
+
+class Page(HTMLParser):
+    """Links, embedded things, anchors and pictures of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.embedded, self.anchors, self.pictures, self.formulas, self.text, self.code = (
+            [],
+            [],
+            set(),
+            [],
+            0,
+            [],
+            0,
+        )
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        a = dict(attributes)
+        self.anchors |= {a[k] for k in ("id", "name") if a.get(k)}
+        if tag == "a" and a.get("href"):
+            self.links.append(a["href"])
+        if tag in ("img", "script", "iframe", "source") and a.get("src"):
+            self.embedded.append(a["src"])
+        if tag == "link" and a.get("rel") in ("stylesheet", "icon", "shortcut icon"):
+            self.embedded.append(a["href"])
+        if tag == "img":
+            self.pictures.append(a)
+        self.formulas += tag == "math"
+        self.code += tag in ("pre", "code", "annotation")
+
+    def handle_endtag(self, tag):
+        self.code -= tag in ("pre", "code", "annotation")
+
+    def handle_data(self, data):
+        if not self.code:
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    out = tmp_path_factory.mktemp("site") / "html"
+    subprocess.run([sys.executable, ROOT / "tools" / "build_site.py", out], check=True, capture_output=True)
+    return {path: Page(path.read_text()) for path in out.rglob("*.html")}
+
+
+def test_every_lesson_and_document_has_a_page(site):
+    names = {path.stem for path in site}
+    assert {p.stem for p in (ROOT / "notebooks").glob("[0-9]*.ipynb")} | {"index", "SCHEDULES", "RESULTS"} <= names
+
+
+def test_no_link_is_broken_and_nothing_comes_from_elsewhere(site):
+    broken, seen = [], 0
+    for path, page in site.items():
+        for reference in [*page.links, *page.embedded]:
+            if urlparse(reference).scheme in ("http", "https", "mailto", "data"):
+                if reference in page.embedded and not reference.startswith("data:"):
+                    broken.append((path.name, reference, "needs the network"))
+                continue
+            file, anchor = urldefrag(reference)
+            target = (path.parent / unquote(urlparse(file).path)).resolve() if file else path
+            seen += 1
+            if not target.is_file():
+                broken.append((path.name, reference, "is not there"))
+            elif anchor and target.suffix == ".html" and unquote(anchor) not in site[target].anchors:
+                broken.append((path.name, reference, "has no such place"))
+    assert not broken
+    assert seen > 500
+
+
+def test_pictures_formulas_and_solutions_of_the_lessons(site):
+    for path, page in site.items():
+        if not path.stem[:2].isdigit():
+            continue
+        text = "".join(page.text)
+        pictures = [picture for picture in page.pictures if "sidebar" not in (picture.get("class") or "")]
+        assert pictures, f"{path.stem} shows no picture"
+        assert all(picture.get("alt", "").strip() for picture in pictures), path.stem
+        assert page.formulas, path.stem
+        assert "$" not in text, f"{path.stem}: a formula was not set"
+        assert "Show code cell source" in path.read_text(), f"{path.stem}: solutions are not folded"
+        assert "Loading widget" not in text

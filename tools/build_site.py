@@ -1,0 +1,76 @@
+"""Build the course as a static site: ``python tools/build_site.py [OUT]``, by default ``build/html``.
+
+The README becomes the first page, the lessons and the documents follow, at the paths they have in the repository, so
+that their links hold. Solutions are folded. Nothing is run and nothing is downloaded: outputs are those stored in the
+notebooks, formulas are MathML. Any warning is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("docs/SCHEDULES.md", "docs/SCALE.md", "benchmarks/RESULTS.md", "data/README.md", "CHANGELOG.md")
+DOCUMENTS += ("CONTRIBUTING.md", "INSTRUCTORS.md", "SECURITY.md")
+FILES = ("docs/boomerang.png", "LICENSE")
+
+
+def stage(source: Path) -> None:
+    """Lay out what the site is made of under ``source``."""
+    lessons = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    documents = [name for name in DOCUMENTS if (ROOT / name).is_file()]
+    for name in (*documents, *FILES):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    (source / "notebooks").mkdir()
+    for lesson in lessons:
+        (source / "notebooks" / lesson.name).write_text(json.dumps(folded(json.loads(lesson.read_text()))))
+    pages = {"Lessons": [f"notebooks/{p.stem}" for p in lessons], "More": [n.removesuffix(".md") for n in documents]}
+    trees = "".join(contents(caption, names) for caption, names in pages.items())
+    (source / "index.md").write_text(linked((ROOT / "README.md").read_text()) + trees)
+
+
+def contents(caption: str, names: list[str]) -> str:
+    """A table of contents for the side bar."""
+    listed = "\n".join(names)
+    return f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```\n"
+
+
+def linked(text: str) -> str:
+    """What is no page of the site is offered as a file."""
+    return re.sub(r"\]\(LICENSE\)", "](<path:LICENSE>)", text)
+
+
+def folded(notebook: dict) -> dict:
+    """A lesson whose hidden cells, the solutions, can be opened by the reader."""
+    for cell in notebook["cells"]:
+        if cell["metadata"].get("jupyter", {}).get("source_hidden"):
+            cell["metadata"].setdefault("tags", []).append("hide-input")
+    return notebook
+
+
+def build(out: Path) -> None:
+    """Stage and build, from nothing, so that no page of an earlier build is left."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "source"
+        source.mkdir()
+        stage(source)
+        command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+        subprocess.run(
+            [*command, "-c", ROOT / "docs", "-d", f"{scratch}/doctrees", source, Path(scratch) / "html"], check=True
+        )
+        shutil.rmtree(out, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(Path(scratch) / "html", out)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "html"
+    build(target)
+    print(target / "index.html")
