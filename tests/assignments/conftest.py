@@ -1,4 +1,4 @@
-"""The long run of every wrong solution: left out unless asked for with ``-m mutants``, as `make mutants` does."""
+"""The long run of every wrong answer: left out unless asked for with ``-m mutants``, as `make mutants` does."""
 
 import pytest
 
@@ -14,3 +14,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    from .marking import TABLE
+
+    if TABLE:
+        terminalreporter.section("wrong answers that lose marks")
+        for row in TABLE:
+            terminalreporter.write_line(row)

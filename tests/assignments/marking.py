@@ -1,0 +1,167 @@
+"""Mark many answers to an assignment quickly, in this process: set-up once, then answer and tests, with a time limit.
+
+`teachkit.assignments.mark` starts a process for every submission, which takes seconds; testing the tests means marking
+thousands of answers, nearly all of them short. The rules are the same: what is locked comes from the source, a test
+cell gives all its points or none, unless its last line is a number.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import signal
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbformat import NotebookNode
+
+from teachkit.assignments import notebook as nb
+
+from .mutants import mutants
+
+SOURCES = Path(__file__).resolve().parents[2] / "notebooks" / "assignments"
+TABLE: list[str] = []  # printed at the end of the run, see conftest.py
+
+Answers = dict[str, list[tuple[str, str]]]  # name of the exercise -> [(what it does, code)]
+
+
+class Overtime(BaseException):
+    """Raised into an answer that takes too long; no `except Exception` catches it."""
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise Overtime
+
+    old = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+@dataclass
+class Mark:
+    """Points for one answer, and why some are missing."""
+
+    points: float
+    maximum: float
+    messages: list[str]
+
+    @property
+    def full(self) -> bool:
+        return self.points >= self.maximum
+
+
+class Desk:
+    """An assignment with its set-up done and its own solutions at hand."""
+
+    def __init__(self, name: str) -> None:
+        self.source: NotebookNode = nb.read(SOURCES / f"{name}.ipynb")
+        cells = {nb.grade_id(c): c for c in self.source.cells if nb.meta(c)}
+        owners = nb.answers_to(self.source)
+        self.references = {i: c.source for i, c in cells.items() if nb.role(c) == "answer"}
+        self.tests = {i: [cells[t] for t, owner in owners.items() if owner == i] for i in self.references}
+        self.setup: dict[str, Any] = {"__name__": "__assignment__"}
+        with warnings.catch_warnings():
+            for cell in self.source.cells:
+                if nb.role(cell) == "setup":
+                    exec(compile(cell.source, f"<{nb.grade_id(cell)}>", "exec"), self.setup)
+        self.solved = dict(self.setup)
+        for code in self.references.values():
+            exec(compile(code, "<solution>", "exec"), self.solved)
+
+    def mark(self, exercise: str, code: str, seconds: float = 10.0) -> Mark:
+        """Run ``code`` in place of the solution of ``exercise``, then the tests of that exercise, hidden ones too."""
+        cells = self.tests[exercise]
+        result = Mark(0.0, sum(float(nb.meta(c)["points"]) for c in cells), [])
+        student = dict(self.solved)
+        for name in _defined(self.references[exercise]):
+            student.pop(name, None)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            try:
+                with time_limit(seconds):
+                    exec(compile(code, "<answer>", "exec"), student)
+            except (Exception, Overtime) as error:
+                result.messages.append(f"{type(error).__name__}: {error}")
+            for cell in cells:
+                maximum = float(nb.meta(cell)["points"])
+                try:
+                    with time_limit(seconds):
+                        value = _run(cell.source, {**student, **self.setup})
+                    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                    result.points += max(0.0, min(float(value), maximum)) if number else maximum
+                except (Exception, Overtime) as error:
+                    result.messages.append(f"{nb.grade_id(cell)}: {type(error).__name__}: {error}")
+        return result
+
+    def survivors(self, exercise: str, answers: list[tuple[str, str]]) -> list[str]:
+        """Descriptions of those answers that get full marks."""
+        return [what for what, code in answers if self.mark(exercise, code).full]
+
+    def mutants(self, exercise: str, limit: int | None = None) -> list[tuple[str, str]]:
+        """Mechanical mutants of the solution."""
+        return mutants(self.references[exercise], limit)
+
+    def submission(self, answers: dict[str, str]) -> NotebookNode:
+        """A student's notebook with these answers, and the source's own solutions to the other exercises."""
+        copy = nb.student_copy(self.source)
+        for cell in copy.cells:
+            if nb.role(cell) == "answer":
+                name = nb.grade_id(cell)
+                cell["source"] = answers.get(name, self.references[name])
+        return copy
+
+
+def edited(code: str, *changes: tuple[str, str]) -> str:
+    """``code`` with every (old, new) replaced; each old text must occur."""
+    for old, new in changes:
+        if old not in code:
+            raise ValueError(f"{old!r} does not occur in the solution any more")
+        code = code.replace(old, new)
+    return code
+
+
+def check_wrong(
+    desk: Desk, exercise: str, wrong: list[tuple[str, str]], known: dict[str, str], limit: int | None = None
+) -> None:
+    """Assert that no wrong answer gets full marks, but for the survivors ``known`` (what -> reason); keep a row.
+
+    Equivalent mutants, whose reason begins with "equivalent", are not wrong and do not count.
+    """
+    mechanical = desk.mutants(exercise, limit)
+    everything = wrong + mechanical
+    alive = desk.survivors(exercise, everything)
+    equivalent = [what for what, _ in everything if known.get(what, "").startswith("equivalent")]
+    unknown = [what for what in alive if what not in known]
+    survived = [what for what in alive if what not in equivalent]
+    count = len(everything) - len(equivalent)
+    share = 1 - len(survived) / count
+    TABLE.append(
+        f"{exercise:28} {len(wrong):3} hand-written + {len(mechanical):3} mechanical - {len(equivalent):2} equivalent: "
+        f"{count - len(survived):3} of {count:3} lose marks ({share:.1%}); survivors: {'; '.join(survived) or 'none'}"
+    )
+    stale = [what for what in known if what not in alive and what in dict(everything)]
+    assert not unknown, f"{exercise}: wrong answers get full marks: {unknown}"
+    assert not stale, f"{exercise}: listed as surviving, but they lose marks: {stale}"
+    assert share >= 0.95, f"{exercise}: only {share:.1%} of the wrong answers lose marks"
+
+
+def _defined(code: str) -> list[str]:
+    return [node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
+
+
+def _run(code: str, namespace: dict[str, Any]) -> Any:
+    tree = ast.parse(code)
+    if tree.body and isinstance(last := tree.body[-1], ast.Expr):
+        tree.body[-1] = ast.Assign([ast.Name("_last", ast.Store())], last.value)
+    exec(compile(ast.fix_missing_locations(tree), "<test>", "exec"), namespace)
+    return namespace.get("_last")
