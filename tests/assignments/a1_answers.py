@@ -902,18 +902,20 @@ def anneal(D, x, sigmas, tolerance, max_steps):
 
 # What gets full marks although it is changed, and why. "equivalent": it computes the same, or as well as is asked for.
 KNOWN: dict[str, dict[str, str]] = {
-    "a1_tweedie": {"line 4: 0.0001 * s -> 0.0001": "equivalent: small enough for every s from 0.01 to 80, as promised"},
+    "a1_tweedie": {
+        "line 4, column 8: 0.0001 * s -> 0.0001": "equivalent: small enough for every s from 0.01 to 80, as promised"
+    },
     "a1_posterior_covariance": {
-        "line 4: 0.0001 * sigma -> 0.0001": "equivalent: small enough for every sigma that occurs",
-        "line 10: 2 -> 1": "equivalent: the Jacobian is symmetric",
+        "line 4, column 8: 0.0001 * sigma -> 0.0001": "equivalent: small enough for every sigma that occurs",
+        "line 10, column 47: 2 -> 1": "equivalent: the Jacobian is symmetric",
     },
     "a1_empirical": {
-        "line 4: x.flatten(1).double() -> x.flatten(1)": "equivalent: the data are in float64, so the differences are",
-        "line 6: points[:, None] - centres -> centres - points[:, None]": "equivalent: it is squared",
-        "line 7: log_weights.double() -> log_weights": "equivalent: precise enough as given",
-        "line 7: 0 -> -1": "equivalent: the only axis is the last one",
-        "line 10: denoised.reshape(x.shape).to(x.dtype) -> denoised.reshape(x.shape)": "equivalent: any dtype is taken",
+        "line 4, column 22: x.flatten(1).double() -> x.flatten(1)": "equivalent: the data are in float64, so the differences are",
+        "line 6, column 15: points[:, None] - centres -> centres - points[:, None]": "equivalent: it is squared",
+        "line 7, column 31: log_weights.double() -> log_weights": "equivalent: precise enough as given",
+        "line 7, column 53: 0 -> -1": "equivalent: the only axis is the last one",
+        "line 10, column 11: denoised.reshape(x.shape).to(x.dtype) -> denoised.reshape(x.shape)": "equivalent: any dtype is taken",
     },
-    "a1_merge": {"line 6: D_a -> D_b": "equivalent: both have the same number of axes"},
-    "a1_anneal": {"line 9: x - before -> before - x": "equivalent: a length has no sign"},
+    "a1_merge": {"line 6, column 46: D_a -> D_b": "equivalent: both have the same number of axes"},
+    "a1_anneal": {"line 9, column 16: x - before -> before - x": "equivalent: a length has no sign"},
 }

@@ -139,6 +139,7 @@ def check_wrong(
     """
     mechanical = desk.mutants(exercise, limit)
     everything = wrong + mechanical
+    assert len(dict(everything)) == len(everything), "two wrong answers bear the same description"
     alive = desk.survivors(exercise, everything)
     equivalent = [what for what, _ in everything if known.get(what, "").startswith("equivalent")]
     unknown = [what for what in alive if what not in known]

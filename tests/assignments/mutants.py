@@ -69,7 +69,7 @@ def mutants(source: str, limit: int | None = None, seed: int = 0) -> list[tuple[
                 compile(text, "<mutant>", "exec")
             except (SyntaxError, ValueError):
                 continue
-            found.append((f"line {getattr(node, 'lineno', 0)}: {what}", text))
+            found.append((f"line {getattr(node, 'lineno', 0)}, column {getattr(node, 'col_offset', 0)}: {what}", text))
     if limit is not None and len(found) > limit:
         chosen = sorted(random.Random(seed).sample(range(len(found)), limit))
         found = [found[i] for i in chosen]
