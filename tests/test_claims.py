@@ -1,6 +1,7 @@
 """The ledger of claims: its rule, its bootstrap, its records; and what is written down is what is measured."""
 
 import ast
+import itertools
 import json
 import math
 import re
@@ -349,6 +350,25 @@ def test_the_readme_shows_the_record():
     assert claims_table.render(README, RECORD) == README, "run python tools/claims_table.py --from-file"
     rows = re.findall(r"^\| .+ \| (.+) \|$", README.split(claims_table.START)[1].split(claims_table.END)[0], re.M)[1:]
     assert rows == [row["verdict"] for row in RECORD["claims"]]
+
+
+@pytest.mark.parametrize("lesson", sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")), ids=lambda path: path.stem)
+def test_a_lesson_prints_claims_as_the_ledger_words_them(lesson):
+    cells = [
+        c for c in json.loads(lesson.read_text(encoding="utf-8"))["cells"] if "claim" in c["metadata"].get("tags", [])
+    ]
+    words = {e.sentence: (e.place, e.criterion.words) for e in claims.chosen()}
+    seen = 0
+    for cell in cells:
+        assert "claims.state(" in "".join(cell["source"])
+        lines = "".join("".join(o.get("text", "")) for o in cell["outputs"]).splitlines()
+        for above, below in itertools.pairwise(lines):
+            if above.startswith("claim: "):
+                place, criterion = words[above.removeprefix("claim: ")]
+                assert below.startswith(f"  {place}: ")
+                assert below.endswith(f"criterion: {criterion}")
+                seen += 1
+    assert seen >= len(cells) > 0
 
 
 @pytest.mark.slow
