@@ -43,6 +43,28 @@ def test_all_wrong_answers_lose_marks(desk: Desk, exercise: str):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_other_cohorts(desk: Desk, exercise: str, monkeypatch: pytest.MonkeyPatch):
+    for seed in range(1, 6):
+        monkeypatch.setenv("TEACHKIT_COHORT", str(seed))
+        result = desk.mark(exercise, desk.references[exercise])
+        assert result.full, f"cohort {seed}: {result.messages}"
+
+
+@pytest.mark.mutants
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_all_answers_in_other_cohorts(desk: Desk, exercise: str, monkeypatch: pytest.MonkeyPatch):
+    wrong = [a for a in answers.wrong(desk)[exercise] if a[0] not in answers.KNOWN.get(exercise, {})]
+    for seed in range(1, 21):
+        monkeypatch.setenv("TEACHKIT_COHORT", str(seed))
+        for what, code in answers.RIGHT[exercise]:
+            result = desk.mark(exercise, code)
+            assert result.full, f"cohort {seed}, {what}: {result.messages}"
+        if seed <= 3:
+            assert not desk.survivors(exercise, wrong), f"cohort {seed}"
+
+
+@pytest.mark.slow
 def test_the_grader_agrees(desk: Desk):
     """Right answers across the process boundary: the first of each exercise together in one submission."""
     report = mark(desk.source, desk.submission({e: answers.RIGHT[e][0][1] for e in EXERCISES}))
