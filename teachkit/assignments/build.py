@@ -1,0 +1,60 @@
+"""Student copies of the assignments: `build` strips the instructor sources and refuses to write a copy that leaks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nbformat
+
+from teachkit.assignments import notebook as nb
+
+__all__ = ["build", "write_text"]
+
+
+def build(source_dir: Path | str, out: Path | str) -> list[Path]:
+    """Write a student copy of every source notebook: solutions replaced by a stub, hidden tests and outputs gone.
+
+    Parameters
+    ----------
+    source_dir : path
+        A folder of instructor sources, or one notebook.
+    out : path
+        The folder for the copies, another than that of the sources; made if need be.
+
+    Returns
+    -------
+    list of Path
+        The copies.
+
+    Raises
+    ------
+    ValueError
+        If there is no source, one breaks a rule (`teachkit.assignments.notebook.validate`), or a copy would still
+        show a line of a solution, a rubric or a hidden test. Then nothing is written.
+    """
+    source_dir, out = Path(source_dir), Path(out)
+    paths = [source_dir] if source_dir.is_file() else sorted(source_dir.glob("*.ipynb"))
+    if not paths:
+        raise ValueError(f"source_dir must hold notebooks, but there is none in {source_dir}")
+    if out.resolve() == paths[0].resolve().parent:
+        raise ValueError("out must be another folder than that of the sources, which it would overwrite")
+    texts: dict[str, str] = {}
+    for path in paths:
+        source = nb.read(path)
+        nb.validate(source, path.name)
+        text = nbformat.writes(nb.student_copy(source)) + "\n"
+        if leaked := nb.leaks(source, text):
+            raise ValueError(f"{path.name}: the student copy would still show {leaked[0]!r}")
+        texts[path.name] = text
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_text(out / name, text)
+    return [out / name for name in texts]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside, then rename, so that no reader ever finds half a file."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,238 @@
+"""Assignment notebooks: one instructor source, from which student copies and hidden tests are taken.
+
+A source is an ordinary notebook that carries nbgrader's cell metadata (schema version 3) and markers. `role` tells what
+a cell is for:
+
+    setup     locked, runs first on both sides: imports and helpers
+    answer    the student's code; the source holds the solution between ``### BEGIN SOLUTION`` and ``### END SOLUTION``
+    test      locked, worth points; ``### BEGIN HIDDEN TESTS`` ... ``### END HIDDEN TESTS`` is taken out of the copies
+    written   a question answered in words and marked by a person; the source holds the model answer and its rubric
+    text      locked text (markdown)
+    free      anything else: the student may change, add or delete it
+
+`student_copy` strips a source, `merge` puts a student's answers back into it. Everything locked always comes from the
+source, so a tampered test has no effect. The metadata and markers are those of nbgrader
+(https://nbgrader.readthedocs.io), which can therefore be used on the same files.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+__all__ = ["Part", "answers_to", "leaks", "merge", "names_in", "read", "role", "student_copy", "tests", "validate"]
+
+STUB = "...  # your code here"
+WRITTEN_STUB = "*Your answer here.*"
+SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION[ \t]*\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.S | re.M)
+HIDDEN = re.compile(r"^[ \t]*### BEGIN HIDDEN TESTS[ \t]*\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.S | re.M)
+MARKERS = re.compile(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)")
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of code that a submission runs: its label for messages, its role, and its source."""
+
+    label: str
+    role: str
+    code: str
+
+
+def read(path: Path | str, max_megabytes: float = 20.0) -> NotebookNode:
+    """Read a notebook of at most ``max_megabytes``.
+
+    Raises
+    ------
+    ValueError
+        With a sentence for the student, if it is too large, no notebook, or none that can be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path.name} is not a file")
+    size = path.stat().st_size / 1e6
+    if size > max_megabytes:
+        raise ValueError(
+            f"the file is {size:.0f} MB, more than the {max_megabytes:g} MB allowed; clear the outputs and save again"
+        )
+    try:
+        notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        cells = [NotebookNode(c) for c in notebook["cells"]]
+        for cell in cells:
+            if not isinstance(cell["source"], str) or cell["cell_type"] not in ("code", "markdown", "raw"):
+                raise ValueError("a cell without source or type")
+            if not isinstance(cell.get("metadata"), dict):
+                cell["metadata"] = NotebookNode()
+            if not isinstance(cell["metadata"].get("nbgrader", NotebookNode()), dict):
+                del cell["metadata"]["nbgrader"]
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise ValueError(f"the file is not a Jupyter notebook that can be read ({reason})") from error
+    notebook["cells"] = cells
+    return notebook
+
+
+def meta(cell: NotebookNode) -> dict[str, Any]:
+    """nbgrader's metadata of a cell, empty if it has none."""
+    return cell.metadata.get("nbgrader") or {}
+
+
+def grade_id(cell: NotebookNode) -> str:
+    """The name of a cell in nbgrader's metadata, or an empty string."""
+    return str(meta(cell).get("grade_id", ""))
+
+
+def role(cell: NotebookNode) -> str:
+    """``setup``, ``answer``, ``test``, ``written``, ``text`` or ``free``: see the module's description."""
+    m = meta(cell)
+    if not m:
+        return "free"
+    if m.get("solution"):
+        return "written" if m.get("grade") else "answer"
+    if m.get("grade"):
+        return "test" if cell.cell_type == "code" else "text"
+    return "setup" if cell.cell_type == "code" else "text"
+
+
+def validate(notebook: NotebookNode, name: str = "source") -> None:
+    """Raise a ValueError that names the cell, if a source breaks a rule: ids, points, markers, roles."""
+    nbformat.validate(notebook)
+    ids = Counter(grade_id(c) for c in notebook.cells if meta(c))
+    for cell in notebook.cells:
+        m, what = meta(cell), f"{name}, cell {grade_id(cell) or cell.source[:40]!r}"
+        kinds = Counter(kind for _, kind in MARKERS.findall(cell.source))
+        if any(n != 2 for n in kinds.values()) or MARKERS.search(HIDDEN.sub("", SOLUTION.sub("", cell.source))):
+            raise ValueError(f"{what}: BEGIN and END markers do not pair up")
+        if not m:
+            if kinds:
+                raise ValueError(f"{what}: has markers but no nbgrader metadata, so it would not be graded")
+            continue
+        if m.get("schema_version") != 3 or not re.fullmatch(r"[A-Za-z][\w-]*", grade_id(cell)):
+            raise ValueError(f"{what}: needs schema_version 3 and a grade_id of letters, digits, _ and -")
+        if ids[grade_id(cell)] > 1:
+            raise ValueError(f"{what}: the grade_id occurs more than once")
+        if bool(m.get("grade")) != (m.get("points", 0) > 0):
+            raise ValueError(f"{what}: points belong to graded cells, and only to those")
+        if bool(m.get("locked")) == bool(m.get("solution")):
+            raise ValueError(f"{what}: answers are not locked, everything else is")
+        if role(cell) in ("answer", "written") and "SOLUTION" not in kinds:
+            raise ValueError(f"{what}: an answer needs ### BEGIN SOLUTION and ### END SOLUTION")
+        if "HIDDEN TESTS" in kinds and role(cell) != "test":
+            raise ValueError(f"{what}: hidden tests belong into test cells")
+
+
+def student_copy(source: NotebookNode) -> NotebookNode:
+    """The copy for students: solutions replaced by a stub, hidden tests, outputs, attachments and metadata gone."""
+    cells = []
+    for original in source.cells:
+        kind = role(original)
+        text = HIDDEN.sub("", original.source)
+        stub = WRITTEN_STUB if original.cell_type == "markdown" else STUB
+        text = SOLUTION.sub(rf"\g<1>{stub}", text).rstrip("\n")
+        make = nbformat.v4.new_code_cell if original.cell_type == "code" else nbformat.v4.new_markdown_cell
+        cell = make(text)
+        cell["id"] = original["id"]
+        if meta(original):
+            cell.metadata["nbgrader"] = dict(meta(original))
+            if kind in ("setup", "test", "text"):
+                cell.metadata["editable"], cell.metadata["deletable"] = False, False
+            else:
+                cell.metadata["deletable"] = False
+        cells.append(cell)
+    copy = nbformat.v4.new_notebook(cells=cells, metadata=nbformat.from_dict(KERNEL))
+    copy.nbformat_minor = 5
+    return copy
+
+
+def leaks(source: NotebookNode, text: str) -> list[str]:
+    """Lines of solutions, rubrics and hidden tests of ``source`` that occur in ``text``, which should not."""
+    visible = "\n".join(c.source for c in student_copy(source).cells)
+    secret: list[str] = []
+    for cell in source.cells:
+        for pattern in (SOLUTION, HIDDEN):
+            for found in pattern.finditer(cell.source):
+                secret += [line.strip() for line in found[0].splitlines()]
+    return [line for line in secret if len(line) > 8 and line not in visible and _in_json(line, text)]
+
+
+def _in_json(line: str, text: str) -> bool:
+    import json
+
+    return line in text or json.dumps(line)[1:-1] in text or json.dumps(line, ensure_ascii=False)[1:-1] in text
+
+
+def tests(source: NotebookNode, hidden: bool) -> list[NotebookNode]:
+    """The test cells of a notebook, with or without their hidden part."""
+    found = []
+    for cell in source.cells:
+        if role(cell) == "test":
+            cell = NotebookNode(cell)
+            if not hidden:
+                cell["source"] = HIDDEN.sub("", cell.source)
+            found.append(cell)
+    return found
+
+
+def answers_to(source: NotebookNode) -> dict[str, str]:
+    """For every test, the grade_id of the answer it marks: the last one before it."""
+    owner, last = {}, ""
+    for cell in source.cells:
+        if role(cell) == "answer":
+            last = grade_id(cell)
+        elif role(cell) == "test":
+            owner[grade_id(cell)] = last
+    return owner
+
+
+def merge(source: NotebookNode, submission: NotebookNode) -> tuple[list[Part], list[str]]:
+    """The code a submission runs, in its order, with everything locked taken from the source; and remarks for feedback.
+
+    Test cells are not among it. A locked set-up cell that was deleted is put back. Of a duplicated answer every copy
+    runs, as it would in the student's own kernel, so that the last one counts.
+    """
+    roles = {grade_id(c): role(c) for c in source.cells if meta(c)}
+    locked = {grade_id(c): c.source for c in source.cells if role(c) in ("setup", "test", "text")}
+    parts: list[Part] = []
+    notes: list[str] = []
+    present = Counter(grade_id(c) for c in submission.cells if grade_id(c) in roles)
+    for number, cell in enumerate(submission.cells, 1):
+        name = grade_id(cell)
+        kind = roles.get(name, "free")
+        if kind in ("setup", "test", "text"):
+            if HIDDEN.sub("", locked[name]).strip() != HIDDEN.sub("", cell.source).strip():
+                notes.append(f"The locked cell {name} was changed; the original was used.")
+            if kind == "setup" and not any(p.label == name for p in parts):
+                parts.append(Part(name, kind, locked[name]))
+        elif cell.cell_type == "code" and cell.source.strip():
+            parts.append(Part(name if kind == "answer" else f"cell {number}", kind, cell.source))
+    for name, count in present.items():
+        if count > 1:
+            notes.append(f"The cell {name} occurs {count} times; all were run in order, so the last definition counts.")
+    before: str | None = None
+    for cell in source.cells:
+        name, kind = grade_id(cell), role(cell)
+        if kind == "setup" and not present[name]:
+            index = next((i + 1 for i, p in enumerate(parts) if p.label == before), 0)
+            parts.insert(index, Part(name, kind, locked[name]))
+        if kind in roles.values() and kind not in ("free", "text") and not present[name]:
+            notes.append(f"The cell {name} is missing" + ("; the original was used." if name in locked else "."))
+        if kind in ("setup", "answer"):
+            before = name
+    return parts, notes
+
+
+def names_in(code: str) -> set[str]:
+    """Names that a piece of code reads. Raises SyntaxError."""
+    return {n.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
