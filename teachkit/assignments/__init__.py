@@ -10,8 +10,9 @@ nbgrader can be used in place of all this. The sources are in ``notebooks/assign
 """
 
 from teachkit.assignments.build import build
-from teachkit.assignments.engine import Limits, Report, Score, Written, mark
+from teachkit.assignments.engine import mark
 from teachkit.assignments.feedback import summary
 from teachkit.assignments.grade import check, grade
+from teachkit.assignments.report import Limits, Report, Score, Written
 
 __all__ = ["Limits", "Report", "Score", "Written", "build", "check", "grade", "mark", "summary"]

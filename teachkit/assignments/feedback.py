@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jinja2 import Environment
 
-from teachkit.assignments.engine import Report
+from teachkit.assignments.report import Report
 
 __all__ = ["page", "summary"]
 

@@ -1,26 +1,33 @@
 """Check one notebook, or grade a folder of them: what ``teachkit assignments check`` and ``grade`` do.
 
-`grade` never stops for a bad submission: whatever a file holds, its row is written and the next one follows. See
-`teachkit.assignments.engine` for how a submission is run.
+`grade` never stops for a bad submission: whatever a file holds, its row is written and the next one follows. What is
+done is kept, so that grading again (after an interruption, with one more submission, or after marking the written
+answers) runs only what is new. See `teachkit.assignments.worker` and `engine` for how a submission is run.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from teachkit.assignments import feedback, testing
+from tqdm import tqdm
+
+from teachkit.assignments import feedback, tables
 from teachkit.assignments import notebook as nb
 from teachkit.assignments.build import write_text
-from teachkit.assignments.engine import Limits, Report, Score, mark
+from teachkit.assignments.engine import mark
+from teachkit.assignments.report import Limits, Report
+from teachkit.assignments.worker import mark_apart
 
 __all__ = ["check", "grade"]
+
+Submission = tuple[str, list[Path]]
 
 
 def check(file: Path | str, *, limits: Limits | None = None) -> Report:
@@ -48,7 +55,7 @@ def check(file: Path | str, *, limits: Limits | None = None) -> Report:
     notebook = nb.read(path, limits.file_megabytes)
     if not nb.tests(notebook, hidden=False):
         raise ValueError(f"{path.name} holds no tests: is it an assignment?")
-    return mark(notebook, notebook, assignment=path.stem, hidden=False, limits=limits)
+    return mark(notebook, notebook, assignment=path.stem, hidden=False, limits=limits, confined=False)
 
 
 def grade(
@@ -59,28 +66,28 @@ def grade(
     seed: int | None = None,
     limits: Limits | None = None,
     jobs: int = 1,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: bool = False,
 ) -> list[Report]:
     """Grade a folder of submissions with the hidden tests.
 
     Parameters
     ----------
     submissions : path
-        Holds one notebook per student, ``NAME.ipynb``, or one folder per student, ``NAME/anything.ipynb``.
+        Holds one notebook per student, ``NAME.ipynb``, or one folder per student, ``NAME/ASSIGNMENT.ipynb``.
     source : path
         The instructor source.
     out : path
         Gets ``grades.csv`` (one row per student), ``written.csv`` (answers for a person to mark; fill in ``points`` and
-        ``comment`` and grade again), ``grading.json`` (the seed and limits used) and ``feedback/NAME.html``.
+        ``comment`` and grade again), ``leaderboard.json`` if a test gives points on a scale, ``feedback/NAME.html``,
+        and ``grading.json`` (the seed and limits) with ``reports/`` (what is done). Every file is whole or absent.
     seed : int, optional
-        Seed of the tests' random inputs. A fresh one by default, the same for all in this call, kept in
-        ``grading.json``.
+        Seed of the tests' random inputs: by default that of ``grading.json``, or a fresh one.
     limits : Limits, optional
         Time, memory and file size for each submission.
     jobs : int
         How many submissions to run at a time.
-    progress : callable
-        Gets a line for every submission done.
+    progress : bool
+        Show a progress bar on stderr.
 
     Returns
     -------
@@ -92,140 +99,114 @@ def grade(
     ValueError
         If there are no submissions, or the source breaks a rule. Never for what a submission holds.
     """
-    submissions, source, out = Path(submissions), Path(source), Path(out)
-    if not submissions.is_dir():
-        raise ValueError(f"submissions must be a folder, got {submissions}")
-    if not (isinstance(jobs, int) and jobs >= 1):
+    submissions, source, out, limits = Path(submissions), Path(source), Path(out), limits or Limits()
+    if not isinstance(jobs, int) or jobs < 1:
         raise ValueError(f"jobs must be an integer >= 1, got {jobs!r}")
-    limits = limits or Limits()
     original = nb.read(source)
     nb.validate(original, source.name)
     if not nb.tests(original, hidden=True):
         raise ValueError(f"source must hold tests, but {source.name} has none")
     found = _find(submissions, source.stem)
-    if not found:
-        raise ValueError(f"submissions must hold at least one file or folder, but {submissions} is empty")
-    seed = testing.cohort(secrets.randbelow(2**31) if seed is None else seed)
-    (out / "feedback").mkdir(parents=True, exist_ok=True)
-    marked = _read_written(out / "written.csv")
-    protected = [source.resolve().parent, submissions.resolve(), out.resolve()]
-
-    def one(item: tuple[str, list[Path]]) -> Report:
-        student, files = item
-        report = _grade_one(original, source.stem, student, files, limits, protected)
-        for answer in report.written:
-            if (student, answer.name) in marked:
-                points, answer.comment = marked[student, answer.name]
-                answer.points = min(points, answer.maximum) if points is not None else answer.points
-        write_text(out / "feedback" / f"{_slug(student)}.html", feedback.page(report))
-        progress(f"{student}: {report.points:g} of {report.maximum:g} in {report.seconds:.0f} s")
-        return report
-
+    seed = _seed(seed, out, source.stem, limits)
+    marked = tables.read_written(out / "written.csv")
+    reports: dict[str, Report] = {}
     with ThreadPoolExecutor(jobs) as pool:
-        reports = list(pool.map(one, found))
-    settings = {"assignment": source.stem, "seed": seed, "limits": vars(limits)}
-    write_text(out / "grading.json", json.dumps(settings, indent=2) + "\n")
-    write_text(out / "written.csv", _written_csv(reports))
-    write_text(out / "grades.csv", _grades_csv(reports))
-    return reports
-
-
-def _find(folder: Path, assignment: str) -> list[tuple[str, list[Path]]]:
-    """Students and their files; several files are left to `_grade_one` to complain about."""
-    found: list[tuple[str, list[Path]]] = []
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
-            continue
-        if entry.is_symlink():
-            found.append((entry.stem, []))
-        elif entry.is_dir():
-            files = [p for p in sorted(entry.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts and p.is_file()]
-            files = [p for p in files if not p.is_symlink()]
-            named = [p for p in files if p.stem == assignment]
-            found.append((entry.name, named if len(named) == 1 else files))
-        else:
-            found.append((entry.stem, [entry]))
-    return found
-
-
-def _grade_one(
-    original: nb.NotebookNode,
-    assignment: str,
-    student: str,
-    files: Sequence[Path],
-    limits: Limits,
-    protected: Sequence[Path],
-) -> Report:
-    try:
-        if len(files) != 1:
-            raise ValueError(f"expected one notebook called {assignment}.ipynb, found {len(files)}")
-        if files[0].suffix != ".ipynb":
-            raise ValueError(f"expected a notebook (.ipynb), got {files[0].name}")
-        notebook = nb.read(files[0], limits.file_megabytes)
-        return mark(original, notebook, student=student, assignment=assignment, limits=limits, protected=protected)
-    except Exception as error:  # one bad submission must not stop the others
-        text = str(error) if isinstance(error, ValueError) else f"could not be graded: {type(error).__name__}: {error}"
-        report = Report(student, assignment, notes=[text[:1000]])
-        owners = nb.answers_to(original)
-        for cell in nb.tests(original, hidden=False):
-            name = nb.grade_id(cell)
-            report.scores.append(Score(name, name, owners[name], 0.0, float(nb.meta(cell)["points"]), "not run"))
-        return report
-
-
-def _grades_csv(reports: Sequence[Report]) -> str:
-    tests = list(dict.fromkeys(s.name for r in reports for s in r.scores))
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    head = ["student", "assignment", "points", "maximum", "written", "written_maximum", "remarks"]
-    writer.writerow([*head, *tests])
-    for r in reports:
-        by_name = {s.name: s for s in r.scores}
-        written = "" if r.written_points is None or not r.written else f"{r.written_points:g}"
-        remarks = "; ".join([*r.notes, *(f"{where}: {what}" for where, what in r.errors)])
-        row = [_safe(r.student), r.assignment, f"{r.points:g}", f"{r.maximum:g}", written, f"{r.written_maximum:g}"]
-        row.append(_safe(re.sub(r"\s+", " ", remarks)[:500]))
-        writer.writerow(row + [f"{by_name[t].points:g}" if t in by_name else "" for t in tests])
-    return file.getvalue()
-
-
-def _written_csv(reports: Sequence[Report]) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["student", "question", "points", "maximum", "comment", "answer"])
-    for r in reports:
-        for w in r.written:
-            points = "" if w.points is None else f"{w.points:g}"
-            answer = w.text[:20_000].replace("\x00", "")
-            writer.writerow([_safe(r.student), w.name, points, f"{w.maximum:g}", w.comment, _safe(answer)])
-    return file.getvalue()
-
-
-def _read_written(path: Path) -> dict[tuple[str, str], tuple[float | None, str]]:
-    if not path.is_file():
-        return {}
-    csv.field_size_limit(10_000_000)
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    marked: dict[tuple[str, str], tuple[float | None, str]] = {}
-    for row in rows:
+        waiting = [pool.submit(_one, source, item, out, limits, seed) for item in found]
         try:
-            points = float(row["points"]) if row["points"].strip() else None
-            if points is not None and not 0 <= points <= float(row["maximum"]):
-                raise ValueError
-        except (ValueError, KeyError):
-            who = f"{row.get('student')}, {row.get('question')}"
-            raise ValueError(f"{path.name}: points of {who} must be a number from 0 to {row.get('maximum')}") from None
-        marked[row["student"].removeprefix("'"), row["question"]] = (points, row.get("comment") or "")
-    return marked
+            for done in tqdm(as_completed(waiting), total=len(waiting), disable=not progress, unit="submission"):
+                report = done.result()
+                reports[report.student] = report
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    ordered = [reports[student] for student, _ in found]
+    _write(ordered, marked, out)
+    return ordered
 
 
-def _safe(text: str) -> str:
-    """Keep a spreadsheet from taking a student's text for a formula."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+def _seed(seed: int | None, out: Path, assignment: str, limits: Limits) -> int:
+    """The seed to use, kept in ``grading.json``. Raises a ValueError if ``out`` belongs to another assignment."""
+    path = out / "grading.json"
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before["assignment"] != assignment:
+            raise ValueError(f"out must be another folder: {out} holds the grades of {before['assignment']}")
+        seed = before["seed"] if seed is None else seed
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    for folder in ("feedback", "reports"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    settings = {"assignment": assignment, "seed": seed, "limits": vars(limits)}
+    write_text(path, json.dumps(settings, indent=2) + "\n")
+    return seed
+
+
+def _find(folder: Path, assignment: str) -> list[Submission]:
+    """Students and their notebooks. Students whose names differ in the ending only keep it."""
+    if not folder.is_dir():
+        raise ValueError(f"submissions must be a folder, got {folder}")
+    hidden = [e for e in folder.iterdir() if e.name.startswith(".") or e.name == "__MACOSX"]
+    entries = sorted(set(folder.iterdir()) - set(hidden))
+    if not entries:
+        raise ValueError(f"submissions must hold at least one file or folder, but {folder} is empty")
+    names = {e: e.name if e.is_dir() else e.stem for e in entries}
+    same = Counter(name.casefold() for name in names.values())
+    return [(e.name if same[names[e].casefold()] > 1 else names[e], _notebooks(e, assignment)) for e in entries]
+
+
+def _notebooks(entry: Path, assignment: str) -> list[Path]:
+    if entry.is_symlink():
+        return []
+    if not entry.is_dir():
+        return [entry]
+    files = [p for p in sorted(entry.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
+    files = [p for p in files if p.is_file() and not p.is_symlink()]
+    named = [p for p in files if p.stem == assignment]
+    return named if len(named) == 1 else files
+
+
+def _one(source: Path, item: Submission, out: Path, limits: Limits, seed: int) -> Report:
+    """The report on one submission: the one kept in ``reports/``, if nothing has changed since."""
+    student, files = item
+    kept = out / "reports" / f"{_slug(student)}.json"
+    state = _fingerprint([source, *files], f"{student}/{limits}/{seed}", limits)
+    if kept.is_file():
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        if before["state"] == state:
+            return Report.from_dict(before["report"])
+    report = mark_apart(source, student, files, limits, seed)
+    if not report.failed:
+        write_text(kept, json.dumps({"state": state, "report": report.to_dict()}))
+    return report
+
+
+def _fingerprint(files: Sequence[Path], text: str, limits: Limits) -> str:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
+    for file in files:
+        try:
+            size = file.stat().st_size
+            digest.update(f"/{file.name}/{size}/".encode("utf-8", "surrogatepass"))
+            if file.is_file() and size <= 1e6 * limits.file_megabytes:
+                digest.update(file.read_bytes())
+        except OSError as error:
+            digest.update(type(error).__name__.encode())
+    return digest.hexdigest()
+
+
+def _write(reports: Sequence[Report], marked: dict[tuple[str, str], tuple[float | None, str]], out: Path) -> None:
+    for report in reports:
+        for answer in report.written:
+            if (report.student, answer.name) in marked:
+                points, answer.comment = marked[report.student, answer.name]
+                answer.points = answer.points if points is None else min(points, answer.maximum)
+        write_text(out / "feedback" / f"{_slug(report.student)}.html", feedback.page(report))
+    write_text(out / "written.csv", tables.written_csv(reports))
+    if board := tables.leaderboard_json(reports):
+        write_text(out / "leaderboard.json", board)
+    write_text(out / "grades.csv", tables.grades_csv(reports))
 
 
 def _slug(student: str) -> str:
-    """A file name; names that differ stay apart."""
-    plain = re.sub(r"[^\w.-]", "_", student).strip(".") or "_"
-    return plain if plain == student else f"{plain}-{sum(student.encode()) % 9973}"
+    """A file name; names that differ stay apart, also where file names know no case."""
+    plain = re.sub(r"[^a-z0-9_.-]", "_", student).strip(".")[:80]
+    tag = hashlib.sha256(student.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return plain if plain == student else f"{plain}-{tag}"

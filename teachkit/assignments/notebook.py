@@ -18,6 +18,8 @@ source, so a tampered test has no effect. The metadata and markers are those of 
 from __future__ import annotations
 
 import ast
+import builtins
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -131,6 +133,7 @@ def validate(notebook: NotebookNode, name: str = "source") -> None:
             raise ValueError(f"{what}: an answer needs ### BEGIN SOLUTION and ### END SOLUTION")
         if "HIDDEN TESTS" in kinds and role(cell) != "test":
             raise ValueError(f"{what}: hidden tests belong into test cells")
+    _check_tests(notebook, name)
 
 
 def student_copy(source: NotebookNode) -> NotebookNode:
@@ -168,8 +171,6 @@ def leaks(source: NotebookNode, text: str) -> list[str]:
 
 
 def _in_json(line: str, text: str) -> bool:
-    import json
-
     return line in text or json.dumps(line)[1:-1] in text or json.dumps(line, ensure_ascii=False)[1:-1] in text
 
 
@@ -234,5 +235,34 @@ def merge(source: NotebookNode, submission: NotebookNode) -> tuple[list[Part], l
 
 
 def names_in(code: str) -> set[str]:
-    """Names that a piece of code reads. Raises SyntaxError."""
-    return {n.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    """Names that a piece of code reads but does not bind itself. Raises SyntaxError."""
+    nodes = list(ast.walk(ast.parse(code)))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)} - _bound(nodes)
+
+
+def _bound(nodes: list[ast.AST]) -> set[str]:
+    names: set[str] = set()
+    for n in nodes:
+        if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load):
+            names.add(n.id)
+        elif isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(n.name)
+        elif isinstance(n, ast.arg):
+            names.add(n.arg)
+        elif isinstance(n, ast.alias):
+            names.add((n.asname or n.name).split(".")[0])
+        elif isinstance(n, ast.ExceptHandler) and n.name:
+            names.add(n.name)
+    return names
+
+
+def _check_tests(notebook: NotebookNode, name: str) -> None:
+    """Raise a ValueError if a test uses a name that neither set-up nor an answer defines: each test stands alone."""
+    known = set(dir(builtins))
+    for cell in notebook.cells:
+        if role(cell) in ("setup", "answer") and cell.cell_type == "code":
+            known |= _bound(list(ast.walk(ast.parse(cell.source))))
+    for cell in tests(notebook, hidden=True):
+        if unknown := sorted(names_in(cell.source) - known):
+            where = f"{name}, cell {grade_id(cell)!r}"
+            raise ValueError(f"{where}: uses {unknown[0]!r}, which neither a set-up cell nor an answer defines")

@@ -1,136 +1,126 @@
-"""The process in which a submission's code runs; started by `teachkit.assignments.engine`, not by hand.
+"""The process in which a submission's code runs; started by `teachkit.assignments.process`, not by hand.
 
 It gets its settings on standard input, connects back, and then serves: run a cell, give the value of a name, call a
-function. It knows neither the hidden tests nor the expected values. Before any of the student's code runs it gives up
-what that code does not need: memory beyond a limit, writing outside its scratch folder, reading the folders of
-sources and submissions, starting processes, reaching the network. The kernel enforces the rules on files where it can
-(Landlock, Linux 5.13 and later); a Python audit hook says no everywhere, which stops the curious and not the
-determined. For strangers' code run the grader in a container as well: see INSTRUCTORS.md.
+function. It knows neither the hidden tests nor the expected values, nor where they are. Before any of the student's
+code runs it gives up what that code does not need: memory and file sizes beyond a limit (by the kernel), and by a
+Python audit hook reading anything but Python's own folders and a scratch folder, writing outside the latter, starting
+processes, and the network. The hook stops the curious, not the determined, who can reach the kernel without Python:
+grade strangers' code in a container (INSTRUCTORS.md).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import site
 import socket
-import struct
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 FORBIDDEN = {
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn"),
-    *("os.kill", "os.killpg", "os.putenv", "socket.connect", "socket.bind", "socket.sendto", "ctypes.dlopen"),
-    *("gc.get_objects", "gc.get_referrers", "gc.get_referents", "sqlite3.connect", "os.startfile"),
+    *("os.kill", "os.killpg", "socket.connect", "socket.bind", "socket.sendto", "ctypes.dlopen", "ctypes.dlsym"),
+    *("gc.get_objects", "gc.get_referrers", "gc.get_referents", "sqlite3.connect", "os.startfile", "os.link"),
 }
+READING = {"open", "os.listdir", "os.scandir", "os.chdir"}
 CHANGES = {
-    *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "os.link", "os.symlink"),
-    *("os.truncate", "os.utime", "os.setxattr"),
+    *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "os.symlink", "os.truncate"),
+    *("os.utime", "os.setxattr"),
 }
+WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def limit_resources(megabytes: int) -> None:
-    """Cap memory (beyond what is in use now), core dumps and the size of files; where the system has such limits."""
+    """Cap memory (beyond what is in use now), core dumps and the size of files, where the system has such limits."""
     try:
         import resource
     except ImportError:  # Windows
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**26, 2**26))
-    with contextlib.suppress(OSError, ValueError):
-        status = Path("/proc/self/status").read_text()
-        used = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:")) * 1024
-        allowed = used + megabytes * 2**20
-        resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        status = Path("/proc/self/status").read_text().splitlines()
+        used = next(int(line.split()[1]) for line in status if line.startswith("VmData:")) * 1024
+        resource.setrlimit(resource.RLIMIT_DATA, (used + megabytes * 2**20,) * 2)
 
 
-def readable_folders() -> list[str]:
-    """What Python needs to import what is installed."""
+def readable(scratch: str) -> tuple[str, ...]:
+    """What the code may read: the scratch folder and what Python needs to import what is installed."""
     package = Path(__file__).resolve().parents[1]
-    places = {*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix, sys.exec_prefix, *site.getsitepackages()}
-    places |= {str(package), str(package.parent / "data"), "/usr", "/lib", "/lib64", "/etc", "/proc/self", "/dev/null"}
-    places |= {"/dev/urandom", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu"}
-    return sorted(p for p in places if os.path.exists(p))
+    places = {*sysconfig.get_paths().values(), *site.getsitepackages(), str(package), str(package.parent / "data")}
+    places |= {
+        scratch,
+        "/usr/lib",
+        "/usr/share",
+        "/usr/local/lib",
+        "/usr/local/share",
+        "/proc/self",
+        os.devnull,
+        "/dev/urandom",
+    }
+    return tuple(os.path.realpath(p) for p in places)
 
 
-def landlock(read: list[str], write: list[str]) -> bool:
-    """Let this process and its children read only ``read`` and write only ``write``; False where Linux cannot do it.
+def confine(scratch: str) -> None:
+    """Install the audit hook: no processes, no network, nothing read but `readable`, nothing written elsewhere."""
+    inside, allowed, real = os.path.realpath(scratch), readable(scratch), os.path.realpath
 
-    See https://docs.kernel.org/userspace-api/landlock.html. From ABI 4 on TCP connections are refused too, from ABI 6
-    on signals to processes outside.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    call = ctypes.CDLL(None, use_errno=True).syscall
-    abi = call(444, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
-    if abi < 1:
-        return False
-    reading = 0b1101  # execute, read a file, read a folder
-    everything = {1: 2**13 - 1, 2: 2**14 - 1, 3: 2**15 - 1, 4: 2**15 - 1}.get(abi, 2**16 - 1)
-    rules = struct.pack("QQQ", everything, 0b11 if abi >= 4 else 0, 0b11 if abi >= 6 else 0)
-    size = 24 if abi >= 6 else 16 if abi >= 4 else 8
-    ruleset = call(444, ctypes.c_char_p(rules), ctypes.c_size_t(size), ctypes.c_uint32(0))
-    if ruleset < 0:
-        return False
-    try:
-        for path, access in [(p, reading) for p in read] + [(p, everything) for p in write]:
-            folder = os.open(path, getattr(os, "O_PATH", 0) | os.O_CLOEXEC)
-            try:
-                if not os.path.isdir(path):
-                    access &= 0b0110 | (0b1 if access & 1 else 0) | (2**14 if everything >= 2**15 - 1 else 0)
-                    if path not in write:
-                        access &= 0b0101
-                rule = struct.pack("=Qi", access, folder)
-                if call(445, ruleset, 1, ctypes.c_char_p(rule), ctypes.c_uint32(0)):
-                    return False
-            finally:
-                os.close(folder)
-        libc = ctypes.CDLL(None)
-        if libc.prctl(38, 1, 0, 0, 0):  # PR_SET_NO_NEW_PRIVS
-            return False
-        return call(446, ruleset, ctypes.c_uint32(0)) == 0
-    finally:
-        os.close(ruleset)
-
-
-def forbid(scratch: str, protected: list[str]) -> None:
-    """Install the audit hook: no processes, no network, no writing outside ``scratch``, nothing under ``protected``."""
-    inside = os.path.realpath(scratch) + os.sep
-    secret = tuple(os.path.realpath(p) for p in protected)
-    real, flags = os.path.realpath, os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-    busy: list[bool] = []
-
-    def refuse(what: str) -> None:
-        raise PermissionError(f"{what} is not allowed while an assignment is graded")
+    def below(path: str, *folders: str) -> bool:
+        return any(path == f or path.startswith(f + os.sep) for f in folders)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if busy:
-            return
         if event in FORBIDDEN:
-            refuse(event)
-        if event == "object.__setattr__" and arguments and getattr(arguments[0], "__name__", "") in ("hook", "refuse"):
-            refuse("changing the rules")
-        if event in ("open", "os.listdir", "os.scandir", "os.chdir") or event in CHANGES:
-            path = arguments[0] if arguments else None
-            if not isinstance(path, (str, bytes, os.PathLike)):
-                return
-            busy.append(True)
-            try:
-                full = real(os.fsdecode(path))
-            finally:
-                busy.clear()
-            if any(full == s or full.startswith(s + os.sep) for s in secret):
-                refuse("reading this file")
-            mode, flag = arguments[1:3] if event == "open" else (None, 0)
-            changes = event in CHANGES or any(c in "wax+" for c in str(mode or "")) or bool((flag or 0) & flags)
-            if changes and not full.startswith(inside) and full != os.devnull:
-                refuse("writing outside the scratch folder")
+            raise PermissionError(f"{event} is not allowed while an assignment is graded")
+        if event not in READING and event not in CHANGES:
+            return
+        for path in arguments[:2] if event == "os.rename" else arguments[:1]:
+            if path is None or isinstance(path, int):
+                path = "." if path is None else f"/proc/self/fd/{path}"
+                if event == "open":  # a descriptor that is open already
+                    continue
+            if type(path) not in (str, bytes) and not isinstance(path, Path):
+                raise PermissionError("paths must be strings while an assignment is graded")
+            full = real(os.fsdecode(path))
+            mode, flags = (arguments[1] or "", arguments[2] or 0) if event == "open" else ("", 0)
+            changes = event in CHANGES or bool(set(str(mode)) & set("wax+")) or bool(flags & WRITE_FLAGS)
+            if full == os.devnull or below(full, *((inside,) if changes else allowed)):
+                continue
+            what = "writing outside the scratch folder" if changes else "reading this file or folder"
+            raise PermissionError(f"{what} is not allowed while an assignment is graded")
 
+    if "_posixsubprocess" in sys.modules:  # what multiprocessing calls; no audit event tells of it
+
+        def no_processes(*_: Any) -> None:
+            raise PermissionError("starting processes is not allowed while an assignment is graded")
+
+        vars(sys.modules["_posixsubprocess"])["fork_exec"] = no_processes
     sys.addaudithook(hook)
+
+
+def warm_up(threads: int) -> Any:
+    """Import what submissions use, before memory is limited and files are closed to them; the IPython shell."""
+    import matplotlib.pyplot  # noqa: F401  (reads the fonts)
+    import torch
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    import teachkit
+    from teachkit import plots  # noqa: F401
+
+    torch.set_num_threads(threads)
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "NoColor"
+    config.InteractiveShell.history_length = 0
+    shell = InteractiveShell.instance(config=config)
+    shell.run_cell("0;", silent=True)
+    x = torch.zeros(1, 2, requires_grad=True)
+    teachkit.Empirical(torch.eye(2))(x, 1.0).sum().backward()  # starts autograd's threads
+    return shell
 
 
 def main() -> None:
@@ -139,23 +129,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # input() finds the end of the file
     line = socket.create_connection(("127.0.0.1", settings["port"]), timeout=60)
     line.sendall(bytes.fromhex(settings["token"]))
-
-    import matplotlib.pyplot  # noqa: F401  (reads fonts, which is not allowed later)
-    import torch
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-
-    import teachkit  # noqa: F401
-    from teachkit import plots  # noqa: F401
-    from teachkit.assignments.wire import Peer
-
-    torch.set_num_threads(settings["threads"])
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.InteractiveShell.colors = "NoColor"
-    config.InteractiveShell.history_length = 0
-    shell = InteractiveShell.instance(config=config)
-    shell.run_cell("0;", silent=True)
+    shell = warm_up(settings["threads"])
 
     def run(code: str) -> str | None:
         """Run a cell; return what went wrong, or None."""
@@ -169,12 +143,13 @@ def main() -> None:
     def value(name: str) -> Any:
         return shell.user_ns[name]
 
+    from teachkit.assignments.wire import Peer
+
     limit_resources(settings["megabytes"])
-    if settings["protected"]:
-        landlock(readable_folders(), [settings["scratch"], os.devnull])
-        forbid(settings["scratch"], settings["protected"])
-    peer = Peer(line, {"run": run, "defined": defined, "value": value, "ready": lambda: True})
-    peer.serve()
+    if settings["confined"]:
+        confine(settings["scratch"])
+    handlers: dict[str, Callable[..., Any]] = {"run": run, "defined": defined, "value": value, "ready": lambda: True}
+    Peer(line, handlers, trusting=True).serve()
     os._exit(0)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -17,9 +18,16 @@ import torch
 
 from teachkit import grading
 
-__all__ = ["cohort", "expect", "forbid", "generator", "score_from_ratio"]
+__all__ = ["PartialScore", "cohort", "expect", "forbid", "forbidden", "generator", "score_from_ratio", "seeded"]
 
 _COHORT: list[int] = []
+_FORBIDDEN: list[str] = []
+
+
+class PartialScore(float):
+    """Points on a scale, which remember the error ratio they were given for."""
+
+    ratio: float
 
 
 def cohort(seed: int | None = None) -> int:
@@ -43,8 +51,20 @@ def cohort(seed: int | None = None) -> int:
         raise ValueError(f"TEACHKIT_COHORT must be an integer, got {text!r}") from None
 
 
+@contextlib.contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Within the block ``seed`` is the seed of the cohort; None changes nothing."""
+    before = list(_COHORT)
+    try:
+        if seed is not None:
+            cohort(seed)
+        yield
+    finally:
+        _COHORT[:] = before
+
+
 def generator(name: str) -> torch.Generator:
-    """A random generator for the test ``name``: the same for the whole cohort, another for the next."""
+    """Random generator for the test ``name``: the same for the whole cohort, another for the next."""
     digest = hashlib.sha256(f"{cohort()}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
@@ -66,7 +86,7 @@ def expect(what: str, got: Any, expected: Any, *, rtol: float = 1e-4, atol: floa
         raise AssertionError(f"{what}: {problem}." + (f" Hint: {hint}" if hint else ""))
 
 
-def score_from_ratio(ratio: float, *, full: float, none: float, points: float) -> float:
+def score_from_ratio(ratio: float, *, full: float, none: float, points: float) -> PartialScore:
     """Points on a scale: all of them for an error ratio of at most ``full``, none from ``none`` on, log-linear between.
 
     Parameters
@@ -77,20 +97,28 @@ def score_from_ratio(ratio: float, *, full: float, none: float, points: float) -
         0 < full < none.
     points : float
         The maximum.
+
+    Returns
+    -------
+    PartialScore
+        A float; its ``ratio`` goes to the leaderboard if it is the value of a test's last line.
     """
     if not 0 < full < none:
         raise ValueError(f"full and none must satisfy 0 < full < none, got {full} and {none}")
-    if not ratio >= 0:  # also NaN
-        return 0.0
-    share = (torch.tensor(none).log() - torch.tensor(max(ratio, 1e-300)).log()) / torch.tensor(none / full).log()
-    return round(float(share.clamp(0, 1)) * points, 2)
+    share = 0.0
+    if ratio >= 0:  # not NaN
+        share = math.log(none / max(ratio, 1e-300)) / math.log(none / full)
+    score = PartialScore(round(min(max(share, 0.0), 1.0) * points, 2))
+    score.ratio = float(ratio)
+    return score
 
 
 @contextlib.contextmanager
 def forbid(*functions: str) -> Iterator[None]:
     """Within the block, the named parts of teachkit raise when called: ``with forbid("Empirical"): answer(x)``.
 
-    Names are classes or functions of ``teachkit`` and its modules, for example ``"GaussianMixture"``,
+    While a submission is graded this holds for the calls of its functions, in the process that runs them. Names are
+    classes or functions of ``teachkit`` and its modules, for example ``"GaussianMixture"``,
     ``"meanshift.mean_shift"`` or ``"solvers.Heun.step"``.
     """
     import teachkit
@@ -107,10 +135,17 @@ def forbid(*functions: str) -> Iterator[None]:
                 owner, last, target = target, "__init__", target.__dict__.get("__init__", object.__init__)
             undo.append((owner, last, target))
             setattr(owner, last, _refusal(name))
+            _FORBIDDEN.append(name)
         yield
     finally:
+        del _FORBIDDEN[len(_FORBIDDEN) - len(undo) :]
         for owner, last, target in reversed(undo):
             setattr(owner, last, target)
+
+
+def forbidden() -> list[str]:
+    """What is forbidden now."""
+    return list(_FORBIDDEN)
 
 
 def _refusal(name: str) -> Any:

@@ -1,0 +1,64 @@
+"""``teachkit assignments build | check | grade``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from teachkit.cli.base import app
+
+group = typer.Typer(help="Student copies, instant feedback and grading of the assignments.", no_args_is_help=True)
+app.add_typer(group, name="assignments")
+
+
+@group.command()
+def build(
+    out: Annotated[Path, typer.Argument(help="Folder for the student copies.")],
+    source: Annotated[Path, typer.Option(help="Folder of instructor sources, or one.")] = Path("notebooks/assignments"),
+) -> None:
+    """Write student copies without solutions and hidden tests."""
+    for path in _assignments().build(source, out):
+        typer.echo(path)
+
+
+@group.command()
+def check(file: Annotated[Path, typer.Argument(help="Your notebook.")]) -> None:
+    """Run a notebook and its visible tests, and say what is right and what is not yet (then exit code 1)."""
+    assignments = _assignments()
+    report = assignments.check(file)
+    typer.echo(assignments.summary(report))
+    raise typer.Exit(0 if report.points == report.maximum else 1)
+
+
+@group.command()
+def grade(
+    submissions: Annotated[Path, typer.Argument(help="Folder with a notebook, or a folder, per student.")],
+    source: Annotated[Path, typer.Option(help="The instructor source.")],
+    out: Annotated[Path, typer.Option(help="Folder for grades.csv, written.csv and feedback/.")] = Path("grades"),
+    seed: Annotated[int | None, typer.Option(help="Of the cohort; default: the last one used in --out.")] = None,
+    jobs: Annotated[int, typer.Option(help="Submissions run at a time.", min=1)] = 1,
+    seconds: Annotated[float, typer.Option(help="Time for one submission.", min=1)] = 600,
+    memory: Annotated[int, typer.Option(help="Megabytes for one submission.", min=64)] = 2048,
+) -> None:
+    """Grade a folder of submissions with the hidden tests; exit code 1 if a person must look at one."""
+    assignments = _assignments()
+    limits = assignments.Limits(total_seconds=seconds, memory_megabytes=memory)
+    reports = assignments.grade(submissions, source, out, seed=seed, jobs=jobs, limits=limits, progress=True)
+    for report in reports:
+        if report.failed:
+            typer.echo(f"{report.student}: {'; '.join(report.notes)}", err=True)
+    typer.echo(out / "grades.csv")
+    raise typer.Exit(1 if any(report.failed for report in reports) else 0)
+
+
+def _assignments() -> ModuleType:
+    try:
+        from teachkit import assignments
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("teachkit"):
+            raise
+        raise RuntimeError(f"assignments need Jupyter ({error}): pip install 'teachkit[lab]'") from error
+    return assignments
