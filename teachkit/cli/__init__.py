@@ -5,7 +5,7 @@ What a command prints for further use goes to stdout, everything else to stderr.
 are imported inside the commands.
 """
 
-from teachkit.cli import claims, environment, models, sampling
+from teachkit.cli import assignments, claims, environment, models, sampling
 from teachkit.cli.base import app, main
 
-__all__ = ["app", "claims", "environment", "main", "models", "sampling"]
+__all__ = ["app", "assignments", "claims", "environment", "main", "models", "sampling"]
