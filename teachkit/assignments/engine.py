@@ -129,8 +129,8 @@ class _Session:
     def stop(self) -> None:
         """End the sandbox, if there is one."""
         if self.sandbox is not None:
-            self.report.output = self.report.output or self.sandbox.output
             self.sandbox.close()
+            self.report.output = self.report.output or self.sandbox.output
             self.sandbox = None
 
 

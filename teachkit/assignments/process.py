@@ -67,7 +67,8 @@ class Sandbox:
                 assert self.process.stdin is not None
                 self.process.stdin.write(json.dumps(settings).encode() + b"\n")
                 self.process.stdin.close()
-                threading.Thread(target=self._drain, daemon=True).start()
+                self._drainer = threading.Thread(target=self._drain, daemon=True)
+                self._drainer.start()
                 self._line = self._accept(server, token)
             self.peer = Peer(self._line, {})
             self.peer.request("ready", 180)
@@ -83,10 +84,11 @@ class Sandbox:
         environment = {k: os.environ[k] for k in KEPT if k in os.environ} | {
             **dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR", "IPYTHONDIR"), home),
             **{"MPLBACKEND": "Agg", "PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+            **{"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"},
             **{"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "teachkit.assignments.sandbox"],
+            [sys.executable, "-c", "from teachkit.assignments.sandbox import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -148,6 +150,8 @@ class Sandbox:
         if hasattr(self, "process"):
             end(self.process.pid)
             self.process.wait()
+        if hasattr(self, "_drainer"):
+            self._drainer.join(2)  # what was printed last
         if self._line is not None:
             self._line.close()
         self._folder.cleanup()

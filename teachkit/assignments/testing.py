@@ -106,9 +106,9 @@ def score_from_ratio(ratio: float, *, full: float, none: float, points: float) -
     if not 0 < full < none:
         raise ValueError(f"full and none must satisfy 0 < full < none, got {full} and {none}")
     share = 0.0
-    if ratio >= 0:  # not NaN
-        share = math.log(none / max(ratio, 1e-300)) / math.log(none / full)
-    score = PartialScore(round(min(max(share, 0.0), 1.0) * points, 2))
+    if 0 <= ratio < none:  # neither for NaN
+        share = math.log(none / max(ratio, full)) / math.log(none / full)
+    score = PartialScore(round(share * points, 2))
     score.ratio = float(ratio)
     return score
 

@@ -1,7 +1,7 @@
 """Mark one submission in a process of its own, so that nothing it does can end the batch.
 
-`mark_apart` starts ``python -m teachkit.assignments.worker`` and waits for the report, which that process, `main`,
-writes to a file. The student's code runs in a third one (`teachkit.assignments.sandbox`).
+`mark_apart` starts a process that runs `main`, and waits for the report, which that process writes to a file. The
+student's code runs in a third one (`teachkit.assignments.sandbox`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from teachkit.assignments.process import end
 from teachkit.assignments.report import Limits, Report, Score
 from teachkit.assignments.sandbox import limit_resources
 
-__all__ = ["mark_apart", "not_marked"]
+__all__ = ["main", "mark_apart", "not_marked"]
 
 START_SECONDS = 120.0  # for importing torch twice on a busy machine
 
@@ -52,7 +52,7 @@ def mark_apart(source: Path, student: str, files: Sequence[Path], limits: Limits
             **{"source": str(source.resolve()), "submission": str(files[0].resolve()), "student": student},
             **{"limits": vars(limits), "seed": seed, "result": str(result)},
         }
-        command = [sys.executable, "-m", "teachkit.assignments.worker"]
+        command = [sys.executable, "-c", "from teachkit.assignments.worker import main; main()"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             _, words = process.communicate(json.dumps(job).encode(), limits.total_seconds + START_SECONDS)
@@ -94,7 +94,3 @@ def main() -> None:
     limits = Limits(**job["limits"])
     limit_resources(2 * limits.memory_megabytes)
     write_text(Path(job["result"]), json.dumps(_report(job, limits).to_dict()))
-
-
-if __name__ == "__main__":
-    main()
