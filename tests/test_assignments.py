@@ -1,0 +1,586 @@
+"""Assignments: student copies do not leak, marks depend on answers alone, and no submission ends a batch."""
+
+import csv
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from typer.testing import CliRunner
+
+from teachkit.assignments import Limits, build, check, feedback, grade, mark, summary, tables, testing
+from teachkit.assignments import notebook as nb
+from teachkit.assignments.report import Report, Score, Written
+from teachkit.assignments.wire import Peer, Refused, RemoteError, Stopped
+from teachkit.cli import app
+
+SOURCES = Path(__file__).resolve().parents[1] / "notebooks" / "assignments"
+SHORT = Limits(cell_seconds=6, test_seconds=6, total_seconds=60, memory_megabytes=600)
+SOLVED = "def twice(x):\n    return 2 * x"
+WAVE = "def wave(f, x):\n    return f(x) + 1"
+
+
+def cell(name, text, kind="code", **roles):
+    make = new_code_cell if kind == "code" else new_markdown_cell
+    made = make(text)
+    flags = {"grade": False, "solution": False, "locked": True, "task": False, **roles}
+    made.metadata["nbgrader"] = {"schema_version": 3, "grade_id": name, "cell_type": kind, **flags}
+    return made
+
+
+def tiny():
+    """An assignment with two exercises, a race and a question in words: 2 + 1 + 3 and 4 points."""
+    answer, test = {"solution": True, "locked": False}, {"grade": True}
+    return new_notebook(
+        cells=[
+            cell("intro", "# Tiny", "markdown"),
+            cell("setup", "import torch\nfrom teachkit.assignments.testing import expect, generator, score_from_ratio"),
+            cell("twice", f"def twice(x):\n    ### BEGIN SOLUTION\n{SOLVED[14:]}\n    ### END SOLUTION", **answer),
+            cell(
+                "twice_test",
+                "# Twice\nx = torch.randn(3, generator=generator('a'))\nexpect('twice', twice(x), 2 * x)\n"
+                "### BEGIN HIDDEN TESTS\nx = torch.randn(2, 2, generator=generator('hid')).double()\n"
+                "expect('twice of a matrix', twice(x), x + x)\n### END HIDDEN TESTS",
+                points=2,
+                **test,
+            ),
+            cell("wave", f"def wave(f, x):\n    ### BEGIN SOLUTION\n{WAVE[16:]}\n    ### END SOLUTION", **answer),
+            cell(
+                "wave_test",
+                "# Wave\nx = torch.randn(4, generator=generator('b'))\n"
+                "expect('a sine', wave(torch.sin, x), torch.sin(x) + 1)",
+                points=1,
+                **test,
+            ),
+            cell("level", "level = None\n### BEGIN SOLUTION\nlevel = 0.5\n### END SOLUTION", **answer),
+            cell("race", "# Race\nscore_from_ratio(level, full=0.5, none=1.0, points=3)", points=3, **test),
+            cell("why_text", "## Why?", "markdown"),
+            cell(
+                "why",
+                "### BEGIN SOLUTION\nBecause the rubric says so.\n### END SOLUTION",
+                "markdown",
+                grade=True,
+                points=4,
+                **answer,
+            ),
+            new_code_cell("print('free cell')"),
+        ],
+        metadata=nbformat.from_dict(nb.KERNEL),
+    )
+
+
+def submission(**answers):
+    """The student copy with these answers."""
+    copy = nb.student_copy(tiny())
+    for c in copy.cells:
+        c["source"] = answers.pop(nb.grade_id(c), c.source)
+    assert not answers
+    return copy
+
+
+def solved(**answers):
+    return submission(**{"twice": SOLVED, "wave": WAVE, "level": "level = 0.5", "why": "Because.", **answers})
+
+
+# Student copies
+
+
+def test_student_copies_show_nothing(tmp_path):
+    source = tiny()
+    secret = new_code_cell("1 + 1", outputs=[nbformat.v4.new_output("stream", text="the answer is 2 * x")])
+    source.cells.append(secret)
+    for c in source.cells:
+        c.metadata["answer"] = "return 2 * x"
+        c["attachments"] = {"a.txt": {"text/plain": "return 2 * x"}}
+    source.metadata["hint"] = "return 2 * x"
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for c in source.cells:  # attachments are not valid in code cells
+        if c.cell_type == "code":
+            del c["attachments"]
+    nbformat.write(source, folder / "tiny.ipynb")
+    (path,) = build(folder, tmp_path / "out")
+    text = path.read_text()
+    for word in ("2 * x\\n    ###", "return 2", "hid", "x + x", "rubric", "SOLUTION", "HIDDEN", "answer is", "attach"):
+        assert word not in text, word
+    copy = nbformat.read(path, 4)
+    nbformat.validate(copy)
+    locked = [c for c in copy.cells if nb.role(c) in ("setup", "test", "text")]
+    assert len(locked) == 6
+    assert all(c.metadata.editable is False for c in locked)
+    assert [nb.grade_id(c) for c in copy.cells] == [nb.grade_id(c) for c in source.cells]
+
+
+def test_leaks_are_found():
+    source = tiny()
+    assert not nb.leaks(source, nbformat.writes(nb.student_copy(source)))
+    assert nb.leaks(source, "... return f(x) + 1 ...") == ["return f(x) + 1"]
+    assert nb.leaks(source, json.dumps("a\nBecause the rubric says so."))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("twice", {"source": "def twice(x):\n    ### BEGIN SOLUTION\n    return 1"}, "do not pair up"),
+        ("twice", {"source": "def twice(x): ..."}, "an answer needs"),
+        ("twice_test", {"points": 0}, "points belong to graded cells"),
+        ("twice_test", {"locked": False}, "answers are not locked"),
+        ("twice_test", {"grade_id": "wave_test"}, "more than once"),
+        ("twice_test", {"grade_id": "a b"}, "grade_id of letters"),
+        ("wave_test", {"source": "y = unheard_of(1)"}, "'unheard_of', which neither"),
+        ("setup", {"source": "### BEGIN HIDDEN TESTS\n1\n### END HIDDEN TESTS"}, "belong into test cells"),
+    ],
+)
+def test_faulty_sources_are_refused(name, change, message):
+    source = tiny()
+    target = next(c for c in source.cells if nb.grade_id(c) == name)
+    target["source"] = change.pop("source", target.source)
+    target.metadata.nbgrader.update(change)
+    with pytest.raises(ValueError, match=message):
+        nb.validate(source)
+
+
+def test_build_refuses_bad_folders(tmp_path):
+    with pytest.raises(ValueError, match="must hold notebooks"):
+        build(tmp_path, tmp_path / "out")
+    nbformat.write(tiny(), tmp_path / "tiny.ipynb")
+    with pytest.raises(ValueError, match="another folder"):
+        build(tmp_path, tmp_path)
+
+
+# Putting a submission together
+
+
+def test_locked_cells_come_from_the_source():
+    given = solved()
+    given.cells = [c for c in given.cells if nb.grade_id(c) != "setup"]
+    for c in given.cells:
+        if nb.grade_id(c) == "twice_test":
+            c["source"] = "assert True"
+    parts, notes = nb.merge(tiny(), given)
+    assert parts[0].code == tiny().cells[1].source
+    assert not any("assert True" in p.code for p in parts)
+    assert any("twice_test was changed" in n for n in notes)
+    assert any("setup is missing" in n for n in notes)
+
+
+def test_names_that_a_test_reads():
+    code = "import a.b as c\nfor i in f(i):\n    g = lambda z: z + h\n    def k(m): return m\nexcept_ = [u for u in v]"
+    assert nb.names_in(code) == {"f", "h", "v"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe\x00", b'{"cells": 3}', b"[" * 100_000])
+def test_what_is_no_notebook_is_refused(tmp_path, content):
+    (tmp_path / "a.ipynb").write_bytes(content)
+    with pytest.raises(ValueError, match="not a Jupyter notebook"):
+        nb.read(tmp_path / "a.ipynb")
+
+
+def test_large_files_are_refused(tmp_path):
+    with (tmp_path / "a.ipynb").open("wb") as file:
+        file.truncate(100_000_000)
+    with pytest.raises(ValueError, match="100 MB, more than the 20 MB"):
+        nb.read(tmp_path / "a.ipynb")
+
+
+# What tests are written with
+
+
+def test_inputs_vary_with_the_cohort(monkeypatch):
+    draws = set()
+    for seed in (None, "1", "2"):
+        monkeypatch.delenv("TEACHKIT_COHORT", raising=False)
+        if seed:
+            monkeypatch.setenv("TEACHKIT_COHORT", seed)
+        draws.add(torch.rand(1, generator=testing.generator("a")).item())
+        assert torch.rand(1, generator=testing.generator("a")).item() in draws
+    assert len(draws) == 3
+    monkeypatch.setenv("TEACHKIT_COHORT", "x")
+    with pytest.raises(ValueError, match="TEACHKIT_COHORT must be an integer"):
+        testing.cohort()
+    with testing.seeded(5):
+        assert testing.cohort() == 5
+    monkeypatch.delenv("TEACHKIT_COHORT")
+    assert testing.cohort() == 0
+
+
+def test_expect_says_what_differs_but_not_the_value():
+    testing.expect("x", np.float32(2.0), torch.tensor(2.0))
+    for got in (None, ..., 3.0, "2", torch.ones(2), float("nan"), [1, [2]], {}, object()):
+        with pytest.raises(AssertionError, match=r"^x: ") as raised:
+            testing.expect("x", got, 2.125)
+        assert "2.125" not in str(raised.value)
+
+
+def test_score_from_ratio():
+    def points(ratio):
+        return testing.score_from_ratio(ratio, full=0.25, none=1.0, points=4)
+
+    ratios = [0.0, 0.2, 0.25, 0.5, 1.0, 3.0, float("inf"), float("nan"), -1.0]
+    assert [points(r) for r in ratios] == [4, 4, 4, 2, 0, 0, 0, 0, 0]
+    assert points(0.5).ratio == 0.5
+    assert repr(points(0.5)) == "2.0"  # nbgrader reads it from the output
+    with pytest.raises(ValueError, match="0 < full < none"):
+        testing.score_from_ratio(1.0, full=1.0, none=0.5, points=1)
+
+
+def test_forbid_refuses_and_restores():
+    from teachkit import Empirical
+
+    with testing.forbid("Empirical"):
+        assert testing.forbidden() == ["Empirical"]
+        with pytest.raises(AssertionError, match="write it yourself"):
+            Empirical(torch.zeros(1, 1))
+    Empirical(torch.zeros(1, 1))
+    assert not testing.forbidden()
+
+
+# The line between the processes
+
+
+@pytest.fixture
+def line():
+    """A Peer whose other side, in a thread, echoes and calls back."""
+    near, far = socket.socketpair()
+    handlers = {"echo": lambda value: value, "call_it": lambda f, x: f(x), "bad": lambda: 1 / 0}
+    thread = threading.Thread(target=Peer(far, handlers).serve, daemon=True)
+    thread.start()
+    yield Peer(near, {})
+    near.close()
+    thread.join(5)
+    far.close()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, True, 3, 2.5, "ä\ud800"[:1], [1, (2, None)], {"a": [1.5]}, ..., float("inf")),
+        *(torch.zeros(0, 3), torch.arange(6).view(2, 3).T, torch.tensor(1.5, dtype=torch.bfloat16)),
+        *(torch.tensor([1 + 2j]).conj(), torch.ones(2, requires_grad=True), torch.tensor([True])),
+        *(np.eye(3, dtype=np.float32)[::2], np.float64(2), np.int8(3)),
+    ],
+    ids=str,
+)
+def test_plain_values_cross_unchanged(line, value):
+    got = line.request("echo", 5, value=value)
+    assert type(got) is type(value)
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        assert got.dtype == value.dtype
+        assert got.shape == value.shape
+        assert bool((got == value).all())
+    else:
+        assert got == value
+
+
+def test_generators_functions_and_errors_cross(line):
+    rng = torch.Generator().manual_seed(3)
+    torch.rand(5, generator=rng)
+    twin = line.request("echo", 5, value=rng)
+    assert torch.equal(torch.rand(3, generator=twin), torch.rand(3, generator=rng))
+    assert line.request("call_it", 5, f=lambda x: x + 1, x=2) == 3
+    with pytest.raises(RemoteError, match="ZeroDivisionError"):
+        line.request("bad", 5)
+    with pytest.raises(RemoteError, match=r"^ZeroDivisionError"):  # through both sides, named once
+        line.request("call_it", 5, f=lambda x: x / 0, x=2)
+
+    class Sly(str):
+        def __eq__(self, other):
+            return True
+
+    assert type(line.request("echo", 5, value=object())).__name__ == "object"
+    assert type(line.request("echo", 5, value=Sly("a"))) is str
+    nested = []
+    nested.append(nested)
+    with pytest.raises(Refused, match="too deeply"):
+        line.request("echo", 5, value=nested)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        *(3, [1], {"$": "tensor", "dtype": "float32", "shape": [5], "blob": 0}, {"$": "array", "dtype": "O"}),
+        *({"$": "array", "dtype": "<f8", "shape": [10**30], "blob": 0}, {"$": []}, {"a": 1}, {"$": "tuple"}),
+    ],
+    ids=str,
+)
+def test_malformed_messages_are_refused(tree):
+    near, far = socket.socketpair()
+    text = json.dumps({"tree": tree, "sizes": [8]}).encode()
+    far.sendall(len(text).to_bytes(8, "big") + text + b"12345678")
+    with pytest.raises(Refused, match="malformed"):
+        Peer(near, {}).request("anything", 5)
+    near.close()
+    far.close()
+
+
+def test_silence_and_size_are_limited():
+    near, far = socket.socketpair()
+    with pytest.raises(Stopped, match="out of time"):
+        Peer(near, {}).request("anything", 0.2)
+    far.sendall((2**40).to_bytes(8, "big"))
+    with pytest.raises(Refused, match="too large"):
+        Peer(near, {}).request("anything", 5)
+    near.close()
+    far.close()
+
+
+# Marking
+
+
+def test_mark_gives_points_for_what_is_right():
+    given = solved(twice="def twice(x):\n    return 2 * x if x.dim() == 1 else 3 * x", level="level = 0.5**0.5")
+    report = mark(tiny(), given, student="a", limits=SHORT)
+    assert [s.points for s in report.scores] == [0, 1, 1.5]  # the hidden test found it
+    assert "twice of a matrix" in report.scores[0].message
+    assert report.scores[2].ratio == pytest.approx(0.5**0.5)
+    assert report.written[0].text == "Because."
+    assert report.written_points is None
+    assert "free cell" in report.output
+    assert Report.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+
+
+def test_check_needs_no_source(tmp_path):
+    nbformat.write(solved(wave="def wave(f, x):\n    return x"), tmp_path / "tiny.ipynb")
+    outcome = CliRunner().invoke(app, ["assignments", "check", str(tmp_path / "tiny.ipynb")])
+    assert outcome.exit_code == 1
+    assert "5 of 6 points" in outcome.output
+    assert "✗ wave · Wave (0/1)" in outcome.output
+    nbformat.write(new_notebook(), tmp_path / "empty.ipynb")
+    with pytest.raises(ValueError, match="holds no tests"):
+        check(tmp_path / "empty.ipynb")
+
+
+@pytest.mark.slow
+def test_mark_knows_forbidden_functions():
+    source, given = (
+        tiny(),
+        solved(twice="import teachkit\ndef twice(x):\n    return teachkit.Empirical(x[:, None]) and 2 * x"),
+    )
+    test = next(c for c in source.cells if nb.grade_id(c) == "twice_test")
+    test["source"] = (
+        "from teachkit.assignments.testing import forbid\nwith forbid('Empirical'):\n    twice(torch.ones(2))"
+    )
+    report = mark(source, given, limits=SHORT)
+    assert "write it yourself" in report.scores[0].message
+    source.cells[1]["source"] = "1 / 0"
+    with pytest.raises(ValueError, match="set-up cell setup fails"):
+        mark(source, given, limits=SHORT)
+
+
+# Tables and pages
+
+
+def reports():
+    first = Report("=Ann", "tiny", [Score("t", "T", "a", 1.5, 2, "off", 0.7)], [Written("w", "Why?", "=1+1", 4)])
+    other = Report("Bob", "tiny", [Score("t", "T", "a", 2, 2, "", 0.5)], [Written("w", "Why?", "", 4, 0.0)])
+    return [first, other, Report("Cy", "tiny", [Score("t", "T", "a", 0, 2)], failed=True, notes=["a\nb"])]
+
+
+def test_tables(tmp_path):
+    rows = list(csv.DictReader(tables.grades_csv(reports()).splitlines()))
+    assert [r["student"] for r in rows] == ["'=Ann", "Bob", "Cy"]  # no formula for the spreadsheet
+    assert [r["points"] for r in rows] == ["1.5", "2", ""]
+    assert [r["written"] for r in rows] == ["", "0", ""]
+    assert [r["student"] for r in json.loads(tables.leaderboard_json(reports()))] == ["Bob", "=Ann"]
+    assert tables.leaderboard_json([]) is None
+    path = tmp_path / "written.csv"
+    path.write_text(tables.written_csv(reports()).replace("w,,4,", "w,3.5,4,well"))
+    assert tables.read_written(path)["=Ann", "w"] == (3.5, "well")
+    path.write_text(tables.written_csv(reports()).replace("w,,4,", "w,5,4,"))
+    with pytest.raises(ValueError, match="Ann, w must be a number from 0 to 4"):
+        tables.read_written(path)
+
+
+def test_feedback_shows_markup_as_text():
+    report = reports()[0]
+    report.output = report.student = report.scores[0].message = report.written[0].text = "<script>alert(1)</script>"
+    page = feedback.page(report)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 4
+    assert "✗" in summary(report)
+
+
+# A batch
+
+ABUSES = {  # name: (answer to `twice`, points that may be left: of wave and race)
+    "endless_cell": ("while True: pass", 4),
+    "endless_answer": ("def twice(x):\n    while True: pass", 4),
+    "kernel_death": ("import os\nos._exit(0)", 4),
+    "death_in_answer": ("import os\ndef twice(x):\n    os._exit(0)", 4),
+    "segfault": ("import signal\ndef twice(x):\n    signal.raise_signal(signal.SIGSEGV)", 4),
+    "syntax_error": ("def twice(x:\n", 4),
+    "exits": ("import sys\ndef twice(x):\n    sys.exit(0)\nsys.exit(0)", 4),
+    "gigabytes": ("while True: print('x' * 10**6)", 4),
+    "memory": ("import torch\nkeep = [torch.ones(10**8) for _ in range(100)]", 4),
+    "large_value": ("import torch\ndef twice(x):\n    return torch.ones(10**8)", 4),
+    "wrong_type": ("def twice(x):\n    return {'a': print}", 4),
+    "always_equal": ("class Sly(float):\n    __eq__ = __le__ = lambda *_: True\ndef twice(x):\n    return Sly(1)", 4),
+    "patches": (
+        "import torch, teachkit.grading as g, teachkit.assignments.testing as t\n"
+        "torch.allclose = torch.equal = lambda *a, **k: True\ng.compare = lambda *a, **k: None\n"
+        "t.expect = expect = lambda *a, **k: None\ndef twice(x):\n    return x",
+        4,
+    ),
+    "fork_bomb": ("import os\ndef twice(x):\n    while True: os.fork()", 4),
+    "many_processes": ("import multiprocessing as m\nm.get_context('spawn').Process(target=print).start()", 4),
+    "reads_sources": ("import glob, pathlib\ndef twice(x):\n    return pathlib.Path(SOURCE).read_text()", 4),
+    "kills_the_grader": ("import os, signal\ndef twice(x):\n    os.kill(os.getppid(), signal.SIGKILL)", 4),
+    "interrupts": ("def twice(x):\n    raise KeyboardInterrupt", 4),
+    "deep": ("def twice(x):\n    a = []\n    for _ in range(10**5): a = [a]\n    return a", 4),
+    "answers_late": ("import time\ndef twice(x):\n    time.sleep(1000)", 4),
+    "calls_forever": ("def wave(f, x):\n    while True: f(x)", 3),
+    "large_calls": ("import torch\ndef wave(f, x):\n    return f(torch.ones(10**9))", 3),
+    "no_number": ("level = 'zero'", 3),
+    "not_a_number": ("level = float('nan')", 3),
+}
+
+
+def write_batch(folder, source):
+    folder.mkdir()
+    for name, (code, _) in ABUSES.items():
+        last = "\n" + code.replace("SOURCE", repr(str(source)))
+        keep = "twice" if "wave(" not in code and "level =" not in code else "wave" if "wave(" in code else "level"
+        nbformat.write(
+            solved(**{keep: last, **({} if keep == "twice" else {"twice": "..."})}), folder / f"{name}.ipynb"
+        )
+    (folder / "no_notebook.ipynb").write_bytes(os.urandom(1000))
+    (folder / "essay.docx").write_text("Dear Professor")
+    with (folder / "large.ipynb").open("wb") as file:
+        file.truncate(100_000_000)
+    (folder / "link.ipynb").symlink_to(source)
+    (folder / "nothing").mkdir()
+    tampered = solved(twice="def twice(x):\n    return x")
+    for c in tampered.cells:
+        if nb.role(c) == "test":
+            c["source"] = "assert True"
+            c.metadata.nbgrader["points"] = 1000
+    nbformat.write(tampered, folder / "tampered.ipynb")
+    doubled = solved()
+    doubled.cells = [c for c in doubled.cells for _ in range(2) if nb.grade_id(c) != "wave_test"]
+    nbformat.write(doubled, folder / "doubled.ipynb")
+    for name in ("aaa", "zzz"):
+        (folder / name).mkdir()
+        nbformat.write(solved(), folder / name / "tiny.ipynb")
+    nbformat.write(solved(level="level = 0.75"), folder / "zzz.ipynb")  # of the same name as a folder
+
+
+@pytest.mark.slow
+def test_no_submission_stops_the_batch(tmp_path):
+    (tmp_path / "source").mkdir()
+    source = tmp_path / "source" / "tiny.ipynb"
+    nbformat.write(tiny(), source)
+    write_batch(tmp_path / "in", source)
+    out = tmp_path / "out"
+    grade(tmp_path / "in", source, out, limits=SHORT, jobs=2)
+    rows = {r["student"]: r for r in csv.DictReader((out / "grades.csv").read_text().splitlines())}
+    points = {name: float(r["points"]) for name, r in rows.items()}
+    full = {"aaa": 6, "zzz": 6, "doubled": 6, "tampered": 4}
+    assert {n: points[n] for n in full} == full
+    assert points["zzz.ipynb"] == pytest.approx(4.25, abs=0.05)
+    nothing = ("no_notebook", "essay", "large", "link", "nothing")
+    assert [points[n] for n in nothing] == [0] * 5
+    assert all(rows[n]["remarks"] for n in nothing)
+    for name, (_, most) in ABUSES.items():
+        assert points[name] == most, (name, rows[name])
+    assert len(list((out / "feedback").glob("*.html"))) == len(rows) == len(ABUSES) + 10
+    board = json.loads((out / "leaderboard.json").read_text())
+    assert board[-1]["student"] == "zzz.ipynb"
+    assert not [p for p in (out, out / "feedback", out / "reports") for q in p.iterdir() if q.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_grading_resumes_and_takes_written_points(tmp_path):
+    (tmp_path / "in").mkdir()
+    nbformat.write(tiny(), tmp_path / "tiny.ipynb")
+    nbformat.write(solved(), tmp_path / "in" / "ann.ipynb")
+    arguments = [str(tmp_path / "in"), "--source", str(tmp_path / "tiny.ipynb"), "--out", str(tmp_path / "out")]
+    outcome = CliRunner().invoke(app, ["assignments", "grade", *arguments])
+    assert outcome.exit_code == 0, outcome.output
+    written = tmp_path / "out" / "written.csv"
+    written.write_text(written.read_text().replace("why,,4,,", "why,3,4,Nearly.,"))
+    seed = json.loads((tmp_path / "out" / "grading.json").read_text())["seed"]
+    kept = tmp_path / "out" / "reports" / "ann.json"
+    before = kept.stat().st_mtime_ns
+    (report,) = grade(tmp_path / "in", tmp_path / "tiny.ipynb", tmp_path / "out")
+    assert (report.points, report.written_points) == (6, 3)
+    assert kept.stat().st_mtime_ns == before  # not run again
+    assert "Nearly." in (tmp_path / "out" / "feedback" / "ann.html").read_text()
+    nbformat.write(solved(twice="twice = 3"), tmp_path / "in" / "ann.ipynb")
+    (report,) = grade(tmp_path / "in", tmp_path / "tiny.ipynb", tmp_path / "out")
+    assert (report.points, report.written_points) == (4, 3)
+    assert json.loads((tmp_path / "out" / "grading.json").read_text())["seed"] == seed
+    nbformat.write(tiny(), tmp_path / "other.ipynb")
+    with pytest.raises(ValueError, match="holds the grades of tiny"):
+        grade(tmp_path / "in", tmp_path / "other.ipynb", tmp_path / "out")
+
+
+# The assignments of the course
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES.glob("*.ipynb")), ids=lambda p: p.stem[:2])
+def test_sources_obey_the_rules(path, tmp_path):
+    source = nb.read(path)
+    nb.validate(source, path.name)
+    (copy,) = build(path, tmp_path)
+    text = copy.read_text()
+    assert "### BEGIN" not in text
+    assert all(not c.get("outputs") for c in nbformat.read(copy, 4).cells)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(SOURCES.glob("*.ipynb")), ids=lambda p: p.stem[:2])
+def test_sources_get_full_marks_and_empty_copies_none(path):
+    source = nb.read(path)
+    solution = mark(source, source, seed=11)
+    assert solution.points == solution.maximum > 0, summary(solution)
+    assert not solution.errors
+    empty = mark(source, nb.student_copy(source), seed=11)
+    assert empty.points == 0, summary(empty)
+
+
+# nbgrader on the same sources
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(SOURCES.glob("*.ipynb")), ids=lambda p: p.stem[:2])
+def test_nbgrader_grades_the_same_sources(path, tmp_path):
+    pytest.importorskip("nbgrader", reason="pip install 'teachkit[nbgrader]'")
+
+    def nbgrader(*arguments):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path), "PYTHONHASHSEED": "0"}
+        command = [sys.executable, "-m", "nbgrader", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    (tmp_path / "nbgrader_config.py").write_text(
+        "c = get_config()\nc.CourseDirectory.course_id = 'course'\nc.ExecutePreprocessor.timeout = 300\n"
+        f"c.CourseDirectory.db_url = 'sqlite:///{tmp_path}/gradebook.db'\n"
+    )
+    name = path.stem
+    (tmp_path / "source" / name).mkdir(parents=True)
+    shutil.copy(path, tmp_path / "source" / name)
+    nbgrader("generate_assignment", name, "--create")
+    released = tmp_path / "release" / name / path.name
+    assert "### BEGIN" not in released.read_text()
+    for student, file in (("right", path), ("empty", released)):
+        folder = tmp_path / "submitted" / student / name
+        folder.mkdir(parents=True)
+        shutil.copy(file, folder / path.name)
+    nbgrader("autograde", name, "--create")
+    nbgrader("generate_feedback", name)
+    assert (tmp_path / "feedback" / "right" / name / f"{name}.html").stat().st_size > 1000
+    nbgrader("export", "--to", "grades.csv")
+    rows = {r["student_id"]: r for r in csv.DictReader((tmp_path / "grades.csv").read_text().splitlines())}
+    source = nb.read(path)
+    points = sum(nb.meta(c)["points"] for c in nb.tests(source, hidden=True))
+    assert float(rows["right"]["raw_score"]) == points
+    assert float(rows["empty"]["raw_score"]) == 0
