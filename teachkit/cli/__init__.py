@@ -1,11 +1,11 @@
-"""The command line: ``teachkit train | convert | sample | schedule | claims | doctor | lab`` (``python -m teachkit``).
+"""The command line, ``teachkit COMMAND`` or ``python -m teachkit COMMAND``; ``teachkit --help`` lists the commands.
 
 What a command prints for further use goes to stdout, everything else to stderr. Exit codes: 0 done, 1 could not be done
 (one line says why; ``teachkit --debug COMMAND`` shows the traceback), 2 wrong usage, 130 interrupted. The heavy modules
 are imported inside the commands.
 """
 
-from teachkit.cli import assignments, claims, environment, models, sampling
+from teachkit.cli import assignments, claims, environment, evaluation, models, sampling
 from teachkit.cli.base import app, main
 
-__all__ = ["app", "assignments", "claims", "environment", "main", "models", "sampling"]
+__all__ = ["app", "assignments", "claims", "environment", "evaluation", "main", "models", "sampling"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ import typer
 from teachkit.cli.base import Device, Model, app, check_target, choose_device
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from teachkit.solvers import Solver
@@ -40,17 +42,22 @@ def draw(
         typer.Option("--labels", "--label", help="Classes in turn: 3 or 0,1,2; default for a model: all its classes."),
     ] = None,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Samples at a time; does not change them.")] = 64,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Samples at a time, at most 64; changes them by rounding only.")
+    ] = 64,
     out: Annotated[Path, typer.Option(help="Picture to write (.png).")] = Path("samples.png"),
     tensors: Annotated[Path | None, typer.Option(help="Also write the samples (.safetensors).")] = None,
     trajectories: Annotated[Path | None, typer.Option(help="Also write the whole paths (.safetensors).")] = None,
     device: Device = None,
 ) -> None:
-    """Draw samples from a model, or from the exact denoiser of a data set, as one picture."""
-    import torch
-    from tqdm.auto import tqdm
+    """Draw samples from a model, or from the exact denoiser of a data set, as one picture.
 
-    from teachkit import initial_noise, sample
+    Run again after an interruption, it goes on where it was; under torchrun the processes share the work.
+    """
+    import torch
+
+    from teachkit import evaluation, initial_noise, sample
+    from teachkit.evaluation import processes
 
     check_target(out, "--out", ".png")
     check_target(tensors, "--tensors", ".safetensors")
@@ -58,26 +65,45 @@ def draw(
     if model and data:
         raise typer.BadParameter("--model and --data exclude each other")
     sigmas, step = _walk(schedule, solver, steps, nfe, sigma_min, sigma_max)
-    where = choose_device(device)
-    denoiser, shape, classes, dtype = _exact(data, where) if data else _learned(model or "edm-mnist", where)
-    chosen = _classes(labels, classes, count, all_by_default=data is None or guidance is not None)
-    if guidance is not None and chosen is None:
-        raise typer.BadParameter("--guidance needs a model or data set with classes")
-    keep = "all" if trajectories else "final"
-    paths = []
-    for start in tqdm(range(0, count, batch), unit="batch", disable=not sys.stderr.isatty()):
-        size = min(batch, count - start)
-        x = initial_noise(size, shape, float(sigmas[0]), seed=seed, first=start, dtype=dtype, device=where)
-        these = None if chosen is None else chosen[start : start + size].to(where)
-        path = sample(denoiser, x, sigmas, step, labels=these, guidance=guidance, keep=keep)
-        paths.append((path.x.cpu(), path.denoised.cpu()))
-    states = torch.cat([x for x, _ in paths], 1)
+    with processes(choose_device(device)) as group:
+        denoiser, shape, classes, dtype = (
+            _exact(data, group.device) if data else _learned(model or "edm-mnist", group.device)
+        )
+        chosen = _classes(labels, classes, count, all_by_default=data is None or guidance is not None)
+        if guidance is not None and chosen is None:
+            raise typer.BadParameter("--guidance needs a model or data set with classes")
+        keep = "all" if trajectories else "final"
+
+        def compute(samples: range) -> dict[str, Tensor]:
+            parts = []
+            for first in range(samples.start, samples.stop, batch):
+                some = slice(first, min(first + batch, samples.stop))
+                size = some.stop - first
+                x = initial_noise(
+                    size, shape, float(sigmas[0]), seed=seed, first=first, dtype=dtype, device=group.device
+                )
+                these = None if chosen is None else chosen[some].to(group.device)
+                parts.append(sample(denoiser, x, sigmas, step, labels=these, guidance=guidance, keep=keep))
+            return {name: torch.cat([getattr(path, name) for path in parts], 1) for name in ("x", "denoised")}
+
+        about = {**evaluation.identify(denoiser, model or data or ""), "sigmas": sigmas.tolist(), "seed": seed}
+        about |= {"solver": [step.name, repr(sorted(vars(step).items()))], "guidance": guidance, "keep": keep}
+        about |= {"labels": None if chosen is None else chosen.tolist(), "device": group.device.type}
+        parts = out.with_name(f".{out.stem}.parts")
+        shards = evaluation.Shards(parts, about, count)
+        shards.run(compute, group, progress=sys.stderr.isatty(), title="samples")
+        if not group.first:
+            return
+        done = list(shards.read())
+    states = torch.cat([shard["x"] for shard in done], 1)
     _picture(states[-1], out, columns=classes if chosen is not None and labels is None else None)
     named = {} if chosen is None else {"labels": chosen}
     if tensors:
         _save({"samples": states[-1], **named}, tensors)
     if trajectories:
-        _save({"sigmas": sigmas, "x": states, "denoised": torch.cat([d for _, d in paths], 1), **named}, trajectories)
+        denoised = torch.cat([shard["denoised"] for shard in done], 1)
+        _save({"sigmas": sigmas, "x": states, "denoised": denoised, **named}, trajectories)
+    shutil.rmtree(parts)
     for written in (out, tensors, trajectories):
         if written:
             print(written)
@@ -154,7 +180,7 @@ def _walk(
     return levels, solvers.get(name, **options)
 
 
-def _learned(model: str, device: str) -> tuple[Any, tuple[int, ...], int, Any]:
+def _learned(model: str, device: torch.device | str) -> tuple[Any, tuple[int, ...], int, Any]:
     """A trained denoiser, the shape of one sample, its number of classes, its dtype."""
     import torch
 
@@ -165,7 +191,7 @@ def _learned(model: str, device: str) -> tuple[Any, tuple[int, ...], int, Any]:
     return denoiser, shape, denoiser.label_dim, torch.float32
 
 
-def _exact(name: str, device: str) -> tuple[Any, tuple[int, ...], int, Any]:
+def _exact(name: str, device: torch.device | str) -> tuple[Any, tuple[int, ...], int, Any]:
     """The same for the closed form over a data set."""
     from teachkit import Empirical, data
     from teachkit.noise import default_dtype

@@ -1,0 +1,151 @@
+"""``teachkit evaluate``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from teachkit.cli.base import Device, Model, app, choose_device
+
+if TYPE_CHECKING:
+    from teachkit.evaluation import GeometryStatistics, Row
+    from teachkit.metrics import FeatureStatistics
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "teachkit" / "evaluations"
+
+
+@app.command("evaluate")
+def evaluate(
+    model: Model = "edm-mnist",
+    solvers: Annotated[str, typer.Option(help="Names with commas between them.")] = "heun,dpm2,ipndm,dpmpp_2m,unipc",
+    nfe: Annotated[str, typer.Option(help="Evaluations per sample, with commas.")] = "4,5,6,8,10",
+    schedules: Annotated[
+        str, typer.Option(help="polynomial, logsnr, time_uniform, cosine, found (the levels that ship), with commas.")
+    ] = "polynomial",
+    count: Annotated[int, typer.Option("--count", "-n", min=2, help="Samples per cell.")] = 1024,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    features: Annotated[
+        str | None, typer.Option(help="digits, pixels, inception; default: what suits the model's images.")
+    ] = None,
+    real: Annotated[
+        Path | None, typer.Option(help="Moments of the real features (.npz with mu and sigma); needed for inception.")
+    ] = None,
+    store: Annotated[Path, typer.Option(help="Where finished parts are kept, for this run and later ones.")] = CACHE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    device: Device = None,
+) -> None:
+    """Tables of methods against evaluations: Fréchet distance to real data, and error to the exact solution.
+
+    Run again after an interruption, it goes on where it was; under torchrun the processes share the work.
+    """
+    import torch
+
+    from teachkit import evaluation
+    from teachkit.cli.sampling import _learned
+
+    names, budgets = _list(solvers), _numbers(nfe)
+    with evaluation.processes(choose_device(device)) as group:
+        denoiser, shape, classes, dtype = _learned(model, group.device)
+        chosen = features or ("digits" if shape == (1, 28, 28) else "pixels" if shape[-1] <= 8 else "inception")
+        wanted = [
+            method
+            for kind in _list(schedules)
+            for method in evaluation.methods(names, kind, budgets, model=model, sigma_min=0.002, sigma_max=80.0)
+        ]
+        truth, floor = _real(chosen, shape, real, count)
+        show = sys.stderr.isatty()
+        with torch.no_grad():
+            rows, shape_of_paths = evaluation.table(
+                denoiser, shape, wanted, truth, group, store, identity=evaluation.identify(denoiser, model),
+                features=chosen, count=count, seed=seed, classes=classes, dtype=dtype, progress=show,
+                report=lambda row: print(f"{row.solver} {row.schedule} {row.nfe}: {row.frechet:.4g}", file=sys.stderr),
+            )  # fmt: skip
+        if not group.first:
+            return
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+        return
+    print(f"{model}, {count} samples, seed {seed}; features: {chosen}{floor}\n")
+    print(_markdown("Fréchet distance to the data", rows, lambda row: f"{row.frechet:.4g}"))
+    print(_markdown("Mean error to the reference from the same noise", rows, lambda row: f"{row.error:.4f}"))
+    print(_boomerang(shape_of_paths))
+
+
+def _markdown(title: str, rows: list[Row], cell: Any) -> str:
+    """Methods against evaluations; the reference is named below."""
+    reference, rest = rows[0], rows[1:]
+    budgets = sorted({row.nfe for row in rest})
+    found = {(row.solver, row.schedule, row.nfe): cell(row) for row in rest}
+    lines = [f"{title}:", "", "| method | " + " | ".join(map(str, budgets)) + " |"]
+    lines.append("|---|" + "---:|" * len(budgets))
+    for solver, schedule in dict.fromkeys((row.solver, row.schedule) for row in rest):
+        cells = [found.get((solver, schedule, budget), "") for budget in budgets]
+        lines.append(f"| {solver}, {schedule} | " + " | ".join(cells) + " |")
+    lines.append(f"\nThe reference, {reference.solver} with {reference.nfe} evaluations: {cell(reference)}\n")
+    return "\n".join(lines)
+
+
+def _boomerang(paths: GeometryStatistics) -> str:
+    """The shape of the reference's paths, in a sentence."""
+    share = float(paths.explained[:, 1].mean())
+    return (
+        f"Their {paths.count} paths leave the chord by {100 * float(paths.peak.mean()):.2f} % of its length (standard "
+        f"deviation {100 * float(paths.peak.std()):.2f}), near sigma {float(paths.peak_sigma.median()):.2g}; two "
+        f"directions hold {100 * share:.1f} % of what is left without the chord."
+    )
+
+
+def _real(features: str, shape: tuple[int, ...], file: Path | None, count: int) -> tuple[FeatureStatistics, str]:
+    """Statistics of the real data in the chosen features, and what real images themselves score, in words."""
+    import torch
+
+    from teachkit import data, evaluation
+    from teachkit.metrics import FeatureStatistics, frechet_distance
+
+    if file is not None:
+        return _moments(file), ""
+    names = {(1, 28, 28): "mnist5k", (1, 8, 8): "digits8"}
+    if shape not in names or features == "inception":
+        raise typer.BadParameter(
+            "--real must name the moments of the real data for this model and these features (.npz with mu and sigma, "
+            "as fid-refs are published)"
+        )
+    known = evaluation.features_for(features)(data.load(names[shape]).images.float())
+    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(0))
+    few = min(count, len(known) // 2)
+    floor = frechet_distance(known[order[:few]], known[order[few:]])
+    return FeatureStatistics(known), f"; {few} real images score {floor:.3g} against the other {len(known) - few}"
+
+
+def _moments(file: Path) -> FeatureStatistics:
+    import zipfile
+
+    import numpy as np
+    import torch
+
+    from teachkit.metrics import FeatureStatistics
+
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            mean, covariance = (torch.from_numpy(content[name]).double() for name in ("mu", "sigma"))
+            count = int(content["count"]) if "count" in content else 50_000
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise typer.BadParameter(f"--real: {file} does not hold mu and sigma ({error})") from None
+    return FeatureStatistics.from_moments(count, mean, covariance)
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in _list(text)]
+    except ValueError:
+        raise typer.BadParameter(f"--nfe must be whole numbers with commas between them, got {text!r}") from None

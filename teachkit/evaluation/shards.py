@@ -1,0 +1,125 @@
+"""Work in shards of fixed content, each a file that is whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from teachkit.evaluation.processes import Processes
+
+__all__ = ["SHARD", "Shards", "fingerprint"]
+
+SHARD = 64  # samples; always computed as one batch, so that rounding does not depend on how the work was dealt out
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of a network's weights and buffers, of plain values that JSON can hold, or of a dict of tensors."""
+    digest = hashlib.sha256()
+    tensors = value.state_dict() if isinstance(value, nn.Module) else value
+    if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Shards:
+    """The finished parts of one piece of work, in ``folder/<first digits of the key>/``.
+
+    Parameters
+    ----------
+    folder : path
+        Where works are kept; made if need be. Several machines must share it.
+    about : dict
+        Everything that the result depends on (model, levels, solver, seed, dtype, ...), of plain values. Its
+        fingerprint is the key; it is written beside the shards as ``about.json``.
+    count : int
+        Number of samples in all.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], about: dict[str, Any], count: int) -> None:
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"count must be an integer >= 1, got {count!r}")
+        self.about, self.count, self.key = about, count, fingerprint(about)
+        self.folder = Path(folder) / self.key[:16]
+
+    def ranges(self) -> list[range]:
+        """The samples of each shard."""
+        return [range(first, min(first + SHARD, self.count)) for first in range(0, self.count, SHARD)]
+
+    def path(self, samples: range) -> Path:
+        """The file of a shard."""
+        return self.folder / f"{samples.start:07d}-{samples.stop:07d}.safetensors"
+
+    def missing(self) -> list[range]:
+        """Shards that are not there, or cannot be read as what they should be."""
+        return [samples for samples in self.ranges() if self._read(samples) is None]
+
+    def run(
+        self, compute: Callable[[range], dict[str, Tensor]], group: Processes, progress: bool = False, title: str = ""
+    ) -> None:
+        """Compute what is missing, dealt out to the processes, and wait for all of them.
+
+        ``compute`` takes the numbers of the samples and returns named tensors.
+        """
+        if group.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self.folder / "about.json", lambda p: p.write_text(json.dumps(self.about, indent=1, sort_keys=True)))
+        group.wait()
+        missing = self.missing()
+        group.wait()  # nobody begins before all have looked
+        mine = missing[group.rank :: group.world]
+        for samples in tqdm(mine, desc=title, unit="shard", disable=not (progress and group.first), leave=False):
+            tensors = {name: t.detach().cpu().contiguous() for name, t in compute(samples).items()}
+            marks = {"key": self.key, "content": fingerprint(tensors)}
+            _write(self.path(samples), partial(save_file, tensors, metadata=marks))
+        group.wait()
+
+    def read(self) -> Iterator[dict[str, Tensor]]:
+        """All shards in order, one at a time.
+
+        Raises
+        ------
+        FileNotFoundError
+            If one is missing.
+        """
+        for samples in self.ranges():
+            yield self.one(samples)
+
+    def one(self, samples: range) -> dict[str, Tensor]:
+        """One shard, by its samples. Raises FileNotFoundError."""
+        tensors = self._read(samples)
+        if tensors is None:
+            raise FileNotFoundError(f"no shard {self.path(samples)}; run again to finish")
+        return tensors
+
+    def _read(self, samples: range) -> dict[str, Tensor] | None:
+        try:
+            with safe_open(self.path(samples), framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                marks = {"key": self.key, "content": fingerprint(tensors)}
+                return tensors if file.metadata() == marks else None
+        except (FileNotFoundError, SafetensorError, OSError):
+            return None
+
+
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
+    """Beside the file first, then renamed: a process that is killed leaves no half file under the name."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

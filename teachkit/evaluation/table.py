@@ -1,0 +1,184 @@
+"""Methods against numbers of evaluations, as the paper's tables have them (arXiv 2506.10177, Tables 2 to 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from teachkit import __version__, metrics, schedules, solvers
+from teachkit.denoisers import Denoiser
+from teachkit.evaluation.processes import Processes
+from teachkit.evaluation.shards import Shards, fingerprint
+from teachkit.evaluation.streams import GeometryStatistics, features_for, geometry_of, pack, samples_of, unpack
+from teachkit.metrics import FeatureStatistics
+from teachkit.sampling import Trajectory
+from teachkit.scheduling import Schedule
+from teachkit.scheduling.search import step_counts
+from teachkit.solvers import Solver
+
+__all__ = ["Method", "Row", "identify", "methods", "table"]
+
+FAMILIES = ("polynomial", "logsnr", "time_uniform", "cosine")
+REFERENCE_STEPS = 60  # of UniPC, on the polynomial levels
+
+
+@dataclass(frozen=True)
+class Method:
+    """A solver on its levels: what one cell of a table is made with."""
+
+    solver: str
+    schedule: str
+    nfe: int
+    sigmas: Tensor
+    step: Solver
+
+    def about(self) -> dict[str, Any]:
+        """What its samples depend on, in plain values."""
+        own = {k: v for k, v in sorted(vars(self.step).items()) if isinstance(v, (bool, int, float, str, list))}
+        return {"solver": self.solver, "options": own, "sigmas": self.sigmas.tolist()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell: the Fréchet distance to the real data, and the mean error to the reference from the same noise."""
+
+    solver: str
+    schedule: str
+    nfe: int
+    frechet: float
+    error: float
+    samples: int
+
+
+def methods(
+    names: Sequence[str], schedule: str, budgets: Sequence[int], *, model: str = "", sigma_min: float, sigma_max: float
+) -> list[Method]:
+    """Solvers by name with the numbers of evaluations ``budgets``, on one kind of levels.
+
+    Parameters
+    ----------
+    names : list of str
+        Names in ``solvers.REGISTRY``; or "fitted", with ``schedule="found"``.
+    schedule : str
+        "polynomial", "logsnr", "time_uniform", "cosine"; or "found", the levels that ship for ``model``.
+    budgets : list of int
+        Evaluations for a sample. A solver with two evaluations a step spends an odd number with an Euler step last.
+    sigma_min, sigma_max : float
+        Ends of the levels.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        For unknown names, and levels that do not ship.
+    """
+    out = []
+    for name in names:
+        for nfe in budgets:
+            if schedule == "found":
+                found = Schedule.shipped(model, name, nfe)
+                out.append(Method(name, schedule, nfe, found.sigmas, found.make_solver()))
+                continue
+            if schedule not in FAMILIES:
+                raise ValueError(f"schedule must be found or one of {', '.join(FAMILIES)}, got {schedule!r}")
+            if name not in solvers.REGISTRY:
+                raise ValueError(f"solver must be one of {', '.join(solvers.REGISTRY)}, got {name!r}")
+            steps, options = step_counts(name, nfe)[0]
+            levels = getattr(schedules, schedule)(steps, sigma_min=sigma_min, sigma_max=sigma_max)
+            out.append(Method(name, schedule, nfe, levels, solvers.get(name, **options)))
+    return out
+
+
+def table(
+    denoiser: Denoiser,
+    shape: tuple[int, ...],
+    wanted: Sequence[Method],
+    real: FeatureStatistics,
+    group: Processes,
+    folder: str | Path,
+    *,
+    identity: dict[str, Any],
+    features: str = "digits",
+    count: int = 1024,
+    seed: int = 0,
+    classes: int = 0,
+    dtype: torch.dtype | None = None,
+    report: Callable[[Row], None] | None = None,
+    progress: bool = False,
+) -> tuple[list[Row], GeometryStatistics]:
+    """Sample with every method and measure, resumably; all processes must call it, and all get the rows.
+
+    The first row is the reference: what the model itself gives when it is solved well (60 steps of UniPC). No method
+    can be expected to come closer to the data than that; its error is 0 by definition.
+
+    Parameters
+    ----------
+    denoiser, shape
+        The model, on ``group.device``, and the shape of one sample.
+    wanted : list of Method
+        See `methods`.
+    real : FeatureStatistics
+        Of the real data, in the same features.
+    folder : path
+        Where finished shards are kept (`Shards`).
+    identity : dict
+        What tells this model from others, of plain values; add `fingerprint` of its weights.
+    features : str
+        See `features_for`.
+    count, seed, classes, dtype
+        Samples, their seed, their classes in turn, their type.
+    report : callable, optional
+        Is called with each row as soon as it is known.
+
+    Returns
+    -------
+    list of Row, GeometryStatistics
+        The cells, the reference first; and the shape of the reference's paths.
+    """
+    if not wanted:
+        raise ValueError("wanted must name at least one method, got none")
+    extract = features_for(features)
+    common = {**identity, "version": __version__, "shape": list(shape), "seed": seed, "classes": classes}
+    common |= {"dtype": str(dtype), "device": group.device.type}
+    ends = (float(wanted[0].sigmas[-1]), float(wanted[0].sigmas[0]))
+    levels = schedules.polynomial(REFERENCE_STEPS, sigma_min=max(ends[0], 0.002), sigma_max=ends[1])
+    reference = Method("unipc", "polynomial", REFERENCE_STEPS, levels, solvers.get("unipc"))
+
+    def draw(method: Method, samples: range, keep: str = "final") -> Trajectory:
+        return samples_of(
+            denoiser, shape, method.sigmas, method.step, samples, seed=seed, classes=classes, dtype=dtype,
+            device=group.device, keep=keep,
+        )  # fmt: skip
+
+    def solved(samples: range) -> dict[str, Tensor]:
+        path = draw(reference, samples, keep="all")
+        return {"final": path.final, **geometry_of(path)}
+
+    finals = Shards(folder, {**common, **reference.about(), "kept": "samples"}, count)
+    finals.run(solved, group, progress, "reference")
+    rows = []
+    for method in (reference, *wanted):
+
+        def measured(samples: range, method: Method = method) -> dict[str, Tensor]:
+            there = finals.one(samples)["final"].to(group.device)
+            made = there if method is reference else draw(method, samples).final
+            return {"error": metrics.error_to_reference(made, there), **pack(extract(made))}
+
+        kept = {"kept": "statistics", "features": features, "reference": finals.key}
+        shards = Shards(folder, {**common, **method.about(), **kept}, count)
+        shards.run(measured, group, progress, f"{method.solver} {method.nfe}")
+        error = torch.cat([shard["error"] for shard in shards.read()])
+        distance = metrics.frechet_distance(unpack(shards.read()), real)
+        rows.append(Row(method.solver, method.schedule, method.nfe, distance, float(error.mean()), count))
+        if report and group.first:
+            report(rows[-1])
+    return rows, GeometryStatistics(finals.read())
+
+
+def identify(denoiser: Any, name: str) -> dict[str, Any]:
+    """What tells a model from others: its name and the fingerprint of its weights."""
+    return {"model": name, "weights": fingerprint(denoiser) if isinstance(denoiser, torch.nn.Module) else None}
