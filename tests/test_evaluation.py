@@ -228,3 +228,13 @@ def test_sampling_with_two_processes_gives_the_samples_of_one(tmp_path):
     assert torch.equal(one["labels"], two["labels"])
     assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
     assert not list(tmp_path.glob(".*"))  # the parts are gone
+
+
+@pytest.mark.slow
+def test_claims_measured_by_two_processes_are_those_of_one():
+    options = ["claims", "--device", "cpu"]
+    for name in ("tweedie", "euler-average", "isotropic-straight"):
+        options += ["--only", name]
+    alone = finish(launch(1, *options))
+    assert alone.count("holds") >= 3
+    assert finish(launch(2, *options)) == alone
