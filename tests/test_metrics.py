@@ -192,7 +192,7 @@ def test_mmd_in_blocks_equals_mmd_at_once(monkeypatch):
     a, b = normal(37, 3), normal(21, 3, seed=1)
     for kernel in ("polynomial", "rbf"):
         whole = mmd(a, b, kernel)
-        monkeypatch.setattr(metrics, "_BLOCK", 50)
+        monkeypatch.setattr(metrics.distances, "_BLOCK", 50)
         assert mmd(a, b, kernel) == pytest.approx(whole, rel=1e-10, abs=1e-12)
         assert sliced_wasserstein(a, b, 30) > 0
         monkeypatch.undo()

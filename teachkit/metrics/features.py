@@ -1,0 +1,156 @@
+"""Features in which distances between sets of images are measured: a digit classifier, and Inception-v3."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from teachkit import data
+from teachkit.metrics.checks import finite
+
+
+class DigitClassifier(nn.Module):
+    """Five convolutions and two linear layers that tell 28x28 digits apart: 0.2 million parameters.
+
+    ``forward`` maps ``(N, 1, 28, 28)`` in [-1, 1] to logits ``(N, 10)``; ``features`` gives the 64 numbers before
+    the last non-linearity, in which distances between sets of digits are measured.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 32, 3, padding=1, stride=2)  # 28 -> 14
+        self.conv3 = nn.Conv2d(32, 64, 3, padding=1)
+        self.conv4 = nn.Conv2d(64, 64, 3, padding=1, stride=2)  # 14 -> 7
+        self.conv5 = nn.Conv2d(64, 128, 3, padding=1, stride=2)  # 7 -> 4
+        self.hidden = nn.Linear(128 * 4 * 4, 64)
+        self.head = nn.Linear(64, 10)
+        self.dropout = nn.Dropout(0.3)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features ``(N, 64)`` of images ``(N, 1, 28, 28)``."""
+        x = images
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5):
+            x = F.relu(conv(x))
+        return self.hidden(self.dropout(x.flatten(1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, 10)`` of images ``(N, 1, 28, 28)``."""
+        return self.head(self.dropout(F.relu(self.features(images))))
+
+
+def digit_classifier(path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> DigitClassifier:
+    """Load the digit classifier in evaluation mode, in float32.
+
+    Parameters
+    ----------
+    path : path, optional
+        A .safetensors file that ``tools/train_digit_features.py`` wrote; by default the one that ships, whose
+        checksum is compared first.
+    device : torch.device or str
+        Where it is put.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        When the file is missing or corrupt, or its tensors are not those of the classifier.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = data.verify("digit-features.safetensors") if path is None else Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}")
+    try:
+        state = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is not a readable safetensors file: {error}") from None
+    net = DigitClassifier()
+    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if wanted != found:
+        wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        raise ValueError(f"{file} does not hold the digit classifier: missing, unknown or misshapen {', '.join(wrong)}")
+    net.load_state_dict({name: finite(name, value, dtype=torch.float32) for name, value in state.items()})
+    return net.eval().requires_grad_(False).to(device)
+
+
+@functools.lru_cache(maxsize=4)
+def _shipped_classifier(device: str) -> DigitClassifier:
+    return digit_classifier(device=device)
+
+
+def digit_features(images: Tensor, batch_size: int = 512) -> Tensor:
+    """Features of digits for `frechet_distance` and `mmd`: ``(N, 1, 28, 28)`` in [-1, 1] -> ``(N, 64)`` float32.
+
+    Values beyond [-1, 1] are clamped, as they would be on the way to an 8-bit picture.
+
+    Raises
+    ------
+    ValueError
+        For another shape, values that are not finite, or images scaled to [0, 1] or [0, 255].
+    """
+    return _apply(lambda net, x: net.features(x), images, batch_size)
+
+
+def digit_probabilities(images: Tensor, batch_size: int = 512) -> Tensor:
+    """How sure the classifier is of every digit: ``(N, 1, 28, 28)`` in [-1, 1] -> ``(N, 10)`` float32, rows sum to 1.
+
+    ``digit_probabilities(x).max(1)`` gives confidence and class. Clamps and raises as `digit_features` does.
+    """
+    return _apply(lambda net, x: net(x).softmax(1), images, batch_size)
+
+
+def _apply(function: Callable[[DigitClassifier, Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images must be a floating-point tensor, got {got}")
+    if images.ndim != 4 or images.shape[1:] != (1, 28, 28) or len(images) == 0:
+        raise ValueError(f"images must have shape (N, 1, 28, 28) with N >= 1, got {tuple(images.shape)}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}")
+    images = images.detach()
+    if not bool(images.isfinite().all()):
+        raise ValueError("images must be finite, got NaN or infinity")
+    if float(images.min()) >= 0 and float(images.max()) > 0:
+        raise ValueError("images must be scaled to [-1, 1] with a background of -1; these have no negative pixel")
+    net = _shipped_classifier(str(images.device))
+    with torch.no_grad():
+        return torch.cat([function(net, x.float().clamp(-1, 1)) for x in images.split(batch_size)])
+
+
+def inception_features(images: Tensor, batch_size: int = 64) -> Tensor:
+    """Inception-v3 features for the FID, ``(N, 3, H, W)`` in [-1, 1] -> ``(N, 2048)``, from torchmetrics.
+
+    Optional: it needs ``pip install torchmetrics torch-fidelity`` and, the first time, the internet for the
+    network's weights. Images are rounded to 8 bits first, as published FIDs are; one channel is repeated to three.
+
+    Raises
+    ------
+    ImportError, ConnectionError
+        When a package is missing, or the weights cannot be downloaded.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+        raise ValueError(f"images must have shape (N, 1 or 3, H, W) with N >= 1, got {tuple(images.shape)}")
+    if not bool(images.isfinite().all()):
+        raise ValueError("images must be finite, got NaN or infinity")
+    try:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        network = FrechetInceptionDistance(feature=2048).inception.to(images.device).eval()
+    except ImportError as error:
+        raise ImportError(
+            "Inception features need two more packages: pip install torchmetrics torch-fidelity. "
+            "For 28x28 digits, digit_features needs neither."
+        ) from error
+    except OSError as error:
+        raise ConnectionError(f"the Inception weights could not be downloaded: {error}") from error
+    pixels = (images.detach().float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        return torch.cat([network(part) for part in pixels.split(batch_size)])
