@@ -1,0 +1,41 @@
+"""What ``import teachkit`` takes, against ``import torch``, which it cannot do without."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+PEERS = ()
+RUNS = 7
+ABOUT = f"""
+Seconds from the start of a fresh Python to the end of the import, in turns, median and range of {RUNS}. Wanted: a ratio
+of at most 1.1.
+"""
+
+
+def run() -> list[dict[str, object]]:
+    """A row for each of the two."""
+    taken: dict[str, list[float]] = {"torch": [], "teachkit": []}
+    for package in taken:
+        _import(package)  # into the file cache
+    for _ in range(RUNS):
+        for package, seconds in taken.items():
+            seconds.append(_import(package))
+    least = statistics.median(taken["torch"])
+    return [
+        {
+            "import": package,
+            "median, s": round(statistics.median(seconds), 2),
+            "range, s": f"{min(seconds):.2f}–{max(seconds):.2f}",
+            "ratio": round(statistics.median(seconds) / least, 2),
+        }
+        for package, seconds in taken.items()
+    ]
+
+
+def _import(package: str) -> float:
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {package}"], check=True)
+    return time.perf_counter() - begun
