@@ -58,7 +58,7 @@ def summary(report: Report) -> str:
             f"  {mark} {s.answer} · {s.title} ({s.points:g}/{s.maximum:g})"
             + (f"\n      {s.message}" if s.message else "")
         )
-    lines += [f"  ! cell {where}: {what}" for where, what in report.errors]
+    lines += [f"  ! {where}: {what}" for where, what in report.errors]
     lines += [f"  ! {note}" for note in report.notes]
     unanswered = [w.name for w in report.written if not w.text]
     if unanswered:
