@@ -17,7 +17,7 @@ def test_the_table_of_lessons_is_current():
     assert readme_table.render(README) == README, "run python tools/readme_table.py"
 
 
-@pytest.mark.parametrize("page", ["README.md", "data/README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", ["README.md", "data/README.md", "CONTRIBUTING.md", "INSTRUCTORS.md", "CHANGELOG.md"])
 def test_links_and_pictures_lead_somewhere(page):
     folder = (ROOT / page).parent
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / page).read_text()):
