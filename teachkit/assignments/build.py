@@ -56,5 +56,5 @@ def build(source_dir: Path | str, out: Path | str) -> list[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write beside, then rename, so that no reader ever finds half a file."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
+    beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # a student's half characters
     beside.replace(path)

@@ -186,7 +186,7 @@ def _scored(score: Score, value: Any) -> Score:
     """A test that passed gives its points, or as many as the number that is the value of its last line."""
     score.points = score.maximum
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        score.points = max(0.0, min(float(value), score.maximum))
+        score.points = float(max(0.0, min(value, score.maximum)))  # also for NaN and for huge integers
         score.ratio = getattr(value, "ratio", None)
         if score.points < score.maximum:
             score.message = f"{score.points:g} of {score.maximum:g} points on the scale of this test."

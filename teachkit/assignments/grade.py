@@ -23,7 +23,7 @@ from teachkit.assignments import notebook as nb
 from teachkit.assignments.build import write_text
 from teachkit.assignments.engine import mark
 from teachkit.assignments.report import Limits, Report
-from teachkit.assignments.worker import mark_apart
+from teachkit.assignments.worker import mark_apart, not_marked
 
 __all__ = ["check", "grade"]
 
@@ -173,7 +173,11 @@ def _one(source: Path, item: Submission, out: Path, limits: Limits, seed: int) -
         before = json.loads(kept.read_text(encoding="utf-8"))
         if before["state"] == state:
             return Report.from_dict(before["report"])
-    report = mark_apart(source, student, files, limits, seed)
+    try:
+        report = mark_apart(source, student, files, limits, seed)
+    except Exception as error:  # the machine's trouble, not the batch's
+        why = f"marking failed ({type(error).__name__}: {str(error)[:200]}); a person must look"
+        return not_marked(source, student, why, failed=True)
     if not report.failed:
         write_text(kept, json.dumps({"state": state, "report": report.to_dict()}))
     return report

@@ -11,6 +11,7 @@ grade strangers' code in a container (INSTRUCTORS.md).
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import site
@@ -27,6 +28,7 @@ FORBIDDEN = {
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn"),
     *("os.kill", "os.killpg", "socket.connect", "socket.bind", "socket.sendto", "ctypes.dlopen", "ctypes.dlsym"),
     *("gc.get_objects", "gc.get_referrers", "gc.get_referents", "sqlite3.connect", "os.startfile", "os.link"),
+    *("resource.prlimit", "resource.setrlimit"),
 }
 READING = {"open", "os.listdir", "os.scandir", "os.chdir"}
 CHANGES = {
@@ -71,13 +73,15 @@ def confine(scratch: str) -> None:
     """Install the audit hook: no processes, no network, nothing read but `readable`, nothing written elsewhere."""
     inside, allowed, real = os.path.realpath(scratch), readable(scratch), os.path.realpath
 
+    forbidden, reading, changing = frozenset(FORBIDDEN), frozenset(READING), frozenset(CHANGES)
+
     def below(path: str, *folders: str) -> bool:
         return any(path == f or path.startswith(f + os.sep) for f in folders)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in FORBIDDEN:
+        if event in forbidden:
             raise PermissionError(f"{event} is not allowed while an assignment is graded")
-        if event not in READING and event not in CHANGES:
+        if event not in reading and event not in changing:
             return
         for path in arguments[:2] if event == "os.rename" else arguments[:1]:
             if path is None or isinstance(path, int):
@@ -88,18 +92,24 @@ def confine(scratch: str) -> None:
                 raise PermissionError("paths must be strings while an assignment is graded")
             full = real(os.fsdecode(path))
             mode, flags = (arguments[1] or "", arguments[2] or 0) if event == "open" else ("", 0)
-            changes = event in CHANGES or bool(set(str(mode)) & set("wax+")) or bool(flags & WRITE_FLAGS)
+            changes = event in changing or bool(set(str(mode)) & set("wax+")) or bool(flags & WRITE_FLAGS)
             if full == os.devnull or below(full, *((inside,) if changes else allowed)):
                 continue
             what = "writing outside the scratch folder" if changes else "reading this file or folder"
             raise PermissionError(f"{what} is not allowed while an assignment is graded")
 
-    if "_posixsubprocess" in sys.modules:  # what multiprocessing calls; no audit event tells of it
+    def refuse(*_: Any) -> None:
+        raise PermissionError("this is not allowed while an assignment is graded")
 
-        def no_processes(*_: Any) -> None:
-            raise PermissionError("starting processes is not allowed while an assignment is graded")
-
-        vars(sys.modules["_posixsubprocess"])["fork_exec"] = no_processes
+    # No audit event tells of these: what multiprocessing starts processes with, and the other way to send a signal.
+    for module, name in (
+        ("_posixsubprocess", "fork_exec"),
+        ("signal", "pidfd_send_signal"),
+        ("_signal", "pidfd_send_signal"),
+    ):
+        with contextlib.suppress(ImportError):
+            if hasattr(importlib.import_module(module), name):
+                setattr(importlib.import_module(module), name, refuse)
     sys.addaudithook(hook)
 
 
