@@ -18,6 +18,8 @@ from PIL import Image
 from teachkit import Gaussian, geometry, initial_noise, plots, sample, schedules
 
 POINTS = plots.grid(2.0, 12)
+PLANE = sample(Gaussian([0.0, 0.0], 1.0), initial_noise(3, (2,)), schedules.polynomial(5))
+IMAGES = sample(lambda x, sigma: x / (1 + sigma**2), initial_noise(3, (1, 4, 4)), schedules.polynomial(5))
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +201,21 @@ def test_a_schedule_that_ends_at_zero_can_be_drawn():
         (lambda: plots.cost_matrix(torch.zeros(4, 4)), "no positive entry"),
         (lambda: plots.cost_matrix(torch.ones(4, 3)), "square"),
         (lambda: plots.work_precision({}), "at least one entry"),
+        (lambda: plots.cost_matrix(np.triu(np.ones((4, 4))), path=[0, 9]), "path must be at least 2 of 0 to 3"),
+        (lambda: plots.cost_matrix(np.triu(np.ones((4, 4))), path=[]), "path must be at least 2 of 0 to 3"),
+        (lambda: plots.deviation(np.ones((2, 2)), [1.0, -1.0]), "sigmas must be positive"),
+        (lambda: plots.mixture_contours(torch.rand(9, 2), torch.zeros(9)), "square lattice"),
+        (lambda: plots.work_precision({"a": ([4, 6], [0.1, 0.0])}), "must be positive"),
+        (lambda: plots.work_precision({"a": ([4, 6], [0.1])}), "errors must have shape"),
+        (lambda: plots.loss_by_noise_level([1.0, 0.1], {}), "at least one entry"),
+        (lambda: plots.loss_by_noise_level([1.0, 0.1], {"a": [1.0, 2.0], "b": [1.0]}), "a row for each"),
+        (lambda: plots.explained_variance({}), "at least one entry"),
+        (lambda: plots.image_grid(torch.zeros(4, 1, 8, 8), columns=0), "columns must be"),
+        (lambda: plots.image_grid(torch.zeros(4, 1, 8, 8), titles=["a"]), "titles must hold one"),
+        (lambda: plots.steps_on_path(PLANE, samples=()), "samples must be at least 1"),
+        (lambda: plots.steps_on_path(PLANE, samples=(99,)), "samples must be at least 1 of 0 to 2"),
+        (lambda: plots.film_strip(IMAGES, sample=9), "sample must be at least 1 of 0 to 2"),
+        (lambda: plots.film_strip(IMAGES, frames=0), "frames must be"),
     ],
 )
 def test_bad_input_is_named(call, words):
@@ -232,7 +249,9 @@ def lightness_and_colour(linear):
 def test_the_palette_can_be_told_apart(eye):
     from matplotlib.colors import to_rgb
 
-    palette = (plots.BLUE, plots.VERMILLION, plots.GREEN, plots.ORANGE, "white")
+    with plots.style():
+        palette = [*mpl.rcParams["axes.prop_cycle"].by_key()["color"], "white"]
+    assert {plots.BLUE, plots.VERMILLION, plots.GREEN, plots.ORANGE} <= set(palette)
     rgb = np.array([to_rgb(colour) for colour in palette])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     lab = [lightness_and_colour(np.clip(np.array(CONES[eye]) @ colour, 0, 1)) for colour in linear]

@@ -18,6 +18,7 @@ from teachkit.plots.shared import (
     as_lines,
     axes_or_new,
     band,
+    check_indices,
     finish,
     legend,
     noise_axis,
@@ -127,7 +128,7 @@ def explained_variance(
     shares: Mapping[str, Array] | Array, *, ax: Axes | None = None, title: str = "Variance explained by k components"
 ) -> Picture:
     """Cumulative shares ``(k,)`` or ``(B, k)`` against k; a mapping of names to shares draws a line each."""
-    lines = {n: np.atleast_2d(100 * as_array("shares", s)) for n, s in as_lines(shares).items()}
+    lines = {n: np.atleast_2d(100 * s) for n, s in as_lines("shares", shares).items()}
     parts = []
     with style():
         ax = axes_or_new(ax)
@@ -153,6 +154,9 @@ def film_strip(
     """
     if not isinstance(trajectory, Trajectory) or trajectory.x.ndim != 5:
         raise ValueError("trajectory must be a Trajectory of images, with x of shape (N+1, B, C, H, W)")
+    check_indices("sample", [sample], trajectory.x.shape[1])
+    if not isinstance(frames, int) or frames < 2:
+        raise ValueError(f"frames must be an integer >= 2, got {frames!r}")
     sigmas = trajectory.sigmas.numpy()
     at = np.unique(np.linspace(0, len(trajectory.denoised) - 1, frames).round().astype(int))
     with style():

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from teachkit.plots.figure import BLUE, GREY, ORANGE, VERMILLION, Picture, style
-from teachkit.plots.shared import Array, as_array, as_plane, axes_or_new, dots, finish, legend, short
+from teachkit.plots.shared import Array, as_array, as_plane, axes_or_new, check_indices, dots, finish, legend, short
 from teachkit.sampling import Trajectory
 
 
@@ -69,6 +69,9 @@ def mixture_contours(
     n = round(len(p) ** 0.5)
     if n * n != len(p) or len(values) != len(p):
         raise ValueError(f"points and log_density must cover a square grid, got {len(p)} points, {len(values)} values")
+    lattice = p.reshape(n, n, 2)
+    if np.ptp(lattice[..., 0], axis=0).max() > 0 or np.ptp(lattice[..., 1], axis=1).max() > 0:
+        raise ValueError("points must be a square lattice, row by row, as grid() makes them")
     u, v, z = (a.reshape(n, n) for a in (p[:, 0], p[:, 1], np.exp(values - values.max())))
     peak = p[values.argmax()]
     with style():
@@ -96,6 +99,7 @@ def steps_on_path(
     if not isinstance(trajectory, Trajectory):
         raise TypeError(f"trajectory must be a Trajectory, got {type(trajectory).__name__}")
     x, d = as_array("trajectory.x", trajectory.x, (None, None, 2)), as_array("denoised", trajectory.denoised)
+    check_indices("samples", samples, x.shape[1])
     with style():
         ax = axes_or_new(ax, size=(5.6, 4.6))
         dots(ax, data)

@@ -17,6 +17,7 @@ from teachkit.plots.shared import (
     as_lines,
     axes_or_new,
     band,
+    check_indices,
     finish,
     legend,
     noise_axis,
@@ -32,6 +33,10 @@ def image_grid(
     a = as_array("images", images)
     if a.ndim not in (3, 4) or not len(a) or (a.ndim == 4 and a.shape[1] not in (1, 3)):
         raise ValueError(f"images must have shape (B, H, W), (B, 1, H, W) or (B, 3, H, W), got {a.shape}")
+    if not isinstance(columns, int) or columns < 1:
+        raise ValueError(f"columns must be an integer >= 1, got {columns!r}")
+    if titles is not None and len(titles) != len(a):
+        raise ValueError(f"titles must hold one for each of the {len(a)} images, got {len(titles)}")
     columns, rows = min(columns, len(a)), -(-len(a) // columns)
     with style():
         cell = 0.75 if titles is None else 0.9
@@ -67,6 +72,8 @@ def cost_matrix(
     c[~(np.isfinite(c) & (c > 0)) | np.tri(len(c), dtype=bool)] = np.nan
     if not np.isfinite(c).any():
         raise ValueError("cost has no positive entry above its diagonal")
+    if path is not None:
+        check_indices("path", path, len(c), least=2)
     low, high = max(np.nanmin(c), 1e-6 * np.nanmax(c)), np.nanmax(c)
     alt = f"Costs between {len(c)} noise levels, from {short(np.nanmin(c))} to {short(high)}."
     with style():
@@ -110,7 +117,10 @@ def work_precision(
     with style():
         ax = axes_or_new(ax)
         for (name, (nfe, errors)), marker in zip(results.items(), MARKERS * len(results)):
-            n, e = as_array("nfe", nfe, (None,)), as_array("errors", errors, (None,))
+            n = as_array("nfe", nfe, (None,))
+            e = as_array("errors", errors, (len(n),))
+            if (n <= 0).any() or (e <= 0).any():
+                raise ValueError(f"nfe and errors must be positive on logarithmic axes, got those of {name!r}")
             ax.loglog(n, e, marker + "-", label=name)
             parts.append(f"{name} from {short(e[0])} at {n[0]:.0f} to {short(e[-1])} at {n[-1]:.0f}")
         ticks = sorted({float(v) for nfe, _ in results.values() for v in as_array("nfe", nfe)})
@@ -131,8 +141,11 @@ def loss_by_noise_level(
     title: str = "Loss by noise level",
 ) -> Picture:
     """Loss against noise level, ``(S,)`` or ``(S, B)`` (median and band); a mapping of names draws a line each."""
-    lines = {n: as_array("losses", v) for n, v in as_lines(losses).items()}
+    lines = as_lines("losses", losses)
     s = as_levels(sigmas, len(next(iter(lines.values()))))
+    for name, y in lines.items():
+        if len(y) != len(s):
+            raise ValueError(f"losses must have a row for each of the {len(s)} sigmas, got {len(y)} for {name!r}")
     parts = []
     with style():
         ax = axes_or_new(ax)

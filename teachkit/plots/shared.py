@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -31,13 +31,25 @@ def as_levels(sigmas: Array | None, n: int) -> NDArray:
     if sigmas is None:
         raise ValueError("sigmas must be given with plain arrays, got None")
     s = as_array("sigmas", sigmas, (n,)).copy()
+    if (s < 0).any() or (s[:-1] == 0).any():
+        raise ValueError(f"sigmas must be positive, but for a last 0, got {s.min():g} at {int(s.argmin())}")
     if s[-1] == 0 and n > 1:
         s[-1] = s[-2] / 10
     return s
 
 
-def as_lines(values: Mapping[str, Array] | Array) -> dict[str, Array]:
-    return dict(values) if isinstance(values, Mapping) else {"": values}
+def as_lines(name: str, values: Mapping[str, Array] | Array) -> dict[str, NDArray]:
+    """Lines by name; a single one has none."""
+    lines = values if isinstance(values, Mapping) else {"": values}
+    if not lines:
+        raise ValueError(f"{name} must have at least one entry, got an empty mapping")
+    return {label: as_array(f"{name} of {label}" if label else name, line) for label, line in lines.items()}
+
+
+def check_indices(name: str, indices: Sequence[int], size: int, least: int = 1) -> None:
+    """At least ``least`` integers from 0 to size - 1."""
+    if len(indices) < least or any(i != int(i) or not 0 <= i < size for i in indices):
+        raise ValueError(f"{name} must be at least {least} of 0 to {size - 1}, got {list(indices)}")
 
 
 def short(value: float) -> str:
