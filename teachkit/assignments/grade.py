@@ -196,14 +196,14 @@ def _fingerprint(files: Sequence[Path], text: str, limits: Limits) -> str:
     return digest.hexdigest()
 
 
-def _write(reports: Sequence[Report], marked: dict[tuple[str, str], tuple[float | None, str]], out: Path) -> None:
+def _write(reports: Sequence[Report], marked: dict[tuple[str, str], dict[str, str]], out: Path) -> None:
     for report in reports:
         for answer in report.written:
-            if (report.student, answer.name) in marked:
-                points, answer.comment = marked[report.student, answer.name]
-                answer.points = answer.points if points is None else min(points, answer.maximum)
+            if row := marked.get((report.student, answer.name)):
+                answer.comment = row["comment"]
+                answer.points = min(float(row["points"]), answer.maximum) if row["points"] else answer.points
         write_text(out / "feedback" / f"{_slug(report.student)}.html", feedback.page(report))
-    write_text(out / "written.csv", tables.written_csv(reports))
+    write_text(out / "written.csv", tables.written_csv(reports, marked))
     if board := tables.leaderboard_json(reports):
         write_text(out / "leaderboard.json", board)
     write_text(out / "grades.csv", tables.grades_csv(reports))

@@ -219,8 +219,8 @@ def merge(source: NotebookNode, submission: NotebookNode) -> tuple[list[Part], l
         elif cell.cell_type == "code" and cell.source.strip():
             parts.append(Part(name if kind == "answer" else f"cell {number}", kind, cell.source))
     for name, count in present.items():
-        if count > 1:
-            notes.append(f"The cell {name} occurs {count} times; all were run in order, so the last definition counts.")
+        if count > 1 and roles[name] in ("answer", "written"):
+            notes.append(f"The cell {name} occurs {count} times; the last one counts.")
     before: str | None = None
     for cell in source.cells:
         name, kind = grade_id(cell), role(cell)

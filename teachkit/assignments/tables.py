@@ -7,10 +7,12 @@ import io
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from teachkit.assignments.report import Report
+
+COLUMNS = ("student", "question", "points", "maximum", "comment", "answer")
 
 __all__ = ["grades_csv", "leaderboard_json", "read_written", "written_csv"]
 
@@ -30,19 +32,26 @@ def grades_csv(reports: Sequence[Report]) -> str:
     return _csv(rows)
 
 
-def written_csv(reports: Sequence[Report]) -> str:
-    """A row per written answer, for a person to fill in points and a comment."""
-    rows = [["student", "question", "points", "maximum", "comment", "answer"]]
+def written_csv(reports: Sequence[Report], before: Mapping[tuple[str, str], dict[str, str]] | None = None) -> str:
+    """A row per written answer, for a person to fill in points and a comment.
+
+    Rows of ``before`` (from `read_written`) that were filled in and that no report has any more are kept at the end.
+    """
+    rows = [list(COLUMNS)]
     for r in reports:
         for w in r.written:
             points = "" if w.points is None else f"{w.points:g}"
             answer = w.text[:20_000].replace("\x00", "")
             rows.append([_safe(r.student), w.name, points, f"{w.maximum:g}", w.comment, _safe(answer)])
+    known = {(r.student, w.name) for r in reports for w in r.written}
+    for key, row in (before or {}).items():
+        if key not in known and (row["points"] or row["comment"]):
+            rows.append([row[column] for column in COLUMNS])
     return _csv(rows)
 
 
-def read_written(path: Path) -> dict[tuple[str, str], tuple[float | None, str]]:
-    """Points and comments that a person filled in: (student, question) -> (points, comment).
+def read_written(path: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """The rows that a person filled in, by (student, question); empty if there is no file.
 
     Raises
     ------
@@ -54,16 +63,16 @@ def read_written(path: Path) -> dict[tuple[str, str], tuple[float | None, str]]:
     csv.field_size_limit(10_000_000)
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
-    marked: dict[tuple[str, str], tuple[float | None, str]] = {}
+    marked: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         try:
-            points = float(row["points"]) if row["points"].strip() else None
-            if points is not None and not 0 <= points <= float(row["maximum"]):
+            row = {column: (row[column] or "").strip() for column in COLUMNS}
+            if row["points"] and not 0 <= float(row["points"]) <= float(row["maximum"]):
                 raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError):
             who = f"{row.get('student')}, {row.get('question')}"
             raise ValueError(f"{path.name}: points of {who} must be a number from 0 to {row.get('maximum')}") from None
-        marked[row["student"].removeprefix("'"), row["question"]] = (points, row.get("comment") or "")
+        marked[row["student"].removeprefix("'"), row["question"]] = row
     return marked
 
 
