@@ -83,7 +83,7 @@ def confine(scratch: str) -> None:
             raise PermissionError(f"{event} is not allowed while an assignment is graded")
         if event not in reading and event not in changing:
             return
-        for path in arguments[:2] if event == "os.rename" else arguments[:1]:
+        for path in arguments[:2] if event in ("os.rename", "os.symlink") else arguments[:1]:
             if path is None or isinstance(path, int):
                 path = "." if path is None else f"/proc/self/fd/{path}"
                 if event == "open":  # a descriptor that is open already
