@@ -45,7 +45,7 @@ quick: $(VENV)/.stamp-test  ## the unit tests that take seconds
 	"$(BIN)/python" -m pytest -q -m "not slow" $(ARGS) tests
 
 mutants: $(VENV)/.stamp-test  ## grade every right and wrong solution of the assignments (minutes)
-	"$(BIN)/python" -m pytest -q -m mutants $(ARGS) tests/assignments
+	"$(BIN)/python" -m pytest -q -m mutants $(ARGS) tests/assignments tests/test_assignments.py
 
 lint: $(VENV)/.stamp-test  ## ruff and mypy
 	"$(BIN)/ruff" check .

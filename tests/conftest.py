@@ -12,6 +12,16 @@ settings.register_profile("teachkit", deadline=None, derandomize=True, max_examp
 settings.load_profile("teachkit")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long runs of every wrong answer are left out unless asked for with ``-m mutants``, as `make mutants` does."""
+    if "mutants" in (config.option.markexpr or ""):
+        return
+    left_out = [item for item in items if item.get_closest_marker("mutants")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session")
 def oracles() -> Path:
     """The folder of reference values, made with the methods' public implementations."""
