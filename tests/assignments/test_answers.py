@@ -1,0 +1,99 @@
+"""The assignments give full marks to every right answer, and take marks from the wrong ones."""
+
+from functools import cache
+
+import pytest
+
+from teachkit.assignments import mark
+
+from . import a1_answers, a2_answers, a3_answers, a4_answers
+from .marking import Desk, check_wrong
+
+ANSWERS = {"a1": a1_answers, "a2": a2_answers, "a3": a3_answers, "a4": a4_answers}
+EVERY = pytest.mark.parametrize(("name", "exercise"), [(n, e) for n, a in ANSWERS.items() for e in a.RIGHT])
+
+
+@cache
+def desk_of(name: str) -> Desk:
+    return Desk(ANSWERS[name].NAME)
+
+
+@cache
+def wrong_answers(name: str) -> dict:
+    return ANSWERS[name].wrong(desk_of(name))
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_every_exercise_is_covered(name: str):
+    right = ANSWERS[name].RIGHT
+    assert list(right) == list(desk_of(name).references) == list(wrong_answers(name))
+    for exercise in right:
+        assert len(right[exercise]) >= 4
+        assert len(wrong_answers(name)[exercise]) >= 12
+
+
+@pytest.mark.slow
+@EVERY
+def test_right_answers_get_full_marks(name: str, exercise: str):
+    desk = desk_of(name)
+    for what, code in [("the solution", desk.references[exercise]), *ANSWERS[name].RIGHT[exercise]]:
+        result = desk.mark(exercise, code)
+        assert result.full, f"{what}: {result.messages}"
+
+
+@pytest.mark.parametrize(
+    "limit", [pytest.param(10, marks=pytest.mark.slow), pytest.param(None, marks=pytest.mark.mutants)]
+)
+@EVERY
+def test_wrong_answers_lose_marks(name: str, exercise: str, limit: int | None):
+    known = ANSWERS[name].KNOWN.get(exercise, {})
+    check_wrong(desk_of(name), exercise, wrong_answers(name)[exercise], known, limit=limit)
+
+
+@pytest.mark.slow
+@EVERY
+def test_other_cohorts(name: str, exercise: str, monkeypatch: pytest.MonkeyPatch):
+    desk = desk_of(name)
+    for seed in range(1, 6):
+        monkeypatch.setenv("TEACHKIT_COHORT", str(seed))
+        result = desk.mark(exercise, desk.references[exercise])
+        assert result.full, f"cohort {seed}: {result.messages}"
+
+
+@pytest.mark.mutants
+@EVERY
+def test_all_answers_in_other_cohorts(name: str, exercise: str, monkeypatch: pytest.MonkeyPatch):
+    desk, known = desk_of(name), ANSWERS[name].KNOWN.get(exercise, {})
+    wrong = [a for a in wrong_answers(name)[exercise] if a[0] not in known]
+    for seed in range(1, 21):
+        monkeypatch.setenv("TEACHKIT_COHORT", str(seed))
+        for what, code in ANSWERS[name].RIGHT[exercise]:
+            result = desk.mark(exercise, code)
+            assert result.full, f"cohort {seed}, {what}: {result.messages}"
+        if seed <= 3:
+            assert not desk.survivors(exercise, wrong), f"cohort {seed}"
+
+
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(0, marks=pytest.mark.slow), *(pytest.param(n, marks=pytest.mark.mutants) for n in (1, 2, 3))],
+)
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_grader_agrees_on_right_answers(name: str, number: int):
+    """Across the process boundary: one right answer to each exercise together in one submission."""
+    desk, right = desk_of(name), ANSWERS[name].RIGHT
+    report = mark(desk.source, desk.submission({e: right[e][number][1] for e in right}))
+    assert report.points == report.maximum, [s.message for s in report.scores if s.message]
+
+
+@pytest.mark.mutants
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_grader_agrees_on_wrong_answers(name: str, number: int):
+    desk, all_wrong = desk_of(name), wrong_answers(name)
+    # find_levels may call the other answers of its submission, so its wrong ones are taken from those that do not
+    wrong = {e: some[number if e == "a4_find_levels" else 5 * number][1] for e, some in all_wrong.items()}
+    report = mark(desk.source, desk.submission(wrong))
+    for exercise in wrong:
+        points = sum(s.points for s in report.scores if s.answer == exercise)
+        assert points == desk.mark(exercise, wrong[exercise]).points, exercise
