@@ -1,17 +1,11 @@
-"""Instant checks for the exercises of the lessons: ``grading.check("tweedie", my_function)``.
+"""The checks of the lessons, in their order: what each exercise asks for, computed by the library.
 
-A check draws fresh random inputs, compares the answer with a reference within a tolerance, and says what differs
-(shape, type, size of the error) without giving the answer away. An exercise that is still ``...`` is reported as not
-answered yet. Nothing a student writes makes `check` raise, so a lesson always runs from top to bottom.
-
-Adding a check takes five lines: a generator registered under a name and a hint, which yields (what, got, expected).
+A check is a generator of (what, got, expected) on inputs drawn from ``rng``; a hint goes with it. Several cases each:
+small and large noise, near and far, so that an answer that is right by chance is found out.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -21,138 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from teachkit import Empirical, Gaussian, GaussianMixture, geometry, scheduling
-
-__all__ = ["CHECKS", "Check", "Result", "check", "compare", "evaluate", "register"]
-
-Cases = Iterator[tuple[str, Any, Any]]
-
-
-@dataclass(frozen=True)
-class Check:
-    """A registered check: ``cases(answer, rng)`` yields (what, got, expected)."""
-
-    cases: Callable[[Any, Generator], Cases]
-    hint: str
-    rtol: float
-    atol: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """Outcome of a check; ``passed`` is None while the exercise is not answered."""
-
-    name: str
-    passed: bool | None
-    message: str
-
-    def __str__(self) -> str:
-        return f"{ {True: '✓', False: '✗', None: '○'}[self.passed] } {self.name}: {self.message}"
-
-
-CHECKS: dict[str, Check] = {}
-
-
-class _NotAnswered(Exception):
-    """The answer, or what it returned, is None or an ellipsis."""
-
-
-def register(name: str, hint: str = "", *, rtol: float = 1e-4, atol: float = 1e-8) -> Callable:
-    """Decorator: register a generator ``(answer, rng) -> (what, got, expected), ...`` as the check ``name``.
-
-    ``hint`` is shown with a wrong answer. The inputs must be drawn from ``rng``, a seeded generator.
-    """
-    if name in CHECKS:
-        raise ValueError(f"name must be new, but a check called {name!r} exists")
-
-    def add(cases: Callable[[Any, Generator], Cases]) -> Callable[[Any, Generator], Cases]:
-        CHECKS[name] = Check(cases, hint, rtol, atol)
-        return cases
-
-    return add
-
-
-def check(name: str, answer: Any, *, seed: int = 0) -> None:
-    """Check an exercise and print the outcome: ``✓`` right, ``✗`` wrong and why, ``○`` not answered yet.
-
-    Parameters
-    ----------
-    name : str
-        A name from ``grading.CHECKS``; an unknown one is a ValueError that suggests the nearest.
-    answer : callable or value
-        What the exercise asks for.
-    seed : int
-        Seed of the random inputs.
-
-    Examples
-    --------
-    >>> check("tweedie", lambda x, score, sigma: ...)
-    ○ tweedie: not answered yet
-    >>> check("tweedie", lambda x, score, sigma: x + sigma**2 * score)
-    ✓ tweedie: correct
-    """
-    print(evaluate(name, answer, seed=seed))
-
-
-def evaluate(name: str, answer: Any, *, seed: int = 0) -> Result:
-    """The outcome of a check as a `Result`, without printing: for graders and tests. Arguments as for `check`."""
-    if name not in CHECKS:
-        near = difflib.get_close_matches(name, CHECKS, n=1)
-        raise ValueError(f"name must be one of {sorted(CHECKS)}, got {name!r}" + (f"; {near[0]!r}?" if near else ""))
-    entry, count = CHECKS[name], 0
-    try:
-        for what, got, expected in entry.cases(answer, torch.Generator().manual_seed(seed)):
-            count += 1
-            problem = compare(got, expected, rtol=entry.rtol, atol=entry.atol)
-            if problem:
-                return Result(name, False, f"{what}: {problem}." + (f" Hint: {entry.hint}" if entry.hint else ""))
-    except _NotAnswered:
-        return Result(name, None, "not answered yet")
-    except Exception as error:
-        if "ellipsis" in str(error) or answer is None or answer is ...:
-            return Result(name, None, "not answered yet")
-        return Result(name, False, f"your answer raised {type(error).__name__}: {error}")
-    if not count:
-        raise RuntimeError(f"the check {name!r} compared nothing")
-    return Result(name, True, "correct")
-
-
-def compare(got: Any, expected: Any, *, rtol: float = 1e-4, atol: float = 1e-8) -> str | None:
-    """Say how ``got`` differs from ``expected``, or return None if it does not.
-
-    Numbers, arrays and tensors agree when |got - expected| <= atol + rtol * max|expected|; bools and strings when
-    equal. The message names type, shape and the size of the error, never the expected values.
-    """
-    if got is None or got is ...:
-        raise _NotAnswered
-    if isinstance(expected, (str, bool)):
-        return None if type(got) is type(expected) and got == expected else f"{got!r} is not right"
-    try:
-        a, b = _numbers(got), _numbers(expected)
-    except (TypeError, ValueError, RuntimeError):
-        return f"expected {_kind(expected)}, got {_kind(got)}"
-    if a.shape != b.shape:
-        return f"expected {_kind(expected)}, got {_kind(got)}"
-    if not np.isfinite(a).all():
-        return f"{np.mean(~np.isfinite(a)):.0%} of the values are NaN or infinite"
-    error, scale = np.abs(a - b).max(initial=0), np.abs(b).max(initial=0)
-    if error <= atol + rtol * scale:
-        return None
-    wrong = np.mean(np.abs(a - b) > atol + rtol * scale)
-    size = f", {error / scale:.1%} of the largest value expected" if scale else ""
-    return f"{wrong:.0%} of the values are off, by up to {error:.2g}{size}"
-
-
-def _numbers(value: Any) -> np.ndarray:
-    return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=float)
-
-
-def _kind(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    name = "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}"
-    return name if shape is None else f"{name} of shape {tuple(shape)}"
-
-
-# --- the checks, in the order of the lessons -----------------------------------------------------------------------
+from teachkit.grading.engine import Cases, register
 
 
 def _normal(rng: Generator, *shape: int) -> Tensor:

@@ -1,0 +1,177 @@
+"""The stages of a path: all data speak, then a class is chosen, then one point has won.
+
+At a high noise level every data point has a say in the denoiser, sum_i w_i y_i with w a softmax of -|x - y_i|^2 /
+(2 sigma^2), and a Gaussian with the mean and covariance of the data does just as well; below the level at which the
+noise is as wide as the data the classes part (Biroli et al. 2024, arXiv 2402.18491); in the end one point is left
+(arXiv 2506.10177, Sec. 4; for the Gaussian, Wang & Vastola 2024, arXiv 2412.09726). Taught in
+``notebooks/03_the_ode`` and ``08_closed_form_scores``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from teachkit import schedules
+from teachkit.denoisers import Denoiser, DenoiserModule, Empirical, Gaussian, GaussianMixture, LowRankMixture
+from teachkit.regularity.checks import states
+from teachkit.sampling import Trajectory
+
+__all__ = [
+    "class_posteriors",
+    "commitment_sigma",
+    "effective_neighbours",
+    "score_gap",
+    "speciation_sigma",
+    "state_gap",
+    "teleport",
+]
+
+
+def effective_neighbours(empirical: Empirical, traj: Trajectory) -> Tensor:
+    """Number of data points with a say in the denoiser at every state: 1 / sum of squared weights.
+
+    From the size of the data set (all weigh the same) down to 1 (one has won): the three stages of a path, linear,
+    nonlinear, linear (arXiv 2506.10177, Sec. 4).
+
+    Returns
+    -------
+    Tensor
+        ``(N+1, B)``. The last sigma must be > 0 unless the data set has a bandwidth.
+    """
+    if not isinstance(empirical, Empirical):
+        raise TypeError(f"empirical must be an Empirical denoiser, got {type(empirical).__name__}")
+    states(traj)
+    counts = [1 / (empirical.weights(x, float(s)) ** 2).sum(1) for x, s in zip(traj.x, traj.sigmas)]
+    return torch.stack(counts)
+
+
+def speciation_sigma(data: Tensor) -> float:
+    """Noise level at which paths commit to a class: the square root of the top eigenvalue of the data covariance.
+
+    Biroli et al. 2024 (arXiv 2402.18491) find the time t at which the classes part, for the variance-preserving
+    process x_t = exp(-t) x_0 + sqrt(1 - exp(-2 t)) noise, from eigenvalue * exp(-2 t) = 1. Here sigma^2 =
+    exp(2 t) - 1, and the eigenvalue is large where their theory holds, so sigma = sqrt(eigenvalue): the level at which
+    the noise is as wide as the data in its widest direction. For two equal point masses at distance 2 m this is m,
+    exactly where the blurred density splits in two; for two Gaussians of standard deviation s the split is at
+    sqrt(m^2 - s^2), and the formula gives sqrt(m^2 + s^2).
+
+    Parameters
+    ----------
+    data : (N, *event)
+        At least two samples.
+    """
+    return float(Gaussian.fit(data).variances.max().sqrt())
+
+
+def class_posteriors(denoiser: Empirical | GaussianMixture | LowRankMixture, traj: Trajectory) -> Tensor:
+    """Probability of every class given each state of a path, exactly: ``(N+1, B, K)``, rows sum to 1.
+
+    ``denoiser`` is an `Empirical` with labels, or a mixture with a component per class. The last sigma must be > 0
+    where the denoiser needs noise.
+    """
+    if not isinstance(denoiser, (Empirical, GaussianMixture, LowRankMixture)) or denoiser.num_classes is None:
+        raise TypeError(f"denoiser must be a mixture or an Empirical with labels, got {type(denoiser).__name__}")
+    states(traj)
+    if not isinstance(denoiser, Empirical):
+        return torch.stack([denoiser.responsibilities(x, float(s)) for x, s in zip(traj.x, traj.sigmas)])
+    assert denoiser.classes is not None
+    member = torch.nn.functional.one_hot(denoiser.classes.long(), denoiser.num_classes).to(traj.x)
+    return torch.stack([denoiser.weights(x, float(s)) @ member for x, s in zip(traj.x, traj.sigmas)])
+
+
+def commitment_sigma(posteriors: Tensor, sigmas: Tensor, level: float = 0.5) -> Tensor:
+    """Noise level from which on a path gives its final class at least the probability ``level``, for good: ``(B,)``.
+
+    What `speciation_sigma` predicts from a covariance alone, measured from the class posteriors of the path.
+
+    Parameters
+    ----------
+    posteriors : (N+1, B, K)
+        As from `class_posteriors`; the final class is the most probable one in the last row.
+    sigmas : (N+1,)
+        The levels of the rows, decreasing.
+    level : float
+        Between 0 and 1. NaN is returned for a path that does not reach it by its end.
+    """
+    p = posteriors
+    if not isinstance(p, Tensor) or p.ndim != 3 or not p.is_floating_point():
+        raise ValueError("posteriors must be a floating-point tensor of shape (N+1, B, K)")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level!r}")
+    s = schedules.validate(sigmas)
+    if len(s) != len(p):
+        raise ValueError(f"sigmas must hold one level per row of posteriors, {len(p)}, got {len(s)}")
+    final = p[-1].argmax(-1)  # (B,)
+    chosen = p.gather(2, final.expand(len(p), -1)[..., None])[..., 0]  # (N+1, B)
+    held = (chosen >= level).flip(0).to(torch.int64).cumprod(0).sum(0)  # rows from the end for which it holds
+    first = (len(p) - held).clamp(max=len(p) - 1)
+    return torch.where(held > 0, s.to(p)[first], torch.full_like(chosen[0], float("nan")))
+
+
+def state_gap(traj_a: Trajectory, traj_b: Trajectory, radius: float | None = None) -> Tensor:
+    """Distance between two paths from the same noise at every level, relative to the size of the data.
+
+    Parameters
+    ----------
+    traj_a, traj_b : Trajectory
+        Paths on the same levels from the same starts, for example with an approximate and an exact denoiser.
+    radius : float, optional
+        The size of the data. By default the root-mean-square distance of the samples in ``traj_b`` from their mean.
+
+    Returns
+    -------
+    Tensor
+        ``(N+1, B)``. Small until the approximation fails (arXiv 2412.09726 for a Gaussian).
+    """
+    a, b = states(traj_a), states(traj_b)
+    if a.shape != b.shape or not torch.allclose(traj_a.sigmas.cpu(), traj_b.sigmas.cpu(), rtol=1e-12, atol=0):
+        raise ValueError(f"traj_a and traj_b must have equal shapes and levels, got {tuple(a.shape)}, {tuple(b.shape)}")
+    if not torch.equal(a[0], b[0].to(a)):
+        raise ValueError("traj_a and traj_b must start from the same noise")
+    if radius is None:
+        radius = float((b[-1] - b[-1].mean(0)).square().sum(-1).mean().sqrt())
+    if not 0 < radius < float("inf"):
+        raise ValueError(f"radius must be a finite number > 0, got {radius!r}")
+    return torch.linalg.vector_norm(a - b.to(a), dim=-1) / radius
+
+
+def score_gap(denoiser: Denoiser, traj: Trajectory) -> Tensor:
+    """Relative difference of two scores in the states of a path: that of ``denoiser`` and that which made the path.
+
+    |score_a - score| / |score| = |D_a - D| / |x - D| for sigma > 0, because score = (D - x) / sigma^2. Unlike
+    `state_gap`, which adds up along the path, it compares the two at the same input.
+
+    Parameters
+    ----------
+    denoiser : callable
+        The approximation, ``D(x, sigma, labels)``; it is evaluated in the states of ``traj`` without labels.
+    traj : Trajectory
+        A path whose ``denoised`` are the outputs of the reference (an exact denoiser or a network).
+
+    Returns
+    -------
+    Tensor
+        ``(N, B)``: at every level but the last, where the path holds no output.
+    """
+    x = states(traj)[:-1]
+    reference = traj.denoised.to(traj.x.device).flatten(2).to(x)
+    # Where the path comes from a network, the closed form may be of another precision.
+    dtype = next(denoiser.buffers()).dtype if isinstance(denoiser, DenoiserModule) else traj.x.dtype
+    with torch.no_grad():
+        own = [denoiser(state.to(dtype), float(s)) for state, s in zip(traj.x[:-1], traj.sigmas)]
+    gap = torch.linalg.vector_norm(torch.stack(own).flatten(2).to(x) - reference, dim=-1)
+    return gap / torch.linalg.vector_norm(x - reference, dim=-1)
+
+
+def teleport(gaussian: Gaussian, x: Tensor, sigma_from: float, sigma_to: float) -> Tensor:
+    """Jump from one noise level to a lower one by the exact flow of a Gaussian, without evaluating a network.
+
+    Sampling then goes on from ``sigma_to`` with the real denoiser (Wang & Vastola 2024, arXiv 2412.09726). ``x`` is
+    ``(B, *event)``, and so is the result.
+    """
+    if not isinstance(gaussian, Gaussian):
+        raise TypeError(f"gaussian must be a Gaussian, got {type(gaussian).__name__}")
+    if not 0 <= sigma_to <= sigma_from:
+        raise ValueError(f"sigma_to must lie between 0 and sigma_from = {sigma_from!r}, got {sigma_to!r}")
+    return gaussian.flow(x, sigma_from, sigma_to)
