@@ -16,7 +16,8 @@ import torch
 from teachkit import data, edm, metrics, sample
 from teachkit.edm import training
 from teachkit.edm.loss import AUGMENT_DIM, edm_loss, validation_loss
-from teachkit.edm.training import RECIPES, Recipe, load_ema, make_denoiser, train
+from teachkit.edm.recipes import RECIPES, Recipe, make_denoiser
+from teachkit.edm.training import load_ema, train
 from teachkit.noise import initial_noise
 from teachkit.schedules import polynomial
 
@@ -31,7 +32,8 @@ TINY = Recipe(
 SLOWLY = """
 import json, sys
 import teachkit.edm.training as training
-from teachkit.edm.training import Recipe, train
+from teachkit.edm.recipes import Recipe
+from teachkit.edm.training import train
 options = json.loads(sys.argv[1])
 options["network"]["channel_mult"] = tuple(options["network"]["channel_mult"])
 train(Recipe(**options), sys.argv[2], checkpoint_seconds=float(sys.argv[3]), progress=False)

@@ -30,7 +30,8 @@ from torch.nn import functional as F
 
 from teachkit import data, edm, metrics, sample
 from teachkit.edm.loss import edm_loss, noise_levels, validation_loss
-from teachkit.edm.training import RECIPES, Recipe, load_ema, validation_sigmas
+from teachkit.edm.recipes import RECIPES, Recipe
+from teachkit.edm.training import load_ema, validation_sigmas
 from teachkit.noise import initial_noise
 from teachkit.schedules import polynomial
 

@@ -15,7 +15,7 @@ from teachkit.cli.base import Device, app, check_target, choose_device
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="mnist or digits8: a recipe of teachkit.edm.training.")],
+    recipe: Annotated[str, typer.Argument(help="mnist or digits8: a recipe of teachkit.edm.recipes.")],
     run_dir: Annotated[
         Path | None, typer.Option(help="Checkpoints, log and sample grids; default: runs/RECIPE.", file_okay=False)
     ] = None,
@@ -27,7 +27,8 @@ def train(
     """Train a small model; run again to resume. Under torchrun, every process takes a share of each batch."""
     import torch.distributed as dist
 
-    from teachkit.edm.training import RECIPES, train
+    from teachkit.edm.recipes import RECIPES
+    from teachkit.edm.training import train
 
     if recipe not in RECIPES:
         raise typer.BadParameter(f"recipe must be one of {', '.join(sorted(RECIPES))}, got {recipe!r}")

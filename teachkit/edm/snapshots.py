@@ -21,8 +21,9 @@ from torch import Tensor
 
 from .errors import CorruptCheckpointError, OversizedCheckpointError, TensorMismatchError, UnknownArchitectureError
 from .layers import BOXES
+from .machine import Record
 from .preconditioning import PRECONDITIONINGS
-from .unpickling import Record, TensorRecord, read
+from .unpickling import TensorRecord, read
 
 MAX_ENTRIES, MAX_DEPTH, MAX_NAME = 200_000, 16, 100  # of a tree of modules: many times what any network has
 

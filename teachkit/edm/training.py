@@ -1,23 +1,21 @@
-"""Training a small EDM network: resumable to the bit, on one processor or several, from a table of recipes.
+"""Training a small EDM network by a recipe: resumable to the bit, on one processor or several.
 
 Everything random in step k (which images, their noise, augmentation, dropped labels) is drawn from a generator seeded
 with (seed, k), for the whole batch at once; a process then takes its share. So a run that was killed goes on exactly
-where it was, and two processes see what one would have seen, dropout's masks excepted. Recipes: Karras et al. 2022
-(arXiv 2206.00364), Table 1 and Appendix F. Taught in ``notebooks/09_training_edm``.
+where it was, and two processes see what one would have seen, dropout's masks excepted. The loss is that of Karras
+et al. 2022 (arXiv 2206.00364), Table 1; the weights are averaged with the half-life of its Appendix F. Taught in
+``notebooks/09_training_edm``.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,110 +26,12 @@ from tqdm.auto import tqdm
 from teachkit import data
 from teachkit.edm.loss import AUGMENT_DIM, affine_augment, edm_loss, noise_levels, validation_loss
 from teachkit.edm.preconditioning import EDMPrecond
+from teachkit.edm.recipes import Recipe, make_denoiser
 from teachkit.noise import initial_noise
 from teachkit.sampling import sample
 from teachkit.schedules import polynomial
 
-__all__ = ["RECIPES", "Recipe", "load_ema", "make_denoiser", "train", "validation_sigmas"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides a training run.
-
-    Lengths (``images``, ``warmup``, ``ema_half_life``, ``validate_every``) count training images seen.
-    """
-
-    data: str
-    network: dict[str, Any]
-    sigma_data: float = 0.5
-    images: int = 200_000
-    batch: int = 128
-    micro_batch: int | None = None  # gradient accumulation: images at a time (default: all)
-    learning_rate: float = 1e-3
-    schedule: str = "cosine"  # or "constant", after the warm-up
-    cycles: int = 1  # the schedule, warm-up included, is run this many times (warm restarts, arXiv 1608.03983)
-    warmup: int = 10_000
-    ema_half_life: int = 20_000
-    ema_ramp: float = 0.05  # the half-life is at most this share of the images seen so far
-    log_uniform_share: float = 0.15
-    label_dropout: float = 0.15
-    augment: float = 0.0  # probability that an image is shifted, turned and resized
-    gradient_clip: float = 1.0
-    precision: str = "float32"  # or "bfloat16", "float16": of the network's arithmetic, not of the weights
-    compile: bool = False
-    seed: int = 0
-    validate_every: int = 50_000
-    tags: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("schedule", self.schedule, ("cosine", "constant")),
-            ("precision", self.precision, ("float32", "bfloat16", "float16")),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-        for name in ("images", "batch", "validate_every", "cycles"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)!r}")
-        if self.micro_batch is not None and not 1 <= self.micro_batch <= self.batch:
-            raise ValueError(f"micro_batch must lie in 1 … batch ({self.batch}), got {self.micro_batch!r}")
-        for name in ("sigma_data", "learning_rate", "gradient_clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)!r}")
-        for name in ("log_uniform_share", "label_dropout", "augment"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
-        for name in ("warmup", "ema_half_life", "ema_ramp"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)!r}")
-        if self.augment and self.network.get("augment_dim", 0) != AUGMENT_DIM:
-            raise ValueError(f"augment needs a network with augment_dim={AUGMENT_DIM}, got {self.augment} without")
-
-    @property
-    def steps(self) -> int:
-        """Number of optimiser steps."""
-        return math.ceil(self.images / self.batch)
-
-
-_SMALL = {"label_dim": 10, "channel_mult_emb": 4, "num_blocks": 1, "augment_dim": AUGMENT_DIM, "dropout": 0.0}
-
-RECIPES: dict[str, Recipe] = {
-    "mnist": Recipe(
-        data="mnist5k",
-        network={
-            **_SMALL, "img_resolution": 28, "img_channels": 1, "model_channels": 32, "channel_mult": (1, 2, 3),
-            "attn_resolutions": (7,),
-        },
-        sigma_data=0.62,
-        images=600_000,
-        learning_rate=2e-3,
-        cycles=2,
-        ema_half_life=12_000,
-        augment=0.7,
-        precision="bfloat16",
-        compile=True,
-    ),
-    "digits8": Recipe(
-        data="digits8",
-        network={
-            **_SMALL, "img_resolution": 8, "img_channels": 1, "model_channels": 24, "channel_mult": (1, 2),
-            "attn_resolutions": (4,),
-        },
-        sigma_data=0.75,
-        images=400_000,
-        learning_rate=2e-3,
-        ema_half_life=20_000,
-        augment=0.3,
-    ),
-}  # fmt: skip
-
-
-def make_denoiser(recipe: Recipe) -> EDMPrecond:
-    """The untrained network of a recipe, initialised from its seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return EDMPrecond(sigma_data=recipe.sigma_data, **recipe.network)
+__all__ = ["load_ema", "train", "validation_sigmas"]
 
 
 def validation_sigmas(n: int = 13) -> Tensor:
@@ -216,7 +116,7 @@ def load_ema(recipe: Recipe, run_dir: str | Path) -> EDMPrecond:
         If it trains another network than the recipe's.
     """
     state = torch.load(Path(run_dir) / "checkpoint.pt", map_location="cpu", weights_only=True)
-    if json.loads(state["recipe"])["network"] != json.loads(_plain(recipe))["network"]:
+    if json.loads(state["recipe"])["network"] != json.loads(recipe.text())["network"]:
         raise ValueError(f"{run_dir} holds a run of another network than the recipe's")
     denoiser = make_denoiser(recipe)
     denoiser.load_state_dict(state["ema"])
@@ -252,7 +152,7 @@ class _Run:
         if not self.checkpoint.exists():
             return
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        if state["recipe"] != _plain(self.recipe):
+        if state["recipe"] != self.recipe.text():
             raise ValueError(f"{self.folder} holds a run of another recipe; choose another folder or delete it")
         self.denoiser.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
@@ -277,7 +177,7 @@ class _Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         beside = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
         state = {
-            "recipe": _plain(self.recipe),
+            "recipe": self.recipe.text(),
             "step": self.step,
             "model": self.denoiser.state_dict(),
             "ema": self.ema.state_dict(),
@@ -397,10 +297,6 @@ class _Run:
         labels = torch.arange(count, device=self.device) % 10 if self.denoiser.label_dim else None
         final = sample(self.ema, x, polynomial(18), "heun", labels=labels, keep="final").final
         save_image(final.clamp(-1, 1) / 2 + 0.5, self.folder / f"samples-{seen:09d}.png", nrow=10)
-
-
-def _plain(recipe: Recipe) -> str:
-    return json.dumps(dataclasses.asdict(recipe), sort_keys=True)
 
 
 def _join_group(device: torch.device) -> tuple[int, int]:

@@ -1,31 +1,30 @@
 """Reading a published snapshot without running anything in it.
 
-A pickle is a program for a small stack machine, and the standard machine can call any function on the computer.
-The one here cannot: it builds numbers, strings, lists and dictionaries, and where the program asks for a function it
-answers from a table of ten names (:data:`MEANINGS`), none of which is looked up, imported or called.  A persistent
-class becomes a :class:`Record` of its name and state, a tensor a :class:`TensorRecord` of its bytes; the source text
-that such files carry stays a string.  Everything is bounded by the size of the file: keys are plain strings or
-integers, no object is copied, and nothing recurses.
+The standard reader of pickles can call any function on the computer.  The one of :mod:`teachkit.edm.machine` cannot:
+it builds numbers, strings, lists and dictionaries, and where the program asks for a function it answers from a table
+of ten names (:data:`MEANINGS`), none of which is looked up, imported or called.  A persistent class becomes a
+:class:`Record` of its name and state, a tensor a :class:`TensorRecord` of its bytes; the source text that such files
+carry stays a string.  Everything is bounded by the size of the file.
 
-Used by :mod:`teachkit.edm.checkpoints`.  The opcodes are documented in Python's ``pickletools``; the nested format of
-the weights is that of ``torch.save`` before and after version 1.6.
+Used by :mod:`teachkit.edm.checkpoints`.  The nested format of the weights is that of ``torch.save`` before and after
+version 1.6.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import pickletools
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import IO, Any, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import CorruptCheckpointError, OversizedCheckpointError, UnsafePickleError
+from .errors import CorruptCheckpointError, OversizedCheckpointError
+from .machine import Global, NumberType, Record, Stream, checked_key, run
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # opens every torch.save file of the format before 1.6
 LEGACY_PROTOCOL = 1001
@@ -42,16 +41,6 @@ DTYPES = {
     "BoolStorage": torch.bool,
 }
 NUMPY_SCALARS = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i", "b1": "<?"}
-
-_MARK = object()
-
-
-@dataclass
-class Record:
-    """What is left of an object: the name of its class and its state."""
-
-    class_name: str
-    state: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,19 +75,6 @@ class TensorRecord:
         return flat.as_strided(self.size, self.stride)
 
 
-@dataclass(frozen=True)
-class _Global:
-    """A name the pickle asked for; it stands for an entry of :data:`MEANINGS` and nothing else."""
-
-    module: str
-    name: str
-
-
-@dataclass(frozen=True)
-class _Dtype:
-    code: str
-
-
 def read(data: memoryview) -> Any:
     """Run the pickle program in ``data`` on the restricted machine and return what it built.
 
@@ -116,173 +92,7 @@ def read(data: memoryview) -> Any:
             parsed[id(raw)] = raw, _storage(raw)
         return parsed[id(raw)][1]
 
-    return _run(_Stream(data), {**MEANINGS, ("torch.storage", "_load_from_bytes"): storage_once})[0]
-
-
-class _Stream:
-    """``read`` and ``readline`` over a memoryview: never more than is there, whatever length is asked for."""
-
-    def __init__(self, data: memoryview) -> None:
-        self.data, self.position = data, 0
-
-    def read(self, count: int) -> bytes:
-        chunk = bytes(self.data[self.position : self.position + max(count, 0)])
-        self.position += len(chunk)
-        return chunk
-
-    def readline(self) -> bytes:
-        rest = bytes(self.data[self.position : self.position + 4096])
-        line = rest[: rest.find(b"\n") + 1] or rest
-        self.position += len(line)
-        return line
-
-    def tell(self) -> int:
-        return self.position
-
-
-def _operations(stream: _Stream) -> Iterator[tuple[str, Any]]:
-    try:
-        for opcode, argument, _ in pickletools.genops(cast(IO[bytes], stream)):
-            yield opcode.name, argument
-    except (ValueError, OverflowError, MemoryError, struct.error, AssertionError) as error:
-        raise CorruptCheckpointError(f"no pickle, or a truncated or damaged one: {error}"[:200]) from None
-
-
-_PUSH = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-}
-_EMPTY: dict[str, Callable[[], Any]] = {
-    **{"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict, "EMPTY_SET": set},
-    **{"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "MARK": lambda: _MARK},
-}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-def _run(
-    stream: _Stream, meanings: dict[tuple[str, str], Any], persistent: Callable[[Any], Any] | None = None
-) -> tuple[Any, list[Any]]:
-    """The stack machine.  Returns the result and whatever ``persistent`` made on the way."""
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-    made: list[Any] = []
-
-    def to_mark() -> list[Any]:
-        for i in range(len(stack) - 1, -1, -1):
-            if stack[i] is _MARK:
-                items = stack[i + 1 :]
-                del stack[i:]
-                return items
-        raise CorruptCheckpointError("the pickle is damaged: a mark is missing")
-
-    try:
-        for name, argument in _operations(stream):
-            if name in _PUSH:
-                stack.append(argument)
-            elif name in _EMPTY:
-                stack.append(_EMPTY[name]())
-            elif name == "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-                memo[argument] = stack[-1]
-            elif name in ("GET", "BINGET", "LONG_BINGET"):
-                stack.append(memo[argument])
-            elif name in _TUPLES:
-                count = _TUPLES[name]
-                items = stack[-count:]
-                if len(items) != count:
-                    raise IndexError
-                del stack[-count:]
-                stack.append(tuple(items))
-            elif name == "TUPLE":
-                stack.append(tuple(to_mark()))
-            elif name == "LIST":
-                stack.append(to_mark())
-            elif name == "DICT":
-                items = to_mark()
-                stack.append({})
-                _set_items(stack[-1], items)
-            elif name in ("APPEND", "SETITEM"):
-                count = 1 if name == "APPEND" else 2
-                items = stack[-count:]
-                del stack[-count:]
-                (_extend if name == "APPEND" else _set_items)(stack[-1], items)
-            elif name in ("APPENDS", "SETITEMS", "ADDITEMS"):
-                items = to_mark()
-                {"APPENDS": _extend, "SETITEMS": _set_items, "ADDITEMS": _add_items}[name](stack[-1], items)
-            elif name in ("GLOBAL", "STACK_GLOBAL", "INST"):
-                if name == "STACK_GLOBAL":
-                    module, attribute = stack[-2:]
-                    del stack[-2:]
-                else:
-                    module, _, attribute = argument.partition(" ")
-                stack.append(_permitted(module, attribute, meanings))
-                if name == "INST":
-                    raise CorruptCheckpointError("the pickle uses INST, which snapshots do not")
-            elif name in ("REDUCE", "NEWOBJ"):
-                arguments, target = stack.pop(), stack.pop()
-                if not isinstance(target, _Global) or not isinstance(arguments, tuple):
-                    raise CorruptCheckpointError("the pickle calls something that is no function")
-                stack.append(meanings[target.module, target.name](*arguments))
-            elif name == "BUILD":
-                state, target = stack.pop(), stack[-1]
-                if isinstance(target, Record) and isinstance(state, dict):
-                    target.state = state
-                elif not isinstance(target, (_Dtype, dict)):
-                    raise CorruptCheckpointError("the pickle gives state to something that has none")
-            elif name == "BINPERSID" and persistent is not None:
-                made.append(persistent(stack.pop()))
-                stack.append(made[-1])
-            elif name in ("POP", "POP_MARK"):
-                stack.pop() if name == "POP" else to_mark()
-            elif name == "DUP":
-                stack.append(stack[-1])
-            elif name == "STOP":
-                return stack.pop(), made
-            elif name not in ("PROTO", "FRAME"):
-                raise UnsafePickleError(f"the pickle uses {name}, which snapshots do not")
-    except (CorruptCheckpointError, UnsafePickleError, OversizedCheckpointError):
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
-        raise CorruptCheckpointError(f"the pickle is damaged ({type(error).__name__})") from None
-    raise CorruptCheckpointError("the pickle ends too early")
-
-
-def _permitted(module: Any, name: Any, meanings: dict[tuple[str, str], Any]) -> _Global:
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise CorruptCheckpointError("the pickle asks for a function whose name is no string")
-    if (module, name) not in meanings:
-        raise UnsafePickleError(
-            f"the pickle asks for {module[:80]}.{name[:80]}, which a snapshot of weights does not need; nothing was run"
-        )
-    return _Global(module, name)
-
-
-def _checked_key(key: Any) -> Any:
-    # Only keys that hash at once: a nest of tuples can take longer than the age of the universe.
-    if type(key) not in (str, int, bool, type(None)):
-        raise CorruptCheckpointError(f"the pickle uses a {type(key).__name__} as a key")
-    return key
-
-
-def _set_items(target: Any, items: list[Any]) -> None:
-    if not isinstance(target, dict) or len(items) % 2:
-        raise CorruptCheckpointError("the pickle sets items of something that is no dictionary")
-    for key, value in zip(items[::2], items[1::2]):
-        target[_checked_key(key)] = value
-
-
-def _extend(target: Any, items: list[Any]) -> None:
-    if not isinstance(target, list):
-        raise CorruptCheckpointError("the pickle appends to something that is no list")
-    target.extend(items)
-
-
-def _add_items(target: Any, items: list[Any]) -> None:
-    if not isinstance(target, set):
-        raise CorruptCheckpointError("the pickle adds to something that is no set")
-    target.update(_checked_key(item) for item in items)
+    return run(Stream(data), {**MEANINGS, ("torch.storage", "_load_from_bytes"): storage_once})[0]
 
 
 # What the permitted names mean.  None of these functions is the one of that name: they only keep what they are given.
@@ -295,7 +105,7 @@ def _ordered_dict() -> dict[Any, Any]:
 def _set(items: Any = ()) -> set[Any]:
     if len(items) > 1000:
         raise CorruptCheckpointError("the pickle makes a set that is too large")
-    return {_checked_key(item) for item in items}
+    return {checked_key(item) for item in items}
 
 
 def _persistent_object(meta: Any) -> Record:
@@ -305,12 +115,12 @@ def _persistent_object(meta: Any) -> Record:
     return Record(class_name, state)
 
 
-def _dtype(code: Any, *_: Any) -> _Dtype:
-    return _Dtype(str(code) if isinstance(code, str) else "")
+def _dtype(code: Any, *_: Any) -> NumberType:
+    return NumberType(str(code) if isinstance(code, str) else "")
 
 
 def _numpy_scalar(dtype: Any, data: Any = b"") -> Any:
-    layout = NUMPY_SCALARS.get(dtype.code) if isinstance(dtype, _Dtype) else None
+    layout = NUMPY_SCALARS.get(dtype.code) if isinstance(dtype, NumberType) else None
     return struct.unpack(layout, data)[0] if layout else None
 
 
@@ -343,7 +153,7 @@ def _storage(data: Any) -> StorageRecord:
 def _declared(reference: Any) -> tuple[str, torch.dtype, int]:
     """Key, dtype and element count out of a persistent id ('storage', type, key, location, count, ...)."""
     kind, storage_type, key, _, count = reference[:5]
-    if kind != "storage" or not isinstance(storage_type, _Global) or not isinstance(key, str):
+    if kind != "storage" or not isinstance(storage_type, Global) or not isinstance(key, str):
         raise CorruptCheckpointError("a storage is described wrongly")
     if type(count) is not int or count < 0 or (len(reference) > 5 and reference[5] is not None):
         raise CorruptCheckpointError("a storage is described wrongly")
@@ -351,14 +161,14 @@ def _declared(reference: Any) -> tuple[str, torch.dtype, int]:
 
 
 def _legacy_storage(data: memoryview) -> StorageRecord:
-    stream = _Stream(data)
-    header = [_run(stream, {})[0] for _ in range(3)]
+    stream = Stream(data)
+    header = [run(stream, {})[0] for _ in range(3)]
     if header[0] != LEGACY_MAGIC or header[1] != LEGACY_PROTOCOL or not isinstance(header[2], dict):
         raise CorruptCheckpointError("a storage does not begin as torch.save begins it")
     if header[2].get("little_endian") is not True:
         raise CorruptCheckpointError("a storage was written on a big-endian machine")
-    described, made = _run(stream, STORAGE_TYPES, _declared)
-    keys = _run(stream, {})[0]
+    described, made = run(stream, STORAGE_TYPES, _declared)
+    keys = run(stream, {})[0]
     if len(made) != 1 or described != made[0] or keys != [described[0]]:
         raise CorruptCheckpointError("a storage file holds something else than one storage")
     _, dtype, count = described
@@ -377,7 +187,7 @@ def _zip_storage(data: bytes) -> StorageRecord:
             if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
                 raise OversizedCheckpointError("a storage is compressed, which torch.save never does")
             program = archive.read(members["data.pkl"])
-            described, made = _run(_Stream(memoryview(program)), STORAGE_TYPES, _declared)
+            described, made = run(Stream(memoryview(program)), STORAGE_TYPES, _declared)
             if len(made) != 1 or described != made[0]:
                 raise CorruptCheckpointError("a storage file holds something else than one storage")
             key, dtype, count = described

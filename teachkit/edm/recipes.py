@@ -1,0 +1,131 @@
+"""Recipes: all that decides a training run of a small EDM network, in one table.
+
+A recipe is plain data: the data set, the network's arguments, lengths counted in training images, and a seed. The
+same recipe gives the same network. The choices follow Karras et al. 2022 (arXiv 2206.00364), Table 1 and Appendix F,
+scaled down to minutes on a laptop. Taught in ``notebooks/09_training_edm``; `teachkit.edm.training` follows them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from teachkit.edm.loss import AUGMENT_DIM
+from teachkit.edm.preconditioning import EDMPrecond
+
+__all__ = ["RECIPES", "Recipe", "make_denoiser"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a training run.
+
+    Lengths (``images``, ``warmup``, ``ema_half_life``, ``validate_every``) count training images seen.
+    """
+
+    data: str
+    network: dict[str, Any]
+    sigma_data: float = 0.5
+    images: int = 200_000
+    batch: int = 128
+    micro_batch: int | None = None  # gradient accumulation: images at a time (default: all)
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"  # or "constant", after the warm-up
+    cycles: int = 1  # the schedule, warm-up included, is run this many times (warm restarts, arXiv 1608.03983)
+    warmup: int = 10_000
+    ema_half_life: int = 20_000
+    ema_ramp: float = 0.05  # the half-life is at most this share of the images seen so far
+    log_uniform_share: float = 0.15
+    label_dropout: float = 0.15
+    augment: float = 0.0  # probability that an image is shifted, turned and resized
+    gradient_clip: float = 1.0
+    precision: str = "float32"  # or "bfloat16", "float16": of the network's arithmetic, not of the weights
+    compile: bool = False
+    seed: int = 0
+    validate_every: int = 50_000
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("schedule", self.schedule, ("cosine", "constant")),
+            ("precision", self.precision, ("float32", "bfloat16", "float16")),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        for name in ("images", "batch", "validate_every", "cycles"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)!r}")
+        if self.micro_batch is not None and not 1 <= self.micro_batch <= self.batch:
+            raise ValueError(f"micro_batch must lie in 1 … batch ({self.batch}), got {self.micro_batch!r}")
+        for name in ("sigma_data", "learning_rate", "gradient_clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)!r}")
+        for name in ("log_uniform_share", "label_dropout", "augment"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
+        for name in ("warmup", "ema_half_life", "ema_ramp"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)!r}")
+        if self.augment and self.network.get("augment_dim", 0) != AUGMENT_DIM:
+            raise ValueError(f"augment needs a network with augment_dim={AUGMENT_DIM}, got {self.augment} without")
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps."""
+        return math.ceil(self.images / self.batch)
+
+    def text(self) -> str:
+        """Everything in it as one line of JSON, by which a run directory knows its recipe again."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+def _network(side: int, width: int, mult: tuple[int, ...]) -> dict[str, Any]:
+    """A small class-conditional U-Net on grey images, with attention at its lowest resolution."""
+    return {
+        "img_resolution": side,
+        "img_channels": 1,
+        "label_dim": 10,
+        "model_channels": width,
+        "channel_mult": mult,
+        "channel_mult_emb": 4,
+        "num_blocks": 1,
+        "attn_resolutions": (side >> len(mult) - 1,),
+        "augment_dim": AUGMENT_DIM,
+        "dropout": 0.0,
+    }
+
+
+RECIPES: dict[str, Recipe] = {
+    "mnist": Recipe(
+        data="mnist5k",
+        network=_network(28, 32, (1, 2, 3)),
+        sigma_data=0.62,
+        images=600_000,
+        learning_rate=2e-3,
+        cycles=2,
+        ema_half_life=12_000,
+        augment=0.7,
+        precision="bfloat16",
+        compile=True,
+    ),
+    "digits8": Recipe(
+        data="digits8",
+        network=_network(8, 24, (1, 2)),
+        sigma_data=0.75,
+        images=400_000,
+        learning_rate=2e-3,
+        augment=0.3,
+    ),
+}
+
+
+def make_denoiser(recipe: Recipe) -> EDMPrecond:
+    """The untrained network of a recipe, initialised from its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return EDMPrecond(sigma_data=recipe.sigma_data, **recipe.network)
