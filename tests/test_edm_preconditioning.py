@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from teachkit.edm import EDMPrecond, VEPrecond, VPPrecond, iDDPMPrecond
-from teachkit.edm.preconditioning import PRECONDITIONINGS, Denoiser
+from teachkit.edm.denoiser import Denoiser
+from teachkit.edm.preconditioning import PRECONDITIONINGS
 
 SMALL = {
     "img_resolution": 8,
@@ -137,6 +138,19 @@ def test_config_round_trip():
     again.eval()
     assert torch.equal(again(images(), 0.5, 1), net(images(), 0.5, 1))
     assert again.config == net.config
+
+
+def test_arguments_are_in_the_order_of_the_published_constructors():
+    """Snapshots may hold them by position."""
+    shared = ["img_resolution", "img_channels", "label_dim", "use_fp16"]
+    own = {
+        EDMPrecond: ["sigma_min", "sigma_max", "sigma_data", "model_type"],
+        VPPrecond: ["beta_d", "beta_min", "M", "epsilon_t", "model_type"],
+        VEPrecond: ["sigma_min", "sigma_max", "model_type"],
+        iDDPMPrecond: ["C_1", "C_2", "M", "model_type"],
+    }
+    assert {cls: cls.argument_names() for cls in own} == {cls: shared + names for cls, names in own.items()}
+    assert set(own) == set(PRECONDITIONINGS.values())
 
 
 @pytest.mark.parametrize(

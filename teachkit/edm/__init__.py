@@ -2,6 +2,7 @@
 
 from .adapters import from_diffusers
 from .checkpoints import convert, load, save
+from .denoiser import Denoiser
 from .errors import (
     CheckpointError,
     CorruptCheckpointError,
@@ -13,7 +14,7 @@ from .errors import (
     UnsafePickleError,
 )
 from .networks import DhariwalUNet, SongUNet
-from .preconditioning import Denoiser, EDMPrecond, VEPrecond, VPPrecond, iDDPMPrecond
+from .preconditioning import EDMPrecond, VEPrecond, VPPrecond, iDDPMPrecond
 
 __all__ = [
     "CheckpointError",

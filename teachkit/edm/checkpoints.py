@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from . import published
+from .denoiser import Denoiser
 from .errors import (
     CorruptCheckpointError,
     NonFiniteWeightsError,
@@ -33,7 +34,7 @@ from .errors import (
     TensorMismatchError,
     UnknownArchitectureError,
 )
-from .preconditioning import PRECONDITIONINGS, Denoiser
+from .preconditioning import PRECONDITIONINGS
 from .snapshots import State, read_snapshot, shape_of
 from .unpickling import TensorRecord
 

@@ -9,7 +9,6 @@ The format is that of Karras et al. 2022 (arXiv 2206.00364).
 
 from __future__ import annotations
 
-import inspect
 import math
 import mmap
 from collections.abc import Mapping
@@ -47,8 +46,8 @@ def read_snapshot(path: Path) -> tuple[str, dict[str, Any], State]:
     positional, arguments = net.state.get("_init_args", ()), net.state.get("_init_kwargs", {})
     if not isinstance(positional, (tuple, list)) or not isinstance(arguments, dict):
         raise CorruptCheckpointError("the constructor arguments are damaged")
-    names = list(inspect.signature(PRECONDITIONINGS[class_name]).parameters)
-    if len(positional) >= len(names) or not all(isinstance(name, str) for name in arguments):
+    names = PRECONDITIONINGS[class_name].argument_names()
+    if len(positional) > len(names) or not all(isinstance(name, str) for name in arguments):
         raise UnknownArchitectureError("the constructor arguments do not fit the network")
     arguments = {**dict(zip(names, positional)), **arguments}
     for name in ("sigma_min", "sigma_max", "sigma_data"):  # attributes that users set after construction

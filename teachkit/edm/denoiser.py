@@ -1,0 +1,245 @@
+"""A U-Net inside its preconditioning: inputs checked, precision chosen, coefficients applied.
+
+    D(x; sigma) = c_skip(sigma) x + c_out(sigma) F(c_in(sigma) x; c_noise(sigma))
+
+What the four coefficients are is said in :mod:`teachkit.edm.preconditioning`; here is what all models share: they
+take states and noise levels in any of their forms, keep the precision of the state whatever the network's, and refuse
+what they were not made for.  Taught in ``notebooks/09_training_edm.ipynb``.
+
+Reference: Karras et al. 2022 (arXiv 2206.00364), Section 5, Eq. 7.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .networks import DhariwalUNet, SongUNet
+
+NETWORKS: dict[str, type[SongUNet] | type[DhariwalUNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
+
+
+def _readable(values: Tensor) -> bool:
+    """Whether looking at the values costs nothing: not in a traced graph, not across a device queue."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+class Coefficients(NamedTuple):
+    """The four functions of the noise level, each of the shape of sigma."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
+
+
+class Denoiser(nn.Module):
+    """A U-Net with preconditioning around it: ``D(x, sigma, labels=None) -> E[x0 | x]``.
+
+    Subclasses give the coefficients.  The coefficients are computed in single precision (double when the weights are
+    double), the network runs in the dtype of its weights, and the result has the dtype of ``x``: a sampler may keep
+    its state in float64 around a float16 network.
+
+    Parameters
+    ----------
+    img_resolution, img_channels
+        Side of the square images in pixels, and their channels.
+    label_dim
+        Number of classes, 0 for an unconditional model.
+    model_type
+        "SongUNet" or "DhariwalUNet".
+    use_fp16
+        Recorded for round trips with published checkpoints; the dtype of the weights decides how the network runs.
+    **model_kwargs
+        Further arguments of the network.
+
+    Attributes
+    ----------
+    model
+        The network F.
+    sigma_min, sigma_max
+        Noise levels the model was made for.
+    sigma_data
+        Standard deviation of the data that the preconditioning assumes.
+    config
+        Constructor arguments; ``type(d)(**d.config)`` is a network of the same architecture.
+    """
+
+    sigma_min: float
+    sigma_max: float
+    sigma_data: float = 0.5
+
+    def __init__(
+        self,
+        img_resolution: int,
+        img_channels: int,
+        label_dim: int = 0,
+        use_fp16: bool = False,
+        *,
+        model_type: str = "SongUNet",
+        **model_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        if model_type not in NETWORKS:
+            raise ValueError(f"model_type must be one of {sorted(NETWORKS)}, got {model_type!r}")
+        self.img_resolution, self.img_channels, self.label_dim = img_resolution, img_channels, label_dim
+        self.config: dict[str, Any] = {
+            "img_resolution": img_resolution,
+            "img_channels": img_channels,
+            "label_dim": label_dim,
+            "use_fp16": use_fp16,
+            "model_type": model_type,
+            **model_kwargs,
+        }
+        self.model = NETWORKS[model_type](
+            img_resolution=img_resolution,
+            in_channels=img_channels,
+            out_channels=self._network_channels(img_channels),
+            label_dim=label_dim,
+            **model_kwargs,
+        )
+
+    def _network_channels(self, img_channels: int) -> int:
+        return img_channels
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.model.map_layer0.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.model.map_layer0.weight.device
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """``(c_skip, c_out, c_in, c_noise)`` at ``sigma``, a tensor of any shape; dimensionless but for c_out, c_in."""
+        raise TypeError("Denoiser is the base class: use EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond")
+
+    @classmethod
+    def argument_names(cls) -> list[str]:
+        """Names of the constructor's arguments in the order of the published classes: shared, then the class's own."""
+        shared, own = (inspect.signature(c).parameters.values() for c in (Denoiser, cls))
+        names = [p.name for p in shared if p.kind is p.POSITIONAL_OR_KEYWORD]
+        return names + [p.name for p in own if p.kind is p.KEYWORD_ONLY]
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """The nearest noise level that the model knows; all of them but for models of discrete time."""
+        return sigma
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        labels: Tensor | int | None = None,
+        *,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Denoise.
+
+        Parameters
+        ----------
+        x
+            Noisy images (B, C, H, W), of standard deviation about sqrt(sigma_data^2 + sigma^2).
+        sigma
+            Noise level > 0: a float, a 0-d tensor or (B,).
+        labels
+            Class indices (B,) or one int for all; or weights (B, label_dim); None for the unconditional model.
+        augment_labels
+            (B, augment_dim) parameters of the augmentation applied to x, None for none.
+
+        Returns
+        -------
+        Tensor
+            E[x0 | x], shape and dtype of ``x``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a wrong shape or dtype, a non-positive sigma, or labels the model cannot take.
+        """
+        coefficients, raw = self._evaluate(x, sigma, labels, augment_labels)
+        work = torch.promote_types(x.dtype, coefficients.c_out.dtype)
+        c_skip, c_out = coefficients.c_skip.to(work), coefficients.c_out.to(work)
+        return torch.addcmul(c_skip * x, c_out, raw.to(work)).to(x.dtype)
+
+    def raw(
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        labels: Tensor | int | None = None,
+        *,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
+        """The network's own output F(c_in x; c_noise), in the dtype of the weights; arguments as for a call."""
+        return self._evaluate(x, sigma, labels, augment_labels)[1]
+
+    def _evaluate(
+        self, x: Tensor, sigma: float | Tensor, labels: Tensor | int | None, augment_labels: Tensor | None
+    ) -> tuple[Coefficients, Tensor]:
+        self._check_images(x)
+        batch, dtype = x.shape[0], self.dtype
+        levels = self._checked_sigma(sigma, batch, x.device)  # (B or 1, 1, 1, 1)
+        vectors = self._checked_labels(labels, batch, x.device)
+        augment_labels = self._checked_augment_labels(augment_labels, batch)
+        coefficients = self.coefficients(levels)
+        scaled = (coefficients.c_in * x).to(dtype)
+        raw = self.model(scaled, coefficients.c_noise.flatten(), vectors, augment_labels)
+        return coefficients, raw[:, : self.img_channels]
+
+    def _check_images(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise TypeError(f"x must be a floating-point tensor, got {getattr(x, 'dtype', type(x).__name__)}")
+        event = (self.img_channels, self.img_resolution, self.img_resolution)
+        if x.ndim != 4 or tuple(x.shape[1:]) != event:
+            raise ValueError(f"x must have shape (B, {', '.join(map(str, event))}), got {tuple(x.shape)}")
+
+    def _checked_sigma(self, sigma: float | Tensor, batch: int, device: torch.device) -> Tensor:
+        precision = torch.promote_types(self.dtype, torch.float32)
+        levels = sigma if isinstance(sigma, Tensor) else torch.tensor(sigma, dtype=torch.float64)
+        if levels.numel() not in (1, batch) or levels.ndim > 1:
+            raise ValueError(f"sigma must be a number, a 0-d tensor or ({batch},), got shape {tuple(levels.shape)}")
+        if _readable(levels) and not bool(((levels > 0) & (levels < math.inf)).all()):
+            raise ValueError(f"sigma must be positive and finite, got {levels.tolist()}")
+        return levels.to(device=device, dtype=precision).reshape(-1, 1, 1, 1)
+
+    def _checked_labels(self, labels: Tensor | int | None, batch: int, device: torch.device) -> Tensor | None:
+        if labels is None:
+            return None
+        if not self.label_dim:
+            raise ValueError("labels must be None: this model is unconditional (label_dim is 0)")
+        labels = torch.as_tensor(labels, device=device)
+        if labels.is_floating_point():
+            if tuple(labels.shape) != (batch, self.label_dim):
+                raise ValueError(
+                    f"labels must be ({batch},) integers or ({batch}, {self.label_dim}) floats, "
+                    f"got {tuple(labels.shape)} floats"
+                )
+            return labels.to(self.dtype)
+        if labels.dtype == torch.bool or labels.is_complex():
+            raise TypeError(f"labels must be integers or floats, got {labels.dtype}")
+        if tuple(labels.shape) not in ((), (batch,)):
+            raise ValueError(f"integer labels must have shape ({batch},), got {tuple(labels.shape)}")
+        if _readable(labels) and bool(((labels < 0) | (labels >= self.label_dim)).any()):
+            raise ValueError(f"labels must lie in 0 … {self.label_dim - 1}, got {labels.tolist()}")
+        return F.one_hot(labels.long().expand(batch), self.label_dim).to(self.dtype)
+
+    def _checked_augment_labels(self, augment_labels: Tensor | None, batch: int) -> Tensor | None:
+        if augment_labels is None:
+            return None
+        if not self.model.augment_dim:
+            raise ValueError("augment_labels must be None: this network has no augmentation input (augment_dim is 0)")
+        if tuple(augment_labels.shape) != (batch, self.model.augment_dim):
+            raise ValueError(
+                f"augment_labels must have shape ({batch}, {self.model.augment_dim}), got {tuple(augment_labels.shape)}"
+            )
+        return augment_labels.to(self.dtype)
+
+    def extra_repr(self) -> str:
+        """One line for ``print``."""
+        return f"img_resolution={self.img_resolution}, img_channels={self.img_channels}, label_dim={self.label_dim}"
