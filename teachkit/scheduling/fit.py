@@ -4,8 +4,9 @@ All paths have nearly one shape, so what is learned on a few warm-up paths holds
 student out and solves one small least-squares problem a step for its weights (``teachkit.scheduling.fitted``); the
 teacher's states between its own levels come from cubic interpolation, so that any levels can be fitted without
 further evaluations by the teacher. Given a number of steps, it looks for the levels too: they move by Gauss-Newton
-steps in log sigma, the weights being solved again at every trial, and at last the weights move together towards
-the smallest error at the end point. What was fitted is judged on warm-up noise that took no part.
+steps in log sigma, the weights being solved again at every trial. Then the weights are solved for so that each step is
+right one Euler step later, and at last they move together towards the smallest error at the end point. Each of these
+is kept only where it is better on warm-up noise that took no part.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.search import teacher_paths
 
 _RIDGES = (1e-3, 1e-1)
-_TRIED = 24  # warm-up samples on which starting levels are compared
+_TRIED = 24  # warm-up samples on which starting levels are compared, at least
+_ENOUGH = 1024  # samples for a handful of weights; further ones had better judge
+_ROUNDS = 2  # of looking ahead; a third changes nothing
+_SHARE_AHEAD = 0.3  # of the budget for it
 
 
 def fit_solver(
@@ -53,7 +57,7 @@ def fit_solver(
     denoiser : callable
         The model.
     x : (B, *event)
-        Warm-up noise at the first level, B >= 8. A third is kept apart to judge.
+        Warm-up noise at the first level, B >= 8. A third or more is kept apart to judge.
     sigmas : (N+1,) or int
         The schedule that will be used, ending above 0; or the number of steps N (one evaluation each), and the levels
         are found as well.
@@ -124,7 +128,7 @@ class _Fitted:
 
 
 class _Fit:
-    """Fits on the first two thirds of the warm-up samples, judged on the rest."""
+    """Fits on the first two thirds of the warm-up samples, or as many as are enough, judged on the rest."""
 
     def __init__(
         self, denoiser: Denoiser, x: Tensor, labels: Tensor | None, teacher: Trajectory, order: int, bar: tqdm
@@ -137,37 +141,45 @@ class _Fit:
             order,
             bar,
         )
-        self.rows = slice(0, len(x) - len(x) // 3)
+        self.rows = slice(0, min(len(x) - len(x) // 3, _ENOUGH))
         self.apart = slice(self.rows.stop, len(x))
         self.spent = 0
         self._count(teacher.nfe * len(x))
+        self.teacher_cost = self.spent
 
     def run(self, levels: Tensor | None, steps: int, budget: float) -> _Fitted:
         """Starting levels, refined levels, weights with and without ridge, polished weights: the best of them."""
-        teacher_cost, order = self.spent, self.order
+        beyond = max(budget - 1, 0.0) * self.spent  # what may be spent beside the teacher
         starts = {"given levels": levels} if levels is not None else self._starts(steps)
-        rows = slice(0, min(_TRIED, self.rows.stop))
-        if len(starts) > 1:
-            errors = {name: float(sample_errors(self._refit_gap(s, rows)).mean()) for name, s in starts.items()}
-            starts = dict(sorted(starts.items(), key=lambda item: errors[item[0]])[:1])
-        name, start = next(iter(starts.items()))
+        tried = max(_TRIED, int(0.1 * beyond / (len(starts) * steps)))
+        name, start = self._nearest(starts, slice(0, min(tried, self.rows.stop)))
+        ahead, _ = self._share(_SHARE_AHEAD * beyond, steps * (1 + _ROUNDS * (self.order + 2)), 1)
         whole = steps * len(self.x)  # evaluations to fit once and judge once
-        room = (budget * teacher_cost - self.spent - 4.5 * whole) / 2
-        tried = [(name, start)]
+        room = ((1 - _SHARE_AHEAD) * beyond - self.spent + self.teacher_cost - 4.5 * whole) / 2
+        candidates = [(name, start)]
         if levels is None:
             rows, trials = self._share(room, steps, 3 * steps + 8)
             if trials > steps + 1:
                 moved = refine_levels(lambda s: self._refit_gap(s, rows), start, trials)
-                tried.append((f"{name}, levels moved", moved))
-        fitted = [self._fitted(label, s, 1e-12) for label, s in tried]
-        best = min(fitted, key=lambda f: f.error)
-        ridged = [self._fitted(f"{best.name}, ridge {r:g}", best.sigmas, r) for r in (_RIDGES if order > 1 else ())]
-        best = min([best, *ridged], key=lambda f: f.error)
+                candidates.append((f"{name}, levels moved", moved))
+        best = min((self._fitted(label, s, 1e-12) for label, s in candidates), key=lambda f: f.error)
+        more = [self._fitted(f"{best.name}, ridge {r:g}", best.sigmas, r) for r in (_RIDGES if self.order > 1 else ())]
+        if beyond > 0 and steps > 2:
+            more.append(self._fitted(f"{best.name}, looking ahead", best.sigmas, 1e-12, ahead, _ROUNDS))
+        best = min([best, *more], key=lambda f: f.error)
         count = sum(map(len, best.weights))
         rows, trials = self._share(room if levels is None else 2 * room, steps, count + 12)
         if trials > count + 2:
             best = min([best, self._polished(best, rows, trials)], key=lambda f: f.error)
         return best
+
+    def _nearest(self, starts: dict[str, Tensor], rows: slice) -> tuple[str, Tensor]:
+        """The starting levels with the smallest error, weights being fitted to the same samples."""
+        if len(starts) > 1:
+            errors = {name: float(sample_errors(self._refit_gap(s, rows)).mean()) for name, s in starts.items()}
+            name = min(errors, key=errors.__getitem__)
+            return name, starts[name]
+        return next(iter(starts.items()))
 
     def _share(self, room: float, steps: int, trials: int) -> tuple[slice, int]:
         """How many samples and trials fit into so many evaluations; at least 8 samples."""
@@ -182,6 +194,9 @@ class _Fit:
             cost = cost_matrix(self.teacher, "l2")
             paths = {c: shortest_path(cost, steps, c) for c in (1.0, 1.05, 1.1, 0.9)}
             starts |= {f"dynamic programme, l2, coefficient {c}": self.teacher.sigmas[p] for c, p in paths.items()}
+            # The cosine levels go lower before the last jump than the programme's: good ones often lie between.
+            logs = starts["cosine"].log(), self.teacher.sigmas[paths[1.05]].to(starts["cosine"]).log()
+            starts["between cosine and dynamic programme"] = (0.7 * logs[0] + 0.3 * logs[1]).exp()
         return starts
 
     def _evaluator(self, rows: slice) -> Callable[[Tensor, float], Tensor]:
@@ -193,9 +208,9 @@ class _Fit:
 
         return evaluate
 
-    def _weights(self, sigmas: Tensor, rows: slice, ridge: float) -> tuple[list[list[float]], Tensor]:
+    def _weights(self, sigmas: Tensor, rows: slice, ridge: float, ahead: int = 0) -> tuple[list[list[float]], Tensor]:
         targets = states_at(self.teacher, sigmas, rows)
-        return fit_weights(self._evaluator(rows), self.x[rows], sigmas, targets, self.order, ridge)
+        return fit_weights(self._evaluator(rows), self.x[rows], sigmas, targets, self.order, ridge, ahead)
 
     def _refit_gap(self, sigmas: Tensor, rows: slice) -> Tensor:
         """Final samples minus the teacher's, with weights solved for on the same samples."""
@@ -208,8 +223,8 @@ class _Fit:
         self._count(path.nfe * len(path.final))
         return (path.final - self.teacher.final[rows]).flatten(1).double()
 
-    def _fitted(self, name: str, sigmas: Tensor, ridge: float) -> _Fitted:
-        return self._judged(_Fitted(name, sigmas, self._weights(sigmas, self.rows, ridge)[0]))
+    def _fitted(self, name: str, sigmas: Tensor, ridge: float, rows: slice | None = None, ahead: int = 0) -> _Fitted:
+        return self._judged(_Fitted(name, sigmas, self._weights(sigmas, rows or self.rows, ridge, ahead)[0]))
 
     def _judged(self, fitted: _Fitted) -> _Fitted:
         fitted.error = float(sample_errors(self._gap(fitted.sigmas, fitted.weights, self.apart)).mean())

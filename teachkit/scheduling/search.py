@@ -3,8 +3,9 @@
 The published method takes the cheapest path of Euler jumps, at a coefficient set by hand. Here the paths of the dynamic
 programme, at many coefficients, and the usual grids are only candidates, tried with the *student's own solver* on
 warm-up noise against the teacher's final samples. They race: all run on a few samples, the better half on more, and so
-on. The best two are refined (``teachkit.scheduling.refine``) on samples that take no part in the race, and a refined
-schedule is taken only where it beats the best candidate on the race's samples by more than chance would.
+on. The best two are refined (``teachkit.scheduling.refine``) on samples that take no part in the race. A path of the
+dynamic programme is taken only where it beats the best usual grid by more than chance would, and a refined schedule
+only where it beats both so.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ COEFFICIENTS = (1.0, 1.1, 0.9, 1.05, 1.15, 0.95, 1.2, 0.85, 0.8)
 TEACHER = "unipc"  # the most accurate at 60 evaluations of those that were tried on digits, mixtures and networks
 _TWO_EVALUATIONS = ("heun", "dpm2")
 _FAMILIES = (schedules.cosine, schedules.time_uniform, schedules.logsnr, schedules.polynomial)
-_CHANCE = 0.5  # standard errors by which a refined schedule must be better
+_CHANCE = 0.5  # standard errors by which a schedule must be better than a simpler one
 
 
 def find_schedule(
@@ -155,20 +156,18 @@ class _Search:
 
     def run(self, forms: list[tuple[int, dict[str, Any]]], sigma_min: float, sigma_max: float) -> _Candidate:
         """Race, refine, judge."""
-        ranked = self.race(self.candidates(forms, sigma_min, sigma_max))[:4]
+        ranked = self.race(self.candidates(forms, sigma_min, sigma_max))
+        usual = next(c for c in ranked if c.usual)
+        ranked = [*ranked[:4], *([usual] if usual not in ranked[:4] else [])]
         for candidate in ranked:  # a race that ran out of its half of the budget ended before the last sample
             self.try_out(candidate, self.judges)
         ranked.sort(key=lambda c: c.score)
-        best = ranked[0]
+        best = _clearly_better(ranked, next(c for c in ranked if c.usual))
         starts = _distinct([c for c in ranked if c.score < 1.3 * best.score], 2)
         refined = [self.refine(start, len(starts)) for start in starts]
         for candidate in refined:
             self.try_out(candidate, self.judges)
-        for candidate in sorted(refined, key=lambda c: c.score):
-            gain = best.errors - candidate.errors
-            if gain.mean() > _CHANCE * gain.std() / len(gain) ** 0.5:
-                return candidate
-        return best
+        return _clearly_better(sorted(refined, key=lambda c: c.score), best)
 
     def candidates(
         self, forms: list[tuple[int, dict[str, Any]]], sigma_min: float, sigma_max: float
@@ -248,6 +247,15 @@ def step_counts(solver: str, nfe: int, options: dict[str, Any] | None = None) ->
         return [(nfe, options)]
     euler_last = ((nfe + 1) // 2, {**options, "euler_last": True})
     return [euler_last] if nfe % 2 else [(nfe // 2, options), euler_last]
+
+
+def _clearly_better(ranked: list[_Candidate], best: _Candidate) -> _Candidate:
+    """The first candidate that beats ``best`` by more than chance, on the same samples; else ``best``."""
+    for candidate in ranked:
+        gain = best.errors - candidate.errors
+        if gain.mean() > _CHANCE * gain.std() / len(gain) ** 0.5:
+            return candidate
+    return best
 
 
 def _distinct(ranked: list[_Candidate], count: int) -> list[_Candidate]:
