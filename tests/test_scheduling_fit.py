@@ -1,0 +1,70 @@
+"""How weights are solved for, and when a schedule counts as better."""
+
+import pytest
+import torch
+
+from teachkit import GaussianMixture, initial_noise, sample, schedules, scheduling
+from teachkit.scheduling.fit import states_at
+from teachkit.scheduling.fitted import FittedMultistep, fit_weights
+from teachkit.scheduling.search import _Candidate, _clearly_better
+
+
+@pytest.fixture(scope="module")
+def forked() -> GaussianMixture:
+    """Two narrow components: paths fork, and the denoiser is steep across the fork and flat along it."""
+    means = torch.tensor([[-1.0, 0, 0, 0], [1.0, 0, 0, 0]], dtype=torch.float64)
+    return GaussianMixture([0.5, 0.5], means, torch.eye(4).double().mul(0.01).expand(2, 4, 4))
+
+
+def test_looking_ahead_lands_nearer_one_euler_step_later(forked):
+    """The distance after an Euler step falls, though that at the level itself, which plain fitting minimises, rises."""
+    sigmas = torch.tensor([80.0, 1.5, 0.3, 0.002], dtype=torch.float64)
+    x = initial_noise(512, (4,), seed=0).double()
+    targets = states_at(scheduling.teacher_paths(forked, x), sigmas)
+    now, later = [], []
+    for ahead in (0, 2):
+        weights, _ = fit_weights(forked, x, sigmas, targets, 1, 0.0, ahead)
+        state = x + weights[0][0] * (x - forked(x, 80.0)) / 80.0
+        steps = [0.2 * y + 0.8 * forked(y, 1.5) for y in (state, targets[1])]  # from 1.5 to 0.3
+        now.append(float((state - targets[1]).norm(dim=1).mean()))
+        later.append(float((steps[0] - steps[1]).norm(dim=1).mean()))
+    assert later[1] < 0.95 * later[0]
+    assert now[1] > now[0]
+
+
+def test_looking_ahead_ends_nearer_on_fresh_noise(forked):
+    sigmas = schedules.cosine(4)
+    x, fresh = (initial_noise(512, (4,), seed=s).double() for s in (0, 1))
+    targets = states_at(scheduling.teacher_paths(forked, x), sigmas)
+    truth = scheduling.teacher_paths(forked, fresh).final
+    errors = []
+    for ahead in (0, 2):
+        weights, _ = fit_weights(forked, x, sigmas, targets, 3, 1e-12, ahead)
+        final = sample(forked, fresh, sigmas, FittedMultistep(weights), keep="final").final
+        errors.append(float((final - truth).norm(dim=1).mean()))
+    assert errors[1] < 0.9 * errors[0], errors
+
+
+def test_looking_ahead_changes_nothing_where_all_is_exact():
+    """One Gaussian with scaled identity covariance: one direction is exact, before and after looking ahead."""
+    gaussian = GaussianMixture([1.0], torch.zeros(1, 3).double(), 0.25 * torch.eye(3).double()[None])
+    sigmas = schedules.polynomial(5)
+    x = initial_noise(32, (3,), seed=0).double()
+    targets = torch.stack([x * ((0.25 + s**2) / (0.25 + sigmas[0] ** 2)).sqrt() for s in sigmas])
+    for ahead in (0, 1, 2):
+        _, final = fit_weights(gaussian, x, sigmas, targets, 1, 0.0, ahead)
+        torch.testing.assert_close(final, targets[-1], rtol=1e-6, atol=1e-9)
+
+
+def test_better_by_chance_is_not_better():
+    generator = torch.Generator().manual_seed(0)
+    base = _Candidate("base", torch.ones(2), {})
+    base.errors = 1 + 0.1 * torch.rand(100, generator=generator, dtype=torch.float64)
+    chance, gain = (_Candidate(name, torch.ones(2), {}) for name in ("chance", "gain"))
+    noise = torch.randn(100, generator=generator, dtype=torch.float64)
+    noise = (noise - noise.mean()) / noise.std()
+    chance.errors = base.errors - 0.2 * (noise + 0.04)  # better by 0.4 standard errors
+    gain.errors = base.errors - 0.2 * (noise + 0.06)  # by 0.6
+    assert _clearly_better([chance], base) is base
+    assert _clearly_better([chance, gain], base) is gain
+    assert _clearly_better([], base) is base
