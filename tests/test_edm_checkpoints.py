@@ -1,5 +1,6 @@
 """Checkpoints: the right numbers out of the published format, nothing run, and every damage refused."""
 
+import builtins
 import collections
 import functools
 import http.server
@@ -500,7 +501,7 @@ def nested_attack(payload):
 def test_any_other_function_is_named_and_not_called(function, where, protocol, tmp_path, published_code):
     planted = tmp_path / "planted"
     arguments = (str(planted), "w") if function == "open" else (f"open({str(planted)!r}, 'w')",)
-    call = Call(getattr(__import__("builtins"), function), *arguments)
+    call = Call(getattr(builtins, function), *arguments)
     path = tmp_path / "net.pkl"
     if where == "ema":
         path.write_bytes(pickle.dumps({"ema": call}, protocol))

@@ -125,7 +125,18 @@ RECIPES: dict[str, Recipe] = {
 
 
 def make_denoiser(recipe: Recipe) -> EDMPrecond:
-    """The untrained network of a recipe, initialised from its seed."""
+    """The untrained network of a recipe, initialised from its seed.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its network, ``sigma_data`` and ``seed``.
+
+    Returns
+    -------
+    EDMPrecond
+        In training mode.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return EDMPrecond(sigma_data=recipe.sigma_data, **recipe.network)

@@ -35,7 +35,18 @@ __all__ = ["load_ema", "train", "validation_sigmas"]
 
 
 def validation_sigmas(n: int = 13) -> Tensor:
-    """Noise levels at which the held-out loss is followed: even in log sigma from 0.005 to 80."""
+    """Noise levels at which the held-out loss is followed: even in log sigma from 0.005 to 80.
+
+    Parameters
+    ----------
+    n : int
+        Number of levels.
+
+    Returns
+    -------
+    Tensor
+        ``(n,)`` float64, increasing.
+    """
     return torch.logspace(math.log10(0.005), math.log10(80), n, dtype=torch.float64)
 
 
@@ -107,6 +118,18 @@ def train(
 
 def load_ema(recipe: Recipe, run_dir: str | Path) -> EDMPrecond:
     """The averaged network from a run's last checkpoint, finished or not, in evaluation mode.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Whose network it is; lengths and rates may differ from the run's.
+    run_dir : path
+        The folder that `train` was given.
+
+    Returns
+    -------
+    EDMPrecond
+        On the CPU.
 
     Raises
     ------

@@ -48,7 +48,19 @@ class _NotAnswered(Exception):
 def register(name: str, hint: str = "", *, rtol: float = 1e-4, atol: float = 1e-8) -> Callable:
     """Decorator: register a generator ``(answer, rng) -> (what, got, expected), ...`` as the check ``name``.
 
-    ``hint`` is shown with a wrong answer. The inputs must be drawn from ``rng``, a seeded generator.
+    Parameters
+    ----------
+    name : str
+        A new name.
+    hint : str
+        Shown with a wrong answer.
+    rtol, atol : float
+        As in `compare`.
+
+    Returns
+    -------
+    callable
+        The decorator. The inputs of the generator must be drawn from ``rng``, a seeded generator of random numbers.
     """
     if name in CHECKS:
         raise ValueError(f"name must be new, but a check called {name!r} exists")
@@ -83,7 +95,18 @@ def check(name: str, answer: Any, *, seed: int = 0) -> None:
 
 
 def evaluate(name: str, answer: Any, *, seed: int = 0) -> Result:
-    """The outcome of a check as a `Result`, without printing: for graders and tests. Arguments as for `check`."""
+    """The outcome of a check as a `Result`, without printing: for graders and tests.
+
+    Parameters
+    ----------
+    name, answer, seed
+        As for `check`.
+
+    Returns
+    -------
+    Result
+        Passed, failed or not answered, with the message.
+    """
     if name not in CHECKS:
         near = difflib.get_close_matches(name, CHECKS, n=1)
         raise ValueError(f"name must be one of {sorted(CHECKS)}, got {name!r}" + (f"; {near[0]!r}?" if near else ""))
@@ -110,6 +133,18 @@ def compare(got: Any, expected: Any, *, rtol: float = 1e-4, atol: float = 1e-8) 
 
     Numbers, arrays and tensors agree when |got - expected| <= atol + rtol * max|expected|; bools and strings when
     equal. The message names type, shape and the size of the error, never the expected values.
+
+    Parameters
+    ----------
+    got, expected : number, bool, str, array or tensor
+        The answer, and what is right.
+    rtol, atol : float
+        Relative to the largest value expected, and absolute.
+
+    Returns
+    -------
+    str or None
+        What is wrong, None if nothing is.
     """
     if got is None or got is ...:
         raise _NotAnswered

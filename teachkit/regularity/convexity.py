@@ -23,7 +23,7 @@ __all__ = ["likelihood_gain", "noise_norm_spread", "span_residual", "step_target
 
 
 def step_targets(traj: Trajectory) -> Tensor:
-    """The point towards which every step of a path moves: ``(N, B, *event)``, from the states alone.
+    """The point towards which every step of a path moves, from the states alone.
 
     A step from sigma_n to sigma_{n+1} is a convex combination, whatever the solver and the data:
 
@@ -32,6 +32,16 @@ def step_targets(traj: Trajectory) -> Tensor:
     For Euler's method R_n is D(x_n; sigma_n), so that these are the denoising trajectory; for a step of second order
     it is D + (sigma_{n+1} - sigma_n) / 2 * dD/dsigma up to higher orders (arXiv 2405.11326, Prop. 4.1;
     arXiv 2506.10177, Prop. 1).
+
+    Parameters
+    ----------
+    traj : Trajectory
+        The paths, kept whole.
+
+    Returns
+    -------
+    Tensor
+        ``(N, B, *event)``.
     """
     x = states(traj)
     ratio = (traj.sigmas[1:] / traj.sigmas[:-1]).to(x)[:, None, None]
@@ -65,9 +75,19 @@ def unrolled_weights(sigmas: Tensor) -> tuple[Tensor, Tensor]:
 def span_residual(traj: Trajectory) -> Tensor:
     """Distance of every state to the span of the start and of all denoiser outputs of its path.
 
-    ``(N+1, B)``, in the units of x: zero to rounding, whatever the data, for every solver whose steps combine states
+    Zero to rounding, whatever the data, for every solver whose steps combine states
     and denoiser outputs that the trajectory holds, as Euler's and the multistep methods do. It says something only if
     there are fewer outputs than dimensions.
+
+    Parameters
+    ----------
+    traj : Trajectory
+        The paths, kept whole.
+
+    Returns
+    -------
+    Tensor
+        ``(N+1, B)``, in the units of x.
     """
     x, denoised = states(traj), traj.denoised.to(traj.x.device).flatten(2)
     out = x.new_empty(x.shape[:2])
@@ -125,6 +145,11 @@ def noise_norm_spread(traj: Trajectory) -> tuple[Tensor, Tensor]:
 
     In high dimension both numbers say that eps keeps the length of pure noise: for data on an m-dimensional manifold
     the spread of |eps| is of order sqrt(m), small beside sqrt(d) (arXiv 2405.11326, Remark A.12, a sketch).
+
+    Parameters
+    ----------
+    traj : Trajectory
+        The paths, kept whole.
 
     Returns
     -------

@@ -20,11 +20,23 @@ __all__ = ["brownian_bridge", "random_walk", "time_shuffled"]
 
 
 def random_walk(n: int, b: int, d: int, seed: int = 0) -> Tensor:
-    """``b`` random walks of ``n`` steps in ``d`` dimensions: ``(n+1, b, d)``, from 0, of variance 1 at the end.
+    """``b`` random walks of ``n`` steps in ``d`` dimensions, from 0, of variance 1 at the end.
 
     The share of its variance in principal component k is 6 / (pi k)^2 for large n and d: 60.8 %, 15.2 %, ...
     (Antognini & Sohl-Dickstein 2018, arXiv 1806.08805). A walk is not pinned at its end: the fair comparison for a
     deviation from a chord is `brownian_bridge`.
+
+    Parameters
+    ----------
+    n, b, d : int
+        Number of steps, of walks and of dimensions.
+    seed : int
+        For the random numbers.
+
+    Returns
+    -------
+    Tensor
+        ``(n+1, b, d)`` float64.
     """
     for name, value in (("n", n), ("b", b), ("d", d)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -74,7 +86,20 @@ def brownian_bridge(n: int, b: int, d: int, seed: int = 0, like: Trajectory | Te
 
 
 def time_shuffled(curves: Tensor, seed: int = 0) -> Tensor:
-    """The same points in another order, drawn for each curve: ``(N+1, B, *event)``, a null model for alignment."""
+    """The same points in another order, drawn for each curve: a null model for alignment.
+
+    Parameters
+    ----------
+    curves : (N+1, B, *event)
+        The curves.
+    seed : int
+        For the orders.
+
+    Returns
+    -------
+    Tensor
+        ``(N+1, B, *event)``.
+    """
     x = path(curves, "curves")
     rng = seeded(seed)
     order = torch.stack([torch.randperm(len(x), generator=rng) for _ in range(x.shape[1])], 1).to(x.device)

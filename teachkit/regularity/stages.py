@@ -34,6 +34,13 @@ def effective_neighbours(empirical: Empirical, traj: Trajectory) -> Tensor:
     From the size of the data set (all weigh the same) down to 1 (one has won): the three stages of a path, linear,
     nonlinear, linear (arXiv 2506.10177, Sec. 4).
 
+    Parameters
+    ----------
+    empirical : Empirical
+        The denoiser of the data set.
+    traj : Trajectory
+        The paths, kept whole.
+
     Returns
     -------
     Tensor
@@ -60,15 +67,29 @@ def speciation_sigma(data: Tensor) -> float:
     ----------
     data : (N, *event)
         At least two samples.
+
+    Returns
+    -------
+    float
+        In the units of the data.
     """
     return float(Gaussian.fit(data).variances.max().sqrt())
 
 
 def class_posteriors(denoiser: Empirical | GaussianMixture | LowRankMixture, traj: Trajectory) -> Tensor:
-    """Probability of every class given each state of a path, exactly: ``(N+1, B, K)``, rows sum to 1.
+    """Probability of every class given each state of a path, exactly.
 
-    ``denoiser`` is an `Empirical` with labels, or a mixture with a component per class. The last sigma must be > 0
-    where the denoiser needs noise.
+    Parameters
+    ----------
+    denoiser : Empirical, GaussianMixture or LowRankMixture
+        A data set with labels, or a mixture with a component per class.
+    traj : Trajectory
+        The paths, kept whole. The last sigma must be > 0 where the denoiser needs noise.
+
+    Returns
+    -------
+    Tensor
+        ``(N+1, B, K)``; rows sum to 1.
     """
     if not isinstance(denoiser, (Empirical, GaussianMixture, LowRankMixture)) or denoiser.num_classes is None:
         raise TypeError(f"denoiser must be a mixture or an Empirical with labels, got {type(denoiser).__name__}")
@@ -81,7 +102,7 @@ def class_posteriors(denoiser: Empirical | GaussianMixture | LowRankMixture, tra
 
 
 def commitment_sigma(posteriors: Tensor, sigmas: Tensor, level: float = 0.5) -> Tensor:
-    """Noise level from which on a path gives its final class at least the probability ``level``, for good: ``(B,)``.
+    """Noise level from which on a path gives its final class at least the probability ``level``, for good.
 
     What `speciation_sigma` predicts from a covariance alone, measured from the class posteriors of the path.
 
@@ -93,6 +114,11 @@ def commitment_sigma(posteriors: Tensor, sigmas: Tensor, level: float = 0.5) -> 
         The levels of the rows, decreasing.
     level : float
         Between 0 and 1. NaN is returned for a path that does not reach it by its end.
+
+    Returns
+    -------
+    Tensor
+        ``(B,)``.
     """
     p = posteriors
     if not isinstance(p, Tensor) or p.ndim != 3 or not p.is_floating_point():
@@ -167,8 +193,21 @@ def score_gap(denoiser: Denoiser, traj: Trajectory) -> Tensor:
 def teleport(gaussian: Gaussian, x: Tensor, sigma_from: float, sigma_to: float) -> Tensor:
     """Jump from one noise level to a lower one by the exact flow of a Gaussian, without evaluating a network.
 
-    Sampling then goes on from ``sigma_to`` with the real denoiser (Wang & Vastola 2024, arXiv 2412.09726). ``x`` is
-    ``(B, *event)``, and so is the result.
+    Sampling then goes on from ``sigma_to`` with the real denoiser (Wang & Vastola 2024, arXiv 2412.09726).
+
+    Parameters
+    ----------
+    gaussian : Gaussian
+        Mean and covariance of the data, as from ``Gaussian.fit``.
+    x : (B, *event)
+        States at ``sigma_from``.
+    sigma_from, sigma_to : float
+        Noise levels, 0 <= sigma_to <= sigma_from.
+
+    Returns
+    -------
+    Tensor
+        ``(B, *event)``: the states at ``sigma_to``.
     """
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"gaussian must be a Gaussian, got {type(gaussian).__name__}")
