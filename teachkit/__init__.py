@@ -24,7 +24,7 @@ from teachkit import (
 from teachkit.denoisers import Empirical, Gaussian, GaussianMixture, LowRankMixture
 from teachkit.sampling import Trajectory, initial_noise, sample
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "Empirical",

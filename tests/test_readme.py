@@ -3,9 +3,12 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+import teachkit
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -17,11 +20,34 @@ def test_the_table_of_lessons_is_current():
     assert readme_table.render(README) == README, "run python tools/readme_table.py"
 
 
-@pytest.mark.parametrize("page", ["README.md", "data/README.md", "CONTRIBUTING.md", "INSTRUCTORS.md", "CHANGELOG.md"])
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("d*/*.md")))
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_and_pictures_lead_somewhere(page):
     folder = (ROOT / page).parent
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / page).read_text()):
         assert (folder / target).exists(), target
+
+
+def test_there_is_one_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.+)$", citation, re.M)[1] == teachkit.__version__
+    assert re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)[1] in (teachkit.__version__, "Unreleased")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "version" in project["dynamic"]  # read from teachkit/__init__.py
+
+
+def test_the_citation_names_the_papers():
+    yaml = pytest.importorskip("yaml", reason="PyYAML reads the citation; it comes with the docs extra")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors", "version", "license"} <= citation.keys()
+    papers = {paper["url"].rpartition("/")[2]: paper for paper in citation["references"]}
+    assert papers.keys() == {"2506.10177", "2405.11326", "2305.19947"}
+    for number, paper in papers.items():
+        assert paper["identifiers"] == [{"type": "other", "value": f"arXiv:{number}"}]
+        assert all(set(author) == {"family-names", "given-names"} for author in paper["authors"])
+    assert papers["2506.10177"]["title"] in " ".join(README.split())
 
 
 @pytest.mark.slow
