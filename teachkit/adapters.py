@@ -80,8 +80,18 @@ def from_v(
 ) -> AdaptedDenoiser:
     """A variance-preserving model that predicts v = (eps - sigma * x0) / sqrt(1 + sigma^2) (arXiv 2202.00512).
 
-    Arguments as for `from_eps`. A model of the trigonometric interpolant z = cos(a) x0 + sin(a) eps is one of these:
+    A model of the trigonometric interpolant z = cos(a) x0 + sin(a) eps is one of these:
     sigma = tan(a), and v is its velocity dz/da (arXiv 2303.08797; 2410.11081): give ``time=torch.atan``.
+
+    Parameters
+    ----------
+    model, alphas_cumprod, time, round_time
+        As for `from_eps`.
+
+    Returns
+    -------
+    AdaptedDenoiser
+        ``D(x, sigma, labels=None)``.
     """
 
     def denoised(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
@@ -97,7 +107,18 @@ def from_x0(
     time: Time | None = None,
     round_time: bool = False,
 ) -> AdaptedDenoiser:
-    """A variance-preserving model that predicts the clean data x0 itself. Arguments as for `from_eps`."""
+    """A variance-preserving model that predicts the clean data x0 itself.
+
+    Parameters
+    ----------
+    model, alphas_cumprod, time, round_time
+        As for `from_eps`.
+
+    Returns
+    -------
+    AdaptedDenoiser
+        ``D(x, sigma, labels=None)``.
+    """
     return AdaptedDenoiser(model, _clock(alphas_cumprod, time, round_time), _vp_scale, lambda x, x0, sigma: x0)
 
 
@@ -144,6 +165,16 @@ def time_index(alphas_cumprod: Tensor | Sequence[float]) -> Time:
 
     Step t was trained at sigma_t = sqrt(1 / abar_t - 1). A sigma outside the trained range gives the first or the
     last step: the model is then asked outside what it has learned, so let schedules stay within.
+
+    Parameters
+    ----------
+    alphas_cumprod : (T,) numbers
+        Of the training steps, decreasing inside (0, 1).
+
+    Returns
+    -------
+    callable
+        From sigma, a tensor, to a fractional index in [0, T - 1].
     """
     try:
         abar = torch.as_tensor(alphas_cumprod, dtype=torch.float64).detach().cpu()
@@ -171,6 +202,16 @@ def vp_time(beta_min: float = 0.1, beta_max: float = 20.0) -> Time:
     """The function from sigma to the time of a continuous variance-preserving process (arXiv 2011.13456, Appendix C).
 
     beta(t) = beta_min + t (beta_max - beta_min), so log(1 + sigma^2) = beta_min t + (beta_max - beta_min) t^2 / 2.
+
+    Parameters
+    ----------
+    beta_min, beta_max : float
+        Noise rate at the start and at the end of the process, whose time runs from 0 to 1.
+
+    Returns
+    -------
+    callable
+        From sigma, a tensor, to time.
     """
     if not 0 < beta_min < beta_max:
         raise ValueError(f"need 0 < beta_min < beta_max, got {beta_min!r} and {beta_max!r}")

@@ -102,6 +102,16 @@ def split(dataset: Dataset) -> tuple[Dataset, Dataset]:
 
     The digits of ``mnist5k`` are sorted by class, 500 each, so both parts have all classes in equal numbers: 4,500 to
     train on and 500 held out. Everything that ships was trained under this rule.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        For example of `load`.
+
+    Returns
+    -------
+    Dataset, Dataset
+        To train on, and held out.
     """
     if len(dataset.images) != len(dataset.labels):
         raise ValueError(f"dataset has {len(dataset.images)} images but {len(dataset.labels)} labels")
@@ -112,6 +122,16 @@ def split(dataset: Dataset) -> tuple[Dataset, Dataset]:
 
 def verify(file_name: str) -> Path:
     """Path of a shipped file, after comparing its SHA-256 with the one recorded in ``checksums.json``.
+
+    Parameters
+    ----------
+    file_name : str
+        Its name in the folder of the data.
+
+    Returns
+    -------
+    Path
+        Where it is.
 
     Raises
     ------
@@ -135,7 +155,20 @@ def verify(file_name: str) -> Path:
 
 
 def two_moons(n: int, seed: int = 0, noise: float = 0.05) -> Tensor:
-    """Two interleaved half circles of radius 1, in turn, with Gaussian noise: ``(n, 2)`` float64."""
+    """Two interleaved half circles of radius 1, in turn, with Gaussian noise.
+
+    Parameters
+    ----------
+    n, seed : int
+        Number of points, and the seed of their random numbers.
+    noise : float
+        Standard deviation of the noise.
+
+    Returns
+    -------
+    Tensor
+        ``(n, 2)`` float64.
+    """
     rng = _rng(n, seed, noise=noise)
     angle = math.pi * _uniform(rng, n)
     upper = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1)
@@ -144,7 +177,22 @@ def two_moons(n: int, seed: int = 0, noise: float = 0.05) -> Tensor:
 
 
 def spiral(n: int, seed: int = 0, noise: float = 0.03, turns: float = 1.5) -> Tensor:
-    """Two spiral arms, in turn, that wind out to radius 1, with Gaussian noise: ``(n, 2)`` float64."""
+    """Two spiral arms, in turn, that wind out to radius 1, with Gaussian noise.
+
+    Parameters
+    ----------
+    n, seed : int
+        Number of points, and the seed of their random numbers.
+    noise : float
+        Standard deviation of the noise.
+    turns : float
+        How often each arm winds round.
+
+    Returns
+    -------
+    Tensor
+        ``(n, 2)`` float64.
+    """
     rng = _rng(n, seed, noise=noise)
     radius = _uniform(rng, n).sqrt()
     angle = 2 * math.pi * turns * radius + math.pi * (torch.arange(n) % 2)
@@ -152,7 +200,20 @@ def spiral(n: int, seed: int = 0, noise: float = 0.03, turns: float = 1.5) -> Te
 
 
 def checkerboard(n: int, seed: int = 0, cells: int = 4) -> Tensor:
-    """Uniform on the dark squares of a ``cells`` x ``cells`` board over [-1, 1]^2, row by row: ``(n, 2)`` float64."""
+    """Uniform on the dark squares of a ``cells`` x ``cells`` board over [-1, 1]^2, row by row.
+
+    Parameters
+    ----------
+    n, seed : int
+        Number of points, and the seed of their random numbers.
+    cells : int
+        Squares along a side.
+
+    Returns
+    -------
+    Tensor
+        ``(n, 2)`` float64.
+    """
     rng = _rng(n, seed)
     if not isinstance(cells, int) or cells < 2 or cells % 2:
         raise ValueError(f"cells must be an even integer >= 2, got {cells!r}")
@@ -163,7 +224,22 @@ def checkerboard(n: int, seed: int = 0, cells: int = 4) -> Tensor:
 
 
 def ring(n: int, seed: int = 0, modes: int = 8, radius: float = 1.0, noise: float = 0.05) -> Tensor:
-    """``modes`` Gaussians evenly spaced on a circle, in turn: ``(n, 2)`` float64."""
+    """``modes`` Gaussians evenly spaced on a circle, in turn.
+
+    Parameters
+    ----------
+    n, seed : int
+        Number of points, and the seed of their random numbers.
+    modes : int
+        Number of Gaussians.
+    radius, noise : float
+        Of the circle, and the standard deviation of each Gaussian.
+
+    Returns
+    -------
+    Tensor
+        ``(n, 2)`` float64.
+    """
     rng = _rng(n, seed, noise=noise)
     if not isinstance(modes, int) or modes < 1:
         raise ValueError(f"modes must be an integer >= 1, got {modes!r}")
@@ -172,7 +248,22 @@ def ring(n: int, seed: int = 0, modes: int = 8, radius: float = 1.0, noise: floa
 
 
 def gaussian_grid(n: int, seed: int = 0, side: int = 5, noise: float = 0.03) -> Tensor:
-    """``side`` x ``side`` Gaussians on a grid over [-1, 1]^2, in turn: ``(n, 2)`` float64."""
+    """``side`` x ``side`` Gaussians on a grid over [-1, 1]^2, in turn.
+
+    Parameters
+    ----------
+    n, seed : int
+        Number of points, and the seed of their random numbers.
+    side : int
+        Gaussians along a side.
+    noise : float
+        Standard deviation of each.
+
+    Returns
+    -------
+    Tensor
+        ``(n, 2)`` float64.
+    """
     rng = _rng(n, seed, noise=noise)
     if not isinstance(side, int) or side < 2:
         raise ValueError(f"side must be an integer >= 2, got {side!r}")

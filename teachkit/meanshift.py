@@ -65,7 +65,21 @@ def annealed_mean_shift(denoiser: Denoiser, x: Tensor, bandwidths: Iterable[floa
     """One full mean-shift step at each of a sequence of bandwidths (usually shrinking), returning the path.
 
     This is the ODE sampler in a hurry: at every level it jumps all the way to D(x; sigma), where an Euler step goes
-    only the fraction 1 - sigma_next / sigma. Shapes as in `mean_shift`.
+    only the fraction 1 - sigma_next / sigma.
+
+    Parameters
+    ----------
+    denoiser : callable
+        The mean-shift map ``D(x, bandwidth)``.
+    x : (B, *event)
+        Starting points.
+    bandwidths : iterable of float
+        One step is made at each.
+
+    Returns
+    -------
+    Tensor
+        The path, ``(steps + 1, B, *event)``, from the starting points on.
     """
     try:
         levels = [float(h) for h in bandwidths]
@@ -83,6 +97,13 @@ def annealed_mean_shift(denoiser: Denoiser, x: Tensor, bandwidths: Iterable[floa
 
 def merge(points: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     """Merge points that lie within ``tolerance`` of an earlier one.
+
+    Parameters
+    ----------
+    points : (B, *event)
+        The points.
+    tolerance : float
+        Distance, > 0, within which two are one.
 
     Returns
     -------

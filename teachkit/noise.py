@@ -29,7 +29,7 @@ def initial_noise(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Pure noise at level ``sigma``, the usual starting point of a sampler: ``(n, *event_shape)``.
+    """Pure noise at level ``sigma``, the usual starting point of a sampler.
 
     Sample number i depends only on ``seed`` and ``first + i``: ``initial_noise(8, s)[5:]`` equals
     ``initial_noise(3, s, first=5)``.
@@ -46,6 +46,11 @@ def initial_noise(
         Seed; number of the first sample; and a number for independent draws under one seed. All >= 0.
     dtype, device
         float64 on the CPU by default (float32 where a device has no float64).
+
+    Returns
+    -------
+    Tensor
+        ``(n, *event_shape)``.
 
     Raises
     ------

@@ -18,17 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = [
-    "cosine",
-    "ddpm",
-    "flow_shift",
-    "interpolate",
-    "linear",
-    "logsnr",
-    "polynomial",
-    "time_uniform",
-    "validate",
-]
+__all__ = ["cosine", "ddpm", "flow_shift", "interpolate", "linear", "logsnr", "polynomial", "time_uniform", "validate"]
 
 
 def polynomial(
@@ -70,14 +60,35 @@ def polynomial(
 
 
 def linear(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, zero: bool = False) -> Tensor:
-    """Evenly spaced in sigma itself (`polynomial` with rho = 1). See `polynomial` for the arguments."""
+    """Evenly spaced in sigma itself (`polynomial` with rho = 1).
+
+    Parameters
+    ----------
+    n, sigma_min, sigma_max, zero
+        As for `polynomial`.
+
+    Returns
+    -------
+    Tensor
+        ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
+    """
     return polynomial(n, sigma_min, sigma_max, rho=1.0, zero=zero)
 
 
 def logsnr(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, zero: bool = False) -> Tensor:
     """Evenly spaced in log sigma, that is, in the log signal-to-noise ratio (DPM-Solver, arXiv 2206.00927).
 
-    Also known as the exponential schedule. See `polynomial` for the arguments.
+    Also known as the exponential schedule.
+
+    Parameters
+    ----------
+    n, sigma_min, sigma_max, zero
+        As for `polynomial`.
+
+    Returns
+    -------
+    Tensor
+        ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
     """
     return _even(n, sigma_min, sigma_max, zero, torch.log, torch.exp)
 
@@ -86,7 +97,17 @@ def cosine(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, zero: bool
     """Evenly spaced in the angle arctan(sigma): the cosine schedule (Nichol & Dhariwal 2021, arXiv 2102.09672).
 
     With alpha = cos(u) and standard deviation sin(u) of a variance-preserving process, sigma = tan(u). Also the
-    optimal Euler schedule of Align Your Steps for a unit Gaussian. See `polynomial` for the arguments.
+    optimal Euler schedule of Align Your Steps for a unit Gaussian.
+
+    Parameters
+    ----------
+    n, sigma_min, sigma_max, zero
+        As for `polynomial`.
+
+    Returns
+    -------
+    Tensor
+        ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
     """
     return _even(n, sigma_min, sigma_max, zero, torch.atan, torch.tan)
 
@@ -102,9 +123,23 @@ def time_uniform(
     """Evenly spaced in the time of a variance-preserving process with linear beta (Song et al. 2021, arXiv 2011.13456).
 
     sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1, with beta_d and beta_min chosen so that
-    sigma(1) = ``sigma_max`` and sigma(``time_min``) = ``sigma_min``; times are even in t^(1/rho).
-    The grid of DDIM and Stable Diffusion samplers. See `polynomial` for the other arguments. No such process exists
+    sigma(1) = ``sigma_max`` and sigma(``time_min``) = ``sigma_min``.
+    The grid of DDIM and Stable Diffusion samplers. No such process exists
     when ``sigma_min`` is large (its noise would have to jump before ``time_min``); that is a ValueError.
+
+    Parameters
+    ----------
+    n, sigma_min, sigma_max, zero
+        As for `polynomial`.
+    rho : float
+        Times are even in t^(1/rho), rho > 0.
+    time_min : float
+        Time of ``sigma_min``, between 0 and 1.
+
+    Returns
+    -------
+    Tensor
+        ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
     """
     if not (isinstance(rho, (int, float)) and math.isfinite(rho) and rho > 0):
         raise ValueError(f"rho must be a finite number > 0, got {rho!r}")
@@ -179,7 +214,19 @@ def flow_shift(
 
     Flow matching runs z = (1 - s) x0 + s noise, so sigma = s / (1 - s). The usual "shift" of s,
     s' = shift * s / (1 + (shift - 1) s), is simply sigma' = shift * sigma: here the grid is even in the time s that
-    belongs to sigma / ``shift``. ``shift > 1`` spends more steps at large sigma. See `polynomial` for the others.
+    belongs to sigma / ``shift``. ``shift > 1`` spends more steps at large sigma.
+
+    Parameters
+    ----------
+    n, sigma_min, sigma_max, zero
+        As for `polynomial`.
+    shift : float
+        Factor of sigma, > 0.
+
+    Returns
+    -------
+    Tensor
+        ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
     """
     if not (isinstance(shift, (int, float)) and math.isfinite(shift) and shift > 0):
         raise ValueError(f"shift must be a finite number > 0, got {shift!r}")
@@ -222,6 +269,16 @@ def interpolate(sigmas: Tensor | Sequence[float], n: int) -> Tensor:
 
 def validate(sigmas: Tensor | Sequence[float]) -> Tensor:
     """Check a schedule and return a copy of it as a float64 tensor on the CPU.
+
+    Parameters
+    ----------
+    sigmas : (N+1,)
+        Noise levels; only the last may be 0.
+
+    Returns
+    -------
+    Tensor
+        ``(N+1,)`` float64.
 
     Raises
     ------

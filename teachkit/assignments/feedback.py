@@ -50,7 +50,18 @@ def page(report: Report) -> str:
 
 
 def summary(report: Report) -> str:
-    """The report as plain text, a line per test: ``✓`` passed, ``✗`` failed and why."""
+    """The report as plain text, a line per test: ``✓`` passed, ``✗`` failed and why.
+
+    Parameters
+    ----------
+    report : Report
+        Of one submission.
+
+    Returns
+    -------
+    str
+        A line per test.
+    """
     lines = [f"{report.assignment}: {report.points:g} of {report.maximum:g} points"]
     for s in report.scores:
         mark = "✓" if not s.message else "✗"

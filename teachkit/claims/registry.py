@@ -270,7 +270,24 @@ def chosen(names: Iterable[str] | None = None) -> list[Claim]:
 def verdict(
     name: str, value: float, low: float | None = None, high: float | None = None, *, control: float | None = None
 ) -> str:
-    """What the criterion of a claim says of a number measured elsewhere: one of `VERDICTS`."""
+    """What the criterion of a claim says of a number measured elsewhere.
+
+    Parameters
+    ----------
+    name : str
+        Of the claim.
+    value : float
+        What was measured.
+    low, high : float, optional
+        Ends of its interval; the value itself by default.
+    control : float, optional
+        What the control gave.
+
+    Returns
+    -------
+    str
+        One of `VERDICTS`.
+    """
     return get(name).criterion.verdict(float(value), low, high, control)
 
 

@@ -82,7 +82,20 @@ def tally(results: Sequence[Result]) -> str:
 
 
 def to_text(results: Sequence[Result], width: int | None = None) -> str:
-    """A table for the terminal, no wider than it; wide enough for a pipe."""
+    """A table for the terminal, no wider than it.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        As from `measure_all`.
+    width : int, optional
+        Of the terminal; without it wide enough for a pipe.
+
+    Returns
+    -------
+    str
+        A few lines for each claim, and the tally.
+    """
     width = max(60, width or shutil.get_terminal_size((120, 24)).columns)
     lines = []
     for r in results:
@@ -104,7 +117,20 @@ def to_text(results: Sequence[Result], width: int | None = None) -> str:
 
 
 def to_json(results: Sequence[Result], setting: Setting) -> dict[str, Any]:
-    """What a file keeps: numbers as they are shown, so that machines agree."""
+    """What a file keeps: numbers as they are shown, so that machines agree.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        As from `measure_all`.
+    setting : Setting
+        They were measured in.
+
+    Returns
+    -------
+    dict
+        Plain values.
+    """
     rows = []
     for r in results:
         m = r.measured
@@ -137,7 +163,20 @@ small { opacity: .8; display: block; } code { font-size: .9em; }
 
 
 def to_html(results: Sequence[Result], setting: Setting) -> str:
-    """One self-contained page: no scripts, no links to styles; everything that came from outside is escaped."""
+    """One self-contained page: no scripts, no links to styles; everything that came from outside is escaped.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        As from `measure_all`.
+    setting : Setting
+        They were measured in.
+
+    Returns
+    -------
+    str
+        The page.
+    """
     e = html.escape
     rows = []
     for r in results:

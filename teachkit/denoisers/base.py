@@ -21,7 +21,18 @@ class Denoiser(Protocol):
 
 
 def default_dtype(device: torch.device | str | None = None) -> torch.dtype:
-    """float64, or float32 on devices that have no float64 (Apple MPS)."""
+    """float64, or float32 on devices that have no float64 (Apple MPS).
+
+    Parameters
+    ----------
+    device : device or str, optional
+        The CPU by default.
+
+    Returns
+    -------
+    torch.dtype
+        What closed forms and geometry are computed in.
+    """
     return torch.float32 if device is not None and torch.device(device).type == "mps" else torch.float64
 
 
@@ -98,7 +109,20 @@ class DenoiserModule(nn.Module):
 
 
 def check_sigma(sigma: float | Tensor, x: Tensor) -> Tensor:
-    """Validate a noise level against a batch and return it as a ``(1,)`` or ``(B,)`` tensor like x."""
+    """Validate a noise level against a batch.
+
+    Parameters
+    ----------
+    sigma : float, 0-d or (B,)
+        Noise level.
+    x : (B, *event)
+        The batch it goes with.
+
+    Returns
+    -------
+    Tensor
+        ``(1,)`` or ``(B,)``, with dtype and device of x.
+    """
     if not isinstance(sigma, (int, float, Tensor)) or isinstance(sigma, bool):
         raise TypeError(f"sigma must be a number or a tensor, got {type(sigma).__name__}")
     # The dtype matters: as_tensor(0.3) alone would round to float32.

@@ -168,7 +168,22 @@ def save(
 def convert(
     source: str | os.PathLike[str], destination: str | os.PathLike[str], dtype: torch.dtype | None = None
 ) -> Path:
-    """Open ``source``, anything that :func:`load` takes, and :func:`save` it as ``destination``."""
+    """Open a denoiser and save it as another file.
+
+    Parameters
+    ----------
+    source : path or name
+        Anything that :func:`load` takes.
+    destination : path
+        Where :func:`save` writes.
+    dtype : torch.dtype, optional
+        As for :func:`load`.
+
+    Returns
+    -------
+    Path
+        Of the new file.
+    """
     return save(load(source, device="cpu"), destination, dtype)
 
 

@@ -83,7 +83,7 @@ def edm_loss(
     augment_labels: Tensor | None = None,
     sigma_data: float = 0.5,
 ) -> Tensor:
-    """Weighted denoising loss of every image, ``(B,)``: lambda(sigma) * mean over pixels of (D(y + sigma noise) - y)^2.
+    """Weighted denoising loss of every image: lambda(sigma) * mean over pixels of (D(y + sigma noise) - y)^2.
 
     Parameters
     ----------
@@ -99,6 +99,11 @@ def edm_loss(
         What the augmentation did to the images.
     sigma_data : float
         Standard deviation of the data, in the weight.
+
+    Returns
+    -------
+    Tensor
+        ``(B,)``.
 
     Raises
     ------
@@ -128,7 +133,7 @@ def validation_loss(
     seed: int = 0,
     batch: int = 256,
 ) -> Tensor:
-    """Mean weighted loss at each of ``sigmas`` with fixed noise, the same for every level: ``(len(sigmas),)`` float64.
+    """Mean weighted loss at each of ``sigmas`` with fixed noise, the same for every level.
 
     Parameters
     ----------
@@ -140,6 +145,11 @@ def validation_loss(
         For the noise.
     batch : int
         Images at a time; the result does not depend on it.
+
+    Returns
+    -------
+    Tensor
+        ``(S,)`` float64.
     """
     if len(images) == 0 or batch < 1:
         raise ValueError(f"need at least one image and batch >= 1, got {len(images)} and {batch!r}")

@@ -60,6 +60,11 @@ def processes(device: torch.device | str = "cpu", patience: timedelta = timedelt
         Kind of device; a GPU without a number becomes that of this process on its machine.
     patience : timedelta
         How long the processes wait for one another.
+
+    Yields
+    ------
+    Processes
+        Rank, number of processes and device.
     """
     where = torch.device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:

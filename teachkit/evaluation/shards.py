@@ -24,7 +24,18 @@ SHARD = 64  # samples; always computed as one batch, so that rounding does not d
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 of a network's weights and buffers, of plain values that JSON can hold, or of a dict of tensors."""
+    """SHA-256 of a network's weights and buffers, of plain values that JSON can hold, or of a dict of tensors.
+
+    Parameters
+    ----------
+    value : Module, plain value or dict of tensors
+        What to identify.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     tensors = value.state_dict() if isinstance(value, nn.Module) else value
     if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):

@@ -49,6 +49,11 @@ def samples_of(
         Of the noise.
     **options
         Passed on to `teachkit.sample`.
+
+    Returns
+    -------
+    Trajectory
+        As from `teachkit.sample`.
     """
     x = initial_noise(len(samples), shape, float(sigmas[0]), seed=seed, first=samples.start, dtype=dtype, device=device)
     labels = torch.tensor([i % classes for i in samples], device=device) if classes else None
@@ -56,12 +61,17 @@ def samples_of(
 
 
 def features_for(name: str) -> Callable[[Tensor], Tensor]:
-    """The features in which a Fréchet distance is measured, (B, C, H, W) -> (B, F).
+    """The features in which a Fréchet distance is measured.
 
     Parameters
     ----------
     name : str
         "digits": the classifier that ships, for 28x28; "inception": Inception-v3 (extra ``fid``); "pixels".
+
+    Returns
+    -------
+    callable
+        (B, C, H, W) -> (B, F).
     """
     kinds: dict[str, Callable[[Tensor], Tensor]] = {
         "digits": metrics.digit_features,
@@ -96,6 +106,13 @@ def unpack(shards: Iterable[dict[str, Tensor]]) -> FeatureStatistics:
 
 def geometry_of(path: Trajectory, components: int = 3) -> dict[str, Tensor]:
     """The shape of each path in a few numbers, and the deviation at each level summed over the paths, float64.
+
+    Parameters
+    ----------
+    path : Trajectory
+        Paths, kept whole.
+    components : int
+        Shares of the variance to give.
 
     Returns
     -------

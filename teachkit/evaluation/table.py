@@ -68,8 +68,15 @@ def methods(
         "polynomial", "logsnr", "time_uniform", "cosine"; or "found", the levels that ship for ``model``.
     budgets : list of int
         Evaluations for a sample. A solver with two evaluations a step spends an odd number with an Euler step last.
+    model : str
+        Whose shipped levels or weights; "" for none.
     sigma_min, sigma_max : float
         Ends of the levels.
+
+    Returns
+    -------
+    list of Method
+        For each solver, each number of evaluations.
 
     Raises
     ------
@@ -123,6 +130,8 @@ def table(
         See `methods`.
     real : FeatureStatistics
         Of the real data, in the same features.
+    group : Processes
+        Those that share the work, as from `processes`.
     folder : path
         Where finished shards are kept (`Shards`).
     identity : dict
@@ -133,6 +142,8 @@ def table(
         Samples, their seed, their classes in turn, their type.
     report : callable, optional
         Is called with each row as soon as it is known.
+    progress : bool
+        Show a progress bar.
 
     Returns
     -------
@@ -180,5 +191,18 @@ def table(
 
 
 def identify(denoiser: Any, name: str) -> dict[str, Any]:
-    """What tells a model from others: its name and the fingerprint of its weights."""
+    """What tells a model from others: its name and the fingerprint of its weights.
+
+    Parameters
+    ----------
+    denoiser : Module or callable
+        The model.
+    name : str
+        What it is called.
+
+    Returns
+    -------
+    dict
+        Plain values, for a file.
+    """
     return {"model": name, "weights": fingerprint(denoiser) if isinstance(denoiser, torch.nn.Module) else None}

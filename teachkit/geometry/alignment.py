@@ -53,9 +53,19 @@ def procrustes(
 def align(
     curves: Tensor, reference: Tensor | None = None, reflections: bool = True, *, about_chord: bool = False
 ) -> Tensor:
-    """Turn (and reflect) every curve onto the reference: ``(N+1, B, k)``. Arguments as for `procrustes`.
+    """Turn (and reflect) every curve onto the reference.
 
     ``align(project(paths), about_chord=True)`` lays the bends of many paths on that of the first, chords untouched.
+
+    Parameters
+    ----------
+    curves, reference, reflections, about_chord
+        As for `procrustes`.
+
+    Returns
+    -------
+    Tensor
+        ``(N+1, B, k)``.
     """
     turn = procrustes(curves, reference, reflections, about_chord=about_chord)
     return torch.einsum("nbi,bij->nbj", curves, turn)
@@ -64,12 +74,22 @@ def align(
 def procrustes_residual(
     curves: Tensor, reference: Tensor | None = None, reflections: bool = True, *, about_chord: bool = False
 ) -> Tensor:
-    """Squared distance left after alignment, both curves scaled to unit norm: ``(B,)`` from 0 (same shape) to 2.
+    """Squared distance left after alignment, both curves scaled to unit norm.
 
     With ``about_chord`` the first coordinate is left out: the bends are compared. Curves are not centred: bends that
     lie on the same side of their chords have something in common, and unrelated ones give less than 2. The control
     (``regularity.time_shuffled``, say) must be treated alike. A curve of zeros (what `project` leaves beside the
     chord of a straight path) has no shape and is refused.
+
+    Parameters
+    ----------
+    curves, reference, reflections, about_chord
+        As for `procrustes`.
+
+    Returns
+    -------
+    Tensor
+        ``(B,)``, from 0 (same shape) to 2.
     """
     reference = _check(curves, reference, about_chord)
     if about_chord:

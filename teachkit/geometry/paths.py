@@ -60,6 +60,11 @@ def deviation(traj: Trajectory | Tensor, relative: bool = False) -> Tensor:
 def deviation_peak(traj: Trajectory) -> tuple[Tensor, Tensor]:
     """Largest deviation of each path relative to its chord, and the noise level where it occurs.
 
+    Parameters
+    ----------
+    traj : Trajectory
+        The paths, kept whole.
+
     Returns
     -------
     peak : (B,)
@@ -74,12 +79,34 @@ def deviation_peak(traj: Trajectory) -> tuple[Tensor, Tensor]:
 
 
 def distance_to_end(traj: Trajectory | Tensor) -> Tensor:
-    """Distance of every state to the last one, ``(N+1, B)``: for images it falls monotonically (Sec. 3)."""
+    """Distance of every state to the last one: for images it falls monotonically (Sec. 3).
+
+    Parameters
+    ----------
+    traj : Trajectory or (N+1, B, *event)
+        The paths.
+
+    Returns
+    -------
+    Tensor
+        ``(N+1, B)``, in the units of x.
+    """
     return _blocks(lambda x: torch.linalg.vector_norm(x - x[-1], dim=-1), traj)
 
 
 def arc_length(traj: Trajectory | Tensor) -> Tensor:
-    """Length of the path travelled up to every state, ``(N+1, B)``, starting at 0."""
+    """Length of the path travelled up to every state, starting at 0.
+
+    Parameters
+    ----------
+    traj : Trajectory or (N+1, B, *event)
+        The paths.
+
+    Returns
+    -------
+    Tensor
+        ``(N+1, B)``, in the units of x.
+    """
 
     def block(x: Tensor) -> Tensor:
         steps = torch.linalg.vector_norm(x.diff(dim=0), dim=-1)
@@ -90,6 +117,11 @@ def arc_length(traj: Trajectory | Tensor) -> Tensor:
 
 def norms(traj: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
     """Norms of the state, of the denoised state and of the direction eps = (x - D) / sigma.
+
+    Parameters
+    ----------
+    traj : Trajectory
+        The paths, kept whole.
 
     Returns
     -------
@@ -105,7 +137,18 @@ def norms(traj: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def cosines(traj: Trajectory | Tensor) -> Tensor:
-    """Cosine between every step of a path and its chord, ``(N, B)``: 1 on a straight path."""
+    """Cosine between every step of a path and its chord: 1 on a straight path.
+
+    Parameters
+    ----------
+    traj : Trajectory or (N+1, B, *event)
+        The paths.
+
+    Returns
+    -------
+    Tensor
+        ``(N, B)``.
+    """
 
     def block(x: Tensor) -> Tensor:
         steps, chord = x.diff(dim=0), x[-1] - x[0]
@@ -158,6 +201,11 @@ def project(traj: Trajectory | Tensor) -> Tensor:
     The components are principal axes of the centred residual; the coordinates are those of the residual itself, so
     both ends of every path lie at (0, 0) in them. Signs are fixed: the entry of largest size in each of the two
     residual coordinates is positive (arXiv 2405.11326, Fig. 3).
+
+    Parameters
+    ----------
+    traj : Trajectory or (N+1, B, *event)
+        The paths.
 
     Returns
     -------

@@ -106,10 +106,20 @@ def mmd(a: Tensor, b: Tensor, kernel: str = "polynomial", bandwidth: float | Non
 
 
 def error_to_reference(samples: Tensor, reference: Tensor) -> Tensor:
-    """Root mean square error of every sample to its reference solution: ``(B, *event)`` twice -> ``(B,)`` float64.
+    """Root mean square error of every sample to its reference solution.
 
-    Both from the same noise: it measures the solver and its schedule alone, not the network. Needs no features,
+    It measures the solver and its schedule alone, not the network. Needs no features,
     is deterministic, and has no bias, which makes it the sharpest ruler for comparing solvers at small scale.
+
+    Parameters
+    ----------
+    samples, reference : (B, *event)
+        What a solver gave, and the exact solution from the same noise.
+
+    Returns
+    -------
+    Tensor
+        ``(B,)`` float64.
     """
     if samples.shape != reference.shape or samples.ndim < 2:
         raise ValueError(

@@ -56,6 +56,11 @@ def digit_classifier(path: str | os.PathLike[str] | None = None, device: torch.d
     device : torch.device or str
         Where it is put.
 
+    Returns
+    -------
+    DigitClassifier
+        In evaluation mode.
+
     Raises
     ------
     FileNotFoundError, ValueError
@@ -87,9 +92,19 @@ def _shipped_classifier(device: str) -> DigitClassifier:
 
 
 def digit_features(images: Tensor, batch_size: int = 512) -> Tensor:
-    """Features of digits for `frechet_distance` and `mmd`: ``(N, 1, 28, 28)`` in [-1, 1] -> ``(N, 64)`` float32.
+    """Features of digits for `frechet_distance` and `mmd`.
 
-    Values beyond [-1, 1] are clamped, as they would be on the way to an 8-bit picture.
+    Parameters
+    ----------
+    images : (N, 1, 28, 28)
+        In [-1, 1]; values beyond are clamped, as they would be on the way to an 8-bit picture.
+    batch_size : int
+        Images at a time.
+
+    Returns
+    -------
+    Tensor
+        ``(N, 64)`` float32.
 
     Raises
     ------
@@ -100,9 +115,19 @@ def digit_features(images: Tensor, batch_size: int = 512) -> Tensor:
 
 
 def digit_probabilities(images: Tensor, batch_size: int = 512) -> Tensor:
-    """How sure the classifier is of every digit: ``(N, 1, 28, 28)`` in [-1, 1] -> ``(N, 10)`` float32, rows sum to 1.
+    """How sure the classifier is of every digit.
 
     ``digit_probabilities(x).max(1)`` gives confidence and class. Clamps and raises as `digit_features` does.
+
+    Parameters
+    ----------
+    images, batch_size
+        As for `digit_features`.
+
+    Returns
+    -------
+    Tensor
+        ``(N, 10)`` float32; rows sum to 1.
     """
     return _apply(lambda net, x: net(x).softmax(1), images, batch_size)
 
@@ -126,10 +151,22 @@ def _apply(function: Callable[[DigitClassifier, Tensor], Tensor], images: Tensor
 
 
 def inception_features(images: Tensor, batch_size: int = 64) -> Tensor:
-    """Inception-v3 features for the FID, ``(N, 3, H, W)`` in [-1, 1] -> ``(N, 2048)``, from torchmetrics.
+    """Inception-v3 features for the FID, from torchmetrics.
 
     Optional: it needs ``pip install torchmetrics torch-fidelity`` and, the first time, the internet for the
     network's weights. Images are rounded to 8 bits first, as published FIDs are; one channel is repeated to three.
+
+    Parameters
+    ----------
+    images : (N, 1 or 3, H, W)
+        In [-1, 1].
+    batch_size : int
+        Images at a time.
+
+    Returns
+    -------
+    Tensor
+        ``(N, 2048)``.
 
     Raises
     ------

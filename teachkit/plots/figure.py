@@ -50,9 +50,23 @@ class Picture(Figure):
 def panels(
     rows: int = 1, columns: int = 1, *, size: tuple[float, float] | None = None, **kwargs: Any
 ) -> tuple[Picture, Any]:
-    """An empty `Picture` in the course's style and its axes, as ``pyplot.subplots`` would return them.
+    """An empty `Picture` in the course's style and its axes.
 
-    ``size`` is (width, height) in inches; other keywords go to ``Figure.subplots``.
+    Parameters
+    ----------
+    rows, columns : int
+        Of axes.
+    size : (float, float), optional
+        Width and height in inches.
+    **kwargs
+        For ``Figure.subplots``.
+
+    Returns
+    -------
+    figure : Picture
+        Empty.
+    axes : Axes, or array of Axes
+        As ``pyplot.subplots`` would return them.
     """
     with style():
         picture = Picture(figsize=size or (min(4.4 * columns, 9.6) if columns > 1 else 6.4, 3.1 * rows + 0.6))
@@ -63,6 +77,15 @@ def show(figure: Figure, alt: str | None = None, caption: str | None = None) -> 
     """Display a figure in a notebook with alternative text (required, unless a `Picture` that has its own).
 
     Also takes figures made with pyplot, which are closed so that they are not shown twice.
+
+    Parameters
+    ----------
+    figure : Picture or Figure
+        What to display.
+    alt : str, optional
+        Alternative text: what is seen, in words.
+    caption : str, optional
+        Printed below.
     """
     alt = alt or getattr(figure, "alt", "")
     if not isinstance(figure, Figure) or not alt:
@@ -80,6 +103,18 @@ def markup(figure: Picture, dpi: int = 96) -> str:
     """The picture as HTML with its alternative text, for a widget that draws it anew at every change: made in haste.
 
     It keeps all its colours and fits itself into a narrower place.
+
+    Parameters
+    ----------
+    figure : Picture
+        What to write out.
+    dpi : int
+        Dots per inch.
+
+    Returns
+    -------
+    str
+        HTML that needs nothing from elsewhere.
     """
     canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
     with style():

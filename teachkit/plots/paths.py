@@ -38,9 +38,21 @@ def boomerang(
 ) -> Picture:
     """Trajectories on their chord and two components across it, in 3-D, or (``dims=2``) on chord and component 1.
 
-    ``curves`` is a `Trajectory`, projected here, or coordinates ``(N+1, B, 3)`` from ``geometry.project`` or
-    ``geometry.align``. With ``relative`` each is in percent of its own chord. Real trajectories are nearly straight,
-    so distances across the chord are magnified; the caption says how much. Dots mark noise levels on the median.
+    Real trajectories are nearly straight, so distances across the chord are magnified; the caption says how much.
+    Dots mark noise levels on the median.
+
+    Parameters
+    ----------
+    curves : Trajectory or (N+1, B, 3)
+        Paths, projected here; or coordinates from ``geometry.project`` or ``geometry.align``.
+    dims : int
+        3, or 2 for chord and component 1.
+    relative : bool
+        Each in percent of its own chord.
+    ax : Axes, optional
+        Draw into these; otherwise a figure is made.
+    title : str, optional
+        Above the axes.
     """
     sigmas = curves.sigmas.numpy() if isinstance(curves, Trajectory) else None
     c = as_array("curves", geometry.project(curves) if isinstance(curves, Trajectory) else curves, (None, None, 3))
@@ -93,7 +105,18 @@ def deviation(
 ) -> Picture:
     """Distance to the chord against noise level, as a share of the chord's length: median and 10-90 % band.
 
-    ``values`` is a `Trajectory`, or distances ``(N+1, B)`` with their ``sigmas (N+1,)``, drawn as they are.
+    Parameters
+    ----------
+    values : Trajectory or (N+1, B)
+        Paths, or distances, which are drawn as they are.
+    sigmas : (N+1,), optional
+        Noise levels of the distances.
+    relative : bool
+        Divide by the length of the chord.
+    ax : Axes, optional
+        Draw into these; otherwise a figure is made.
+    title : str
+        Above the axes.
     """
     label, unit = "distance to the chord", ""
     if isinstance(values, Trajectory):
@@ -127,7 +150,17 @@ def deviation(
 def explained_variance(
     shares: Mapping[str, Array] | Array, *, ax: Axes | None = None, title: str = "Variance explained by k components"
 ) -> Picture:
-    """Cumulative shares ``(k,)`` or ``(B, k)`` against k; a mapping of names to shares draws a line each."""
+    """Cumulative shares against k; a mapping of names to shares draws a line each.
+
+    Parameters
+    ----------
+    shares : (k,) or (B, k), or a mapping of names to these
+        Cumulative, from 0 to 1; with a batch, median and band.
+    ax : Axes, optional
+        Draw into these; otherwise a figure is made.
+    title : str
+        Above the axes.
+    """
     lines = {n: np.atleast_2d(100 * s) for n, s in as_lines("shares", shares).items()}
     parts = []
     with style():
@@ -151,6 +184,17 @@ def film_strip(
     """States and denoiser outputs of one image trajectory, grey or RGB, at ``frames`` noise levels.
 
     States are divided by sqrt(1 + sigma^2) for display, so that noise does not saturate the picture.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+        Paths of images, kept whole.
+    sample : int
+        Which of them.
+    frames : int
+        Number of noise levels shown.
+    title : str
+        Above the strip.
     """
     if not isinstance(trajectory, Trajectory) or trajectory.x.ndim != 5:
         raise ValueError("trajectory must be a Trajectory of images, with x of shape (N+1, B, C, H, W)")

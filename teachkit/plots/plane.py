@@ -15,7 +15,20 @@ from teachkit.sampling import Trajectory
 
 
 def grid(extent: float | Sequence[float], n: int = 20) -> Tensor:
-    """Lattice ``(n*n, 2)``, float64, over ``extent``: a half-width or (left, right, bottom, top)."""
+    """A lattice of points in the plane.
+
+    Parameters
+    ----------
+    extent : float or (left, right, bottom, top)
+        Half-width around 0, or the sides.
+    n : int
+        Points along a side.
+
+    Returns
+    -------
+    Tensor
+        ``(n*n, 2)`` float64.
+    """
     left, right, bottom, top = extent if isinstance(extent, Sequence) else (-extent, extent, -extent, extent)
     u, v = np.meshgrid(np.linspace(left, right, n), np.linspace(bottom, top, n))
     return torch.from_numpy(np.stack([u, v], -1).reshape(-1, 2))
@@ -30,10 +43,22 @@ def vector_field(
     ax: Axes | None = None,
     title: str = "Vector field",
 ) -> Picture:
-    """Arrows ``vectors (M, 2)`` at ``points (M, 2)``, for example D(x; sigma) - x on a `grid`.
+    """Arrows at points of the plane, for example D(x; sigma) - x on a `grid`.
 
-    All arrows are drawn with one length and coloured by their true length; ``data (K, 2)`` adds dots; without
-    ``colorbar`` several panels stand closer.
+    All arrows are drawn with one length and coloured by their true length.
+
+    Parameters
+    ----------
+    points, vectors : (M, 2)
+        Where, and the arrow there.
+    data : (K, 2), optional
+        Dots to add.
+    colorbar : bool
+        Without it several panels stand closer.
+    ax : Axes, optional
+        Draw into these; otherwise a figure is made.
+    title : str
+        Above the axes.
     """
     p, v = as_array("points", points, (None, 2)), as_array("vectors", vectors, (None, 2))
     if p.shape != v.shape:
@@ -62,9 +87,23 @@ def mixture_contours(
     ax: Axes | None = None,
     title: str = "Density",
 ) -> Picture:
-    """Filled contours of a density given as ``log_density (n*n,)`` on a square `grid` ``points (n*n, 2)``.
+    """Filled contours of a density in the plane.
 
-    ``data (K, 2)`` adds dots; without ``colorbar`` several panels stand closer."""
+    Parameters
+    ----------
+    points : (n*n, 2)
+        A square `grid`.
+    log_density : (n*n,)
+        In nats, at those points.
+    data : (K, 2), optional
+        Dots to add.
+    colorbar : bool
+        Without it several panels stand closer.
+    ax : Axes, optional
+        Draw into these; otherwise a figure is made.
+    title : str
+        Above the axes.
+    """
     p, values = as_array("points", points, (None, 2)), as_array("log_density", log_density, (None,))
     n = round(len(p) ** 0.5)
     if n * n != len(p) or len(values) != len(p):
@@ -95,7 +134,21 @@ def steps_on_path(
     ax: Axes | None = None,
     title: str = "Steps of the sampler",
 ) -> Picture:
-    """2-D paths step by step: each state x, and a thin line to the denoiser output D(x; sigma) it aims at."""
+    """2-D paths step by step: each state x, and a thin line to the denoiser output D(x; sigma) it aims at.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+        Paths of points in the plane, kept whole.
+    samples : sequence of int
+        Which of them.
+    data : (K, 2), optional
+        Dots to add.
+    ax : Axes, optional
+        Draw into these; otherwise a figure is made.
+    title : str
+        Above the axes.
+    """
     if not isinstance(trajectory, Trajectory):
         raise TypeError(f"trajectory must be a Trajectory, got {type(trajectory).__name__}")
     x, d = as_array("trajectory.x", trajectory.x, (None, None, 2)), as_array("denoised", trajectory.denoised)

@@ -29,7 +29,19 @@ from teachkit.plots.shared import (
 def image_grid(
     images: Array, *, columns: int = 8, titles: Sequence[object] | None = None, title: str = "Images"
 ) -> Picture:
-    """Images ``(B, C, H, W)`` or ``(B, H, W)`` in [-1, 1], row by row; values outside are clipped."""
+    """Images row by row, grey or RGB.
+
+    Parameters
+    ----------
+    images : (B, C, H, W) or (B, H, W)
+        In [-1, 1]; values outside are clipped.
+    columns : int
+        Images in a row.
+    titles : sequence, optional
+        One for each image.
+    title : str
+        Above them all.
+    """
     a = as_array("images", images)
     if a.ndim not in (3, 4) or not len(a) or (a.ndim == 4 and a.shape[1] not in (1, 3)):
         raise ValueError(f"images must have shape (B, H, W), (B, 1, H, W) or (B, 3, H, W), got {a.shape}")
@@ -62,9 +74,22 @@ def cost_matrix(
     ax: Axes | None = None,
     title: str = "Cost of one jump",
 ) -> Picture:
-    """Costs ``(N+1, N+1)`` of jumping from level i (down) to j > i (across), and a chosen ``path`` of indices.
+    """Costs of jumping from level i (down) to j > i (across), and a chosen path.
 
     Logarithmic colour; entries that are not positive (or not above the diagonal) stay white.
+
+    Parameters
+    ----------
+    cost : (N+1, N+1)
+        As from ``scheduling.cost_matrix``.
+    sigmas : (N+1,), optional
+        Noise levels, to label the axes.
+    path : sequence of int, optional
+        Indices of a chosen route.
+    ax : Axes, optional
+        Draw into these; otherwise a figure is made.
+    title : str
+        Above the axes.
     """
     c = np.array(as_array("cost", cost, (None, None), finite=False))
     if c.shape[0] != c.shape[1]:
@@ -110,7 +135,19 @@ def work_precision(
     ax: Axes | None = None,
     title: str = "Work and precision",
 ) -> Picture:
-    """Error against function evaluations, one line per name: ``{name: (nfe (K,), errors (K,))}``."""
+    """Error against function evaluations, one line per name.
+
+    Parameters
+    ----------
+    results : mapping of names to (K,), (K,)
+        Numbers of evaluations and errors of each method.
+    error : str
+        What the error is, for the axis.
+    ax : Axes, optional
+        Draw into these; otherwise a figure is made.
+    title : str
+        Above the axes.
+    """
     if not results:
         raise ValueError("results must have at least one entry, got an empty mapping")
     parts = []
@@ -140,7 +177,21 @@ def loss_by_noise_level(
     ax: Axes | None = None,
     title: str = "Loss by noise level",
 ) -> Picture:
-    """Loss against noise level, ``(S,)`` or ``(S, B)`` (median and band); a mapping of names draws a line each."""
+    """Loss against noise level; a mapping of names draws a line each.
+
+    Parameters
+    ----------
+    sigmas : (S,)
+        Noise levels.
+    losses : (S,) or (S, B), or a mapping of names to these
+        With a batch, median and band.
+    ylabel : str
+        What the loss is, for the axis.
+    ax : Axes, optional
+        Draw into these; otherwise a figure is made.
+    title : str
+        Above the axes.
+    """
     lines = as_lines("losses", losses)
     s = as_levels(sigmas, len(next(iter(lines.values()))))
     for name, y in lines.items():

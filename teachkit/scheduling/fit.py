@@ -247,10 +247,24 @@ class _Fit:
 
 
 def states_at(teacher: Trajectory, sigmas: Tensor, rows: slice = slice(None)) -> Tensor:
-    """The teacher's states at other levels, (N+1, b, *event), by cubic interpolation in sigma between its own.
+    """The teacher's states at other levels, by cubic interpolation in sigma between its own.
 
     The direction (x - D) / sigma is the derivative of the path, so each piece is the cubic with the states and
     directions at its ends; at the last level, where none was evaluated, the quadratic through what is there.
+
+    Parameters
+    ----------
+    teacher : Trajectory
+        Paths, kept whole.
+    sigmas : (M+1,)
+        Levels within the teacher's.
+    rows : slice
+        Samples of the batch.
+
+    Returns
+    -------
+    Tensor
+        ``(M+1, b, *event)``.
     """
     own, x, denoised = teacher.sigmas.tolist(), teacher.x[:, rows], teacher.denoised[:, rows]
     states = []

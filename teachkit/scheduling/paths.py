@@ -47,7 +47,20 @@ def shortest_path(cost: Tensor, steps: int, coefficient: float = 1.0) -> Tensor:
 
 
 def shortest_paths(cost: Tensor, max_steps: int, coefficient: float = 1.0) -> list[Tensor]:
-    """The same for 1, 2, ..., ``max_steps`` steps, from one table; O(max_steps * N^2)."""
+    """Cheapest paths of 1, 2, ..., ``max_steps`` steps, from one table; O(max_steps * N^2).
+
+    Parameters
+    ----------
+    cost, coefficient
+        As for `shortest_path`.
+    max_steps : int
+        From 1 to N.
+
+    Returns
+    -------
+    list of Tensor
+        Entry k - 1 holds the k + 1 indices of the path of k steps.
+    """
     c = _check(cost, max_steps, coefficient)
     n = len(c) - 1
     value, choices = c[:, n].copy(), []
@@ -67,7 +80,22 @@ def shortest_paths(cost: Tensor, max_steps: int, coefficient: float = 1.0) -> li
 
 
 def path_cost(cost: Tensor, path: Tensor, coefficient: float = 1.0) -> float:
-    """Objective of a path: C[p0, p1] + coefficient * (C[p1, p2] + coefficient * (...))."""
+    """Objective of a path: C[p0, p1] + coefficient * (C[p1, p2] + coefficient * (...)).
+
+    Parameters
+    ----------
+    cost : (N+1, N+1)
+        As from `cost_matrix`.
+    path : (k+1,)
+        Increasing indices.
+    coefficient : float
+        As for `shortest_path`.
+
+    Returns
+    -------
+    float
+        In the units of ``cost``.
+    """
     jumps = torch.as_tensor(cost, dtype=torch.float64)[path[:-1], path[1:]]
     weights = coefficient ** torch.arange(len(jumps), dtype=torch.float64)
     return float((weights * jumps).sum())

@@ -117,7 +117,26 @@ def teacher_paths(
     labels: Tensor | None = None,
     grid: int = 60,
 ) -> Trajectory:
-    """The teacher's paths from ``x`` (B, *event): ``grid`` steps of UniPC on the polynomial schedule."""
+    """The teacher's paths: many steps of UniPC on the polynomial schedule.
+
+    Parameters
+    ----------
+    denoiser : callable
+        The model.
+    x : (B, *event)
+        Noise at ``sigma_max``.
+    sigma_min, sigma_max : float
+        Ends of the levels.
+    labels : optional
+        For a conditional model, as for `teachkit.sample`.
+    grid : int
+        Number of steps.
+
+    Returns
+    -------
+    Trajectory
+        Kept whole.
+    """
     return sample(denoiser, x, schedules.polynomial(grid, sigma_min, sigma_max), TEACHER, labels=labels)
 
 

@@ -53,6 +53,18 @@ REGISTRY: dict[str, type[Solver]] = {
 def get(name: str, **options: Any) -> Solver:
     """Build a solver by name, for example ``get("ipndm", order=3)``.
 
+    Parameters
+    ----------
+    name : str
+        A name in ``REGISTRY``.
+    **options
+        Of the solver: its class says which.
+
+    Returns
+    -------
+    Solver
+        Ready for `teachkit.sample`.
+
     Raises
     ------
     ValueError

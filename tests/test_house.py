@@ -1,0 +1,387 @@
+"""The order of the house: imports point one way, nothing dangerous is called, every public name is documented once."""
+
+import ast
+import functools
+import graphlib
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+import teachkit
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "teachkit"
+NAMES = [
+    "teachkit",
+    *(m.name for m in pkgutil.walk_packages(teachkit.__path__, "teachkit.") if "__main__" not in m.name),
+]
+
+# --- Imports ----------------------------------------------------------------------------------------------------------
+
+# A module imports from the lines above its own, and from its own package.
+LAYERS = (
+    ("adapters", "data", "schedules"),
+    ("denoisers",),
+    ("meanshift", "noise"),
+    ("solvers",),
+    ("sampling",),
+    ("geometry",),
+    ("regularity", "scheduling"),
+    ("edm", "metrics"),
+    ("plots",),
+    ("widgets", "claims", "grading"),
+    ("assignments", "evaluation"),
+    ("cli",),
+    ("__main__",),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# Who may need what the core does not; anyone may import these inside a function that says what to install.
+PICTURES, BROWSER = ("plots", "widgets"), ("widgets",)
+ONLY = {"matplotlib": PICTURES, "ipywidgets": BROWSER, "IPython": PICTURES, "typer": ("cli",)}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def top_level_names() -> dict[str, str]:
+    """Where the names that `teachkit` itself offers come from: ``sample`` from ``teachkit.sampling``."""
+    collected = [node for node in ast.parse(FILES["teachkit"].read_text()).body if isinstance(node, ast.ImportFrom)]
+    return {f"teachkit.{alias.name}": f"{node.module}.{alias.name}" for node in collected for alias in node.names}
+
+
+OFFERED = top_level_names()
+# `import teachkit` itself lies just above all that it brings.
+TOP = max(LEVEL[target.split(".")[1]] for target in OFFERED.values())
+
+
+@functools.cache
+def imports(name: str) -> list[tuple[str, int, bool]]:
+    """What a module imports, in full: (dotted name, line, whether the module does it when it is itself imported)."""
+    tree = ast.parse(FILES[name].read_text())
+    package = name if FILES[name].name == "__init__.py" else name.rpartition(".")[0]
+    late = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or is_main_guard(node) or is_for_types(node)
+        for inner in ast.walk(node)
+    }
+    started = {id(inner) for node in tree.body if is_main_guard(node) for inner in ast.walk(node)}
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in started:
+            continue  # run as a program, not imported
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno, id(node) not in late) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found += [(f"{base}.{alias.name}", node.lineno, id(node) not in late) for alias in node.names]
+    return [(OFFERED.get(target, target), line, early) for target, line, early in found]
+
+
+def is_main_guard(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def own_module(target: str) -> str | None:
+    """The module of this package that an imported name lies in."""
+    while target and target not in FILES:
+        target = target.rpartition(".")[0]
+    return target or None
+
+
+def part(name: str) -> str:
+    return name.split(".")[1]
+
+
+def test_every_part_has_its_place():
+    assert {part(name) for name in FILES if name != "teachkit"} == set(LEVEL)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "teachkit"])
+def test_imports_point_one_way(name):
+    for target, line, _ in imports(name):
+        other = own_module(target)
+        if other is None or (other != "teachkit" and part(other) == part(name)):
+            continue
+        level = TOP if other == "teachkit" else LEVEL[part(other)]
+        assert level < LEVEL[part(name)], f"{FILES[name].relative_to(ROOT)}:{line} imports {target} from above"
+
+
+def test_no_module_needs_itself():
+    """Between modules, not counting what a package collects in its ``__init__``, there is no circle."""
+    graph = defaultdict(set)
+    for name in FILES:
+        if FILES[name].name != "__init__.py":
+            graph[name] |= {m for target, _, early in imports(name) if early and (m := own_module(target))} - {name}
+    assert graph
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("library", ONLY)
+def test_libraries_stay_where_they_belong(library):
+    users = {part(name) for name in FILES for t, _, early in imports(name) if early and t.split(".")[0] == library}
+    assert users <= set(ONLY[library])
+
+
+def test_importing_teachkit_brings_numbers_and_nothing_else():
+    code = (
+        "import sys, torch; before = {m.partition('.')[0] for m in sys.modules}; import teachkit;"
+        "print(*({m.partition('.')[0] for m in sys.modules} - before - sys.stdlib_module_names))"
+    )
+    added = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert set(added) <= {"teachkit", "numpy", "safetensors", "tqdm"}
+
+
+# --- What may be called -----------------------------------------------------------------------------------------------
+
+# Functions that run what a file or a string says; reading a stranger's file must never come to them.
+FORBIDDEN = {
+    *("eval", "exec", "__import__", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"),
+    *("pickle.load", "pickle.loads", "pickle.Unpickler", "dill.load", "dill.loads", "joblib.load", "marshal.loads"),
+    *("marshal.load", "shelve.open", "pandas.read_pickle", "torch.hub.load", "yaml.load", "yaml.unsafe_load"),
+    *("tempfile.mktemp", "shutil.unpack_archive", "builtins.eval", "builtins.exec", "code.interact"),
+}
+# Running a student's cells is what a grader is for: in a process that can neither write, connect nor look around.
+# The tests of the assignments run the answers that are written beside them.
+ALLOWED = {
+    "teachkit/assignments/engine.py": {"exec"},
+    "tests/assignments/marking.py": {"exec"},
+}
+SOURCES = sorted(
+    path.relative_to(ROOT)
+    for folder in ("teachkit", "tools", "benchmarks", "tests", "notebooks", "docs", ".ci")
+    for pattern in ("*.py", "*.ipynb")
+    for path in (ROOT / folder).rglob(pattern)
+    if not {".ipynb_checkpoints", "_data"} & set(path.parts)
+)
+
+
+def code_of(path: Path) -> list[str]:
+    """The program, or the code cells of a notebook, lines for a shell as what IPython makes of them."""
+    if path.suffix == ".py":
+        return [path.read_text()]
+    cells = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    shell = re.compile(r"(?m)^(\s*)(?:!|%%?(?:sx|sc|system|bash|sh|script)\b)(.*)$")
+    cells = [shell.sub(lambda m: f"{m[1]}__import__('os').system({m[2]!r})", cell) for cell in cells]
+    return [re.sub(r"(?m)^(\s*)%.*$", r"\1pass", cell) for cell in cells]
+
+
+def dotted(node: ast.AST, names: dict[str, str]) -> str:
+    """``np.random.rand`` as ``numpy.random.rand``, if ``np`` was imported so."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([names.get(node.id, node.id), *reversed(parts)]) if isinstance(node, ast.Name) else ""
+
+
+def imported_names(tree: ast.AST) -> dict[str, str]:
+    """What the names that a program imports stand for."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def dangers(source: str) -> set[str]:
+    """What a program mentions of `FORBIDDEN`, and calls that are safe only with the right argument."""
+    tree = ast.parse(source)
+    names = imported_names(tree)
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Attribute, ast.Name)) and isinstance(node.ctx, ast.Load):
+            found |= {dotted(node, names)} & FORBIDDEN
+        if isinstance(node, ast.Call):
+            given = {k.arg: k.value.value if isinstance(k.value, ast.Constant) else k for k in node.keywords}
+            if dotted(node.func, names) == "torch.load" and given.get("weights_only") is not True:
+                found.add("torch.load")
+            found |= {name for name in ("shell", "allow_pickle") if given.get(name, False) is not False}
+            unpacks = isinstance(node.func, ast.Attribute) and node.func.attr == "extractall"
+            if unpacks or given.get("verify") is False:
+                found.add(ast.unparse(node.func))
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_nothing_dangerous_is_called(path):
+    found = set().union(*map(dangers, code_of(ROOT / path)))
+    assert found == ALLOWED.get(path.as_posix(), set())
+
+
+@pytest.mark.parametrize(
+    ("program", "found"),
+    [
+        ("import pickle\npickle.loads(b'')", "pickle.loads"),
+        ("from pickle import load as read\nf = read", "pickle.load"),
+        ("import pickle as p\np.Unpickler", "pickle.Unpickler"),
+        ("import torch\ntorch.load('a')", "torch.load"),
+        ("import torch\ntorch.load('a', weights_only=False)", "torch.load"),
+        ("import torch as t\nt.load('a', weights_only=flag)", "torch.load"),
+        ("import numpy as np\nnp.load('a', allow_pickle=True)", "allow_pickle"),
+        ("import subprocess\nsubprocess.run('ls', shell=True)", "shell"),
+        ("eval('1')", "eval"),
+        ("import os\nos.system('ls')", "os.system"),
+        ("archive.extractall()", "archive.extractall"),
+        ("requests.get('https://a', verify=False)", "requests.get"),
+    ],
+)
+def test_the_scan_sees(program, found):
+    assert dangers(program) == {found}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import torch\ntorch.load('a', weights_only=True)",
+        "net.eval()\nimport pickle\npickle.dumps(1)",
+        "import numpy as np\nnp.load('a')\nnp.load('a', allow_pickle=False)",
+        "import subprocess\nsubprocess.run(['ls'], shell=False)",
+    ],
+)
+def test_the_scan_lets_pass(program):
+    assert not dangers(program)
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[0] in ("teachkit", "tools")], ids=str)
+def test_nothing_is_fetched_in_the_clear(path):
+    """No address of another machine without TLS; the names of XML's languages only look like addresses."""
+    words = [n.value for n in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(n, ast.Constant)]
+    addresses = [a for word in words if isinstance(word, str) for a in re.findall(r"http://([\w.-]+)", word)]
+    assert set(addresses) <= {"127.0.0.1", "localhost", "www.w3.org"}
+
+
+# --- Modules and their names ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_modules_are_short(name):
+    """About 350 lines: what one reads in a sitting."""
+    assert len(FILES[name].read_text().splitlines()) <= 360
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_modules_say_what_they_are(name):
+    assert ast.get_docstring(ast.parse(FILES[name].read_text()))
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.name != Path(__file__).name], ids=str)
+def test_nothing_is_left_to_do(path):
+    assert not re.search(r"\b(TODO|FIXME|XXX|raise NotImplementedError)\b", "\n".join(code_of(ROOT / path)))
+
+
+def public(name: str) -> dict[str, object]:
+    """The public names of a module and what they are, modules left out."""
+    module = importlib.import_module(name)
+    offered = {each: getattr(module, each) for each in getattr(module, "__all__", ())}
+    return {each: value for each, value in offered.items() if not inspect.ismodule(value)}
+
+
+PUBLIC = {f"{name}.{each}": value for name in NAMES for each, value in public(name).items()}
+# One entry for each function and class, under the shortest of its public names.
+FUNCTIONS, CLASSES = (
+    {
+        name: value
+        for name, value in sorted(PUBLIC.items(), key=lambda item: len(item[0]), reverse=True)
+        if kind(value) and getattr(value, "__module__", "").startswith("teachkit")
+    }
+    for kind in (inspect.isfunction, inspect.isclass)
+)
+FUNCTIONS, CLASSES = ({value: name for name, value in each.items()} for each in (FUNCTIONS, CLASSES))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(importlib.import_module(name), "__all__")])
+def test_lists_of_names_are_in_order(name):
+    listed = importlib.import_module(name).__all__
+    assert len(set(listed)) == len(listed)
+    assert sorted(listed) == sorted(listed, key=str)  # all strings
+    assert all(hasattr(importlib.import_module(name), each) for each in listed)
+
+
+# A package may offer the names of a module beside it.
+LENT = {"teachkit.denoisers": "teachkit.adapters", "teachkit.sampling": "teachkit.noise"}
+
+
+def test_a_name_is_public_in_one_place():
+    """Where it is defined, and in the packages around that module; nowhere else."""
+    for name in NAMES:
+        for each, value in public(name).items():
+            home = getattr(value, "__module__", name)
+            if callable(value) and home.startswith("teachkit"):
+                inside = home == name or home.startswith((f"{name}.", LENT.get(name, f"{name}.")))
+                assert inside, f"{name}.__all__ offers {each}, which is public in {home}"
+
+
+@pytest.mark.parametrize("value", [*FUNCTIONS, *CLASSES], ids=lambda v: {**FUNCTIONS, **CLASSES}[v])
+def test_public_names_are_documented(value):
+    assert value.__dict__.get("__doc__") or (inspect.isfunction(value) and value.__doc__)
+    assert not value.__doc__.startswith(f"{value.__name__}(")  # what a dataclass writes by itself
+
+
+@functools.cache
+def sections(value: object) -> dict[str, list[str]]:
+    """The numpydoc sections of a docstring and their lines."""
+    found: dict[str, list[str]] = {}
+    lines = (inspect.getdoc(value) or "").splitlines()
+    current = None
+    for line, below in zip(lines, [*lines[1:], ""]):
+        if line.strip() and re.fullmatch(r"-{3,}", below.strip()):
+            current = found.setdefault(line.strip(), [])
+        elif current is not None and not re.fullmatch(r"-{3,}", line.strip()):
+            current.append(line)
+    return found
+
+
+def entries(lines: list[str]) -> list[str]:
+    """The names of a section: ``a, b : int`` are two."""
+    heads = [line.partition(" :")[0] for line in lines if line.strip() and not line.startswith(" ")]
+    return [name.strip().lstrip("*") for head in heads for name in head.split(",")]
+
+
+def parameters(value: object) -> list[str]:
+    return [name for name in inspect.signature(value).parameters if name not in ("self", "cls")]
+
+
+@pytest.mark.parametrize("value", [*FUNCTIONS, *CLASSES], ids=lambda v: {**FUNCTIONS, **CLASSES}[v])
+def test_documented_parameters_are_those_of_the_signature(value):
+    described = sections(value).get("Parameters")
+    if described is not None:
+        assert sorted(entries(described)) == sorted(parameters(value))
+
+
+# What a reader is meant to call: all of the library, and what the packages for instructors offer as a whole, where a
+# sentence is enough for one or two arguments. What plots and widgets return is their picture: that needs no section.
+TOOLS = ("assignments", "claims", "evaluation", "cli")
+CALLED = [
+    value
+    for value, name in FUNCTIONS.items()
+    if part(name) not in TOOLS or (name.count(".") == 2 and len(parameters(value)) > 2)
+]
+
+
+@pytest.mark.parametrize("value", CALLED, ids=FUNCTIONS.get)
+def test_functions_say_what_they_take_and_give(value):
+    if parameters(value):
+        assert "Parameters" in sections(value)
+        if inspect.signature(value).return_annotation not in ("None", "Picture", "Explorer"):
+            assert {"Returns", "Yields"} & set(sections(value))
