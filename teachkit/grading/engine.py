@@ -14,13 +14,14 @@ from torch import Generator, Tensor
 __all__ = ["CHECKS", "Check", "Result", "check", "compare", "evaluate", "register"]
 
 Cases = Iterator[tuple[str, Any, Any]]
+Question = Callable[[Any, Generator], Cases]
 
 
 @dataclass(frozen=True)
 class Check:
     """A registered check: ``cases(answer, rng)`` yields (what, got, expected)."""
 
-    cases: Callable[[Any, Generator], Cases]
+    cases: Question
     hint: str
     rtol: float
     atol: float
@@ -45,7 +46,7 @@ class _NotAnswered(Exception):
     """The answer, or what it returned, is None or an ellipsis."""
 
 
-def register(name: str, hint: str = "", *, rtol: float = 1e-4, atol: float = 1e-8) -> Callable:
+def register(name: str, hint: str = "", *, rtol: float = 1e-4, atol: float = 1e-8) -> Callable[[Question], Question]:
     """Decorator: register a generator ``(answer, rng) -> (what, got, expected), ...`` as the check ``name``.
 
     Parameters
@@ -65,7 +66,7 @@ def register(name: str, hint: str = "", *, rtol: float = 1e-4, atol: float = 1e-
     if name in CHECKS:
         raise ValueError(f"name must be new, but a check called {name!r} exists")
 
-    def add(cases: Callable[[Any, Generator], Cases]) -> Callable[[Any, Generator], Cases]:
+    def add(cases: Question) -> Question:
         CHECKS[name] = Check(cases, hint, rtol, atol)
         return cases
 
