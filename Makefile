@@ -3,12 +3,15 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+PYTHON_OLD   ?= python3.11
+PYTHON_NEW   ?= python3.13
+LOCK_LESSONS ?= 00_start_here.ipynb 01_noise_and_denoising.ipynb 05_high_dimensions.ipynb
 # In a container one is usually root, which Jupyter refuses unless told.
 ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)
 # The order of sets of strings must not change what a notebook prints.
 export PYTHONHASHSEED ?= 0
 
-.PHONY: lab run test quick mutants lint format notebooks data html bench clean help
+.PHONY: lab run test quick locks mutants lint format notebooks data html bench clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -43,6 +46,19 @@ test: lint  ## every test: lint, types, unit tests, notebooks
 
 quick: $(VENV)/.stamp-test  ## the unit tests that take seconds
 	"$(BIN)/python" -m pytest -q -m "not slow" $(ARGS) tests
+
+# Two environments of their own, in build/locks: several GB each, kept until `make clean`.
+locks:  ## the fast tests with the oldest and with the newest packages allowed (PYTHON_OLD=python3.11 PYTHON_NEW=python3.13)
+	$(call with_lock,oldest,$(PYTHON_OLD))
+	$(call with_lock,newest,$(PYTHON_NEW))
+
+define with_lock
+	$(2) -m venv "build/locks/$(1)"
+	"build/locks/$(1)/bin/python" -m pip install --quiet --requirement locks/$(1).txt
+	"build/locks/$(1)/bin/python" -m pip install --quiet --no-deps --editable .
+	"build/locks/$(1)/bin/python" -m pytest -q -m "not slow" $(ARGS) tests
+	"build/locks/$(1)/bin/python" -m pytest -q --nbval $(addprefix notebooks/,$(LOCK_LESSONS))
+endef
 
 mutants: $(VENV)/.stamp-test  ## grade every right and wrong solution of the assignments (minutes)
 	"$(BIN)/python" -m pytest -q -m mutants $(ARGS) tests/assignments tests/test_assignments.py

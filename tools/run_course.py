@@ -1,8 +1,9 @@
-"""Run the lessons without a browser: ``python tools/run_course.py [--in-place] [notebook ...]``.
+"""Run the lessons without a browser: ``python tools/run_course.py [--in-place] [--out DIR] [notebook ...]``.
 
 Each notebook in ``notebooks/`` (or only those named, by path, name or number) runs from top to bottom in a fresh
 kernel. A line of progress is printed for each, then what its cells tagged ``claim`` measured. The executed copies and
-their pictures are left in ``build/course/``. A lesson that fails does not stop the others; the exit code tells.
+their pictures are left in ``build/course/``, or in the folder that ``--out`` names (a checkout may be read-only). A
+lesson that fails does not stop the others; the exit code tells.
 
 ``--in-place`` also stores the outputs in the notebooks themselves, without what would change from run to run (times,
 version numbers, messages on stderr), so that running it twice changes nothing.
@@ -166,14 +167,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the lessons without a browser.")
     parser.add_argument("notebooks", nargs="*", help="path, name or number of a lesson; all lessons if left out")
     parser.add_argument("--in-place", action="store_true", help="store the outputs in the notebooks themselves")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder for the results; build/course if left out")
     options = parser.parse_args(arguments)
     paths = find(options.notebooks)
     if not paths:
         print(f"no lessons in {LESSONS}", file=sys.stderr)
         return 1
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"cannot write to {options.out} ({error.strerror}): name another folder with --out", file=sys.stderr)
+        return 1
     start = time.perf_counter()
-    failed = [path.stem for path in paths if not run(path, options.in_place)]
-    print(f"{len(paths) - len(failed)} of {len(paths)} lessons ran in {time.perf_counter() - start:.0f} s; see {OUT}")
+    failed = [path.stem for path in paths if not run(path, options.in_place, options.out)]
+    seconds = time.perf_counter() - start
+    print(f"{len(paths) - len(failed)} of {len(paths)} lessons ran in {seconds:.0f} s; see {options.out}")
     if failed:
         print("failed: " + ", ".join(failed))
     return bool(failed)
