@@ -407,3 +407,199 @@ def test_every_solver_is_registered_under_its_name_and_shows_its_options():
         assert cls.__doc__
         assert repr(solver).startswith(f"{cls.__name__}(")
     assert "order=3" in repr(solvers.get("ipndm", order=3))
+
+
+# --- points, histories, options ---------------------------------------------------------------------------------
+
+
+def counted(D, calls):
+    def evaluate(x, sigma):
+        calls.append(sigma)
+        return D(x, sigma)
+
+    return evaluate
+
+
+def test_a_point_evaluates_once_and_only_when_asked():
+    calls = []
+    point = solvers.Point(START, 1.5, counted(MIXTURE, calls), (2.0, 1.5, 1.0, 0.5), 1)
+    assert calls == []
+    assert point.steps_left == 2
+    denoised, direction = point.denoised, point.direction
+    assert point.denoised is denoised
+    assert point.direction is direction
+    assert calls == [1.5]
+    torch.testing.assert_close(direction, (START - MIXTURE(START, 1.5)) / 1.5)
+    given = solvers.Point(START, 1.5, counted(MIXTURE, calls), direction=direction)
+    torch.testing.assert_close(given.denoised, denoised)
+    assert given.direction is direction
+    assert calls == [1.5]
+
+
+EVALUATIONS = {"heun": 2, "dpm2": 2, "edm_stochastic": 2}
+MEMORY = [
+    *((name, {}, 0) for name in ("euler", "heun", "dpm2", "edm_stochastic")),
+    *((name, {"order": k}, k - 1) for name in ("ipndm", "ipndm_v", "lms", "deis") for k in (1, 2, 3, 4)),
+    *((name, {"order": k, **FULL}, k - 1) for name in ("dpmpp_3m", "res_3m") for k in (1, 2, 3)),
+    *((name, {"order": k, **FULL}, k - 1) for name in ("dpmpp_2m", "res_2m") for k in (1, 2)),
+    *(("unipc", {"order": k, **FULL}, k) for k in (1, 2, 3)),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "memory"), MEMORY)
+def test_a_solver_reads_the_points_it_says_and_no_others(name, options, memory):
+    solver = solvers.get(name, **options)
+    assert solver.memory == memory
+    levels, calls = tuple(uneven(8).tolist()), []
+    points = [
+        solvers.Point(MIXTURE(START, s) + s * START, s, counted(MIXTURE, calls), levels, i)
+        for i, s in enumerate(levels[:6])
+    ]
+
+    def both(history):
+        now = solvers.Point(points[-1].x, points[-1].sigma, points[-1].evaluate, levels, 5)
+        corrected = solver.correct(now, history) if history else now.x
+        return torch.stack([solver.step(now, levels[6], history), corrected])
+
+    long = both(points[:-1])
+    assert len(set(calls)) <= memory + EVALUATIONS.get(name, 1)
+    if memory:
+        torch.testing.assert_close(both(points[-1 - memory : -1]), long, rtol=0, atol=0)
+        assert not torch.allclose(both(points[-memory:-1]), long, rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize(("name", "memory"), [("dpmpp_3m", 2), ("unipc", 3), ("res_3m", 2)])
+def test_the_order_falls_on_the_last_two_steps(name, memory):
+    levels = tuple(uneven(6).tolist())
+    points = [solvers.Point(MIXTURE(START, s) + s * START, s, MIXTURE, levels, i) for i, s in enumerate(levels[:6])]
+
+    def step(i, order, lower):
+        now = solvers.Point(points[i].x, levels[i], MIXTURE, levels, i)
+        return solvers.get(name, order=order, lower_order_final=lower).step(now, levels[i + 1], points[:i])
+
+    for i, order in ((3, 3), (4, 2), (5, 1)):
+        assert torch.equal(step(i, 3, True), step(i, order, False))
+        assert order == 3 or not torch.allclose(step(i, 3, True), step(i, 3, False), rtol=1e-6, atol=0)
+    euler = levels[6] / levels[5] * points[5].x + (1 - levels[6] / levels[5]) * points[5].denoised
+    torch.testing.assert_close(step(5, 3, True), euler)
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_deis_is_exact_for_polynomials_in_the_time_of_its_process(order, zero):
+    # sigma(t)^2 = exp(d t^2 / 2 + m t) - 1 with sigma(1e-3) and sigma(1) at the ends of the schedule.
+    sigmas = schedules.polynomial(8, zero=zero)
+    low = float(sigmas[-2] if zero else sigmas[-1])
+    t = np.array([1e-3, 1.0])
+    d, m = np.linalg.solve(np.stack([t**2 / 2, t], 1), np.log1p(np.array([low, 80.0]) ** 2))
+    assert d > 0
+
+    def direction(sigma):
+        log = np.log1p(np.asarray(sigma) ** 2)
+        time = 2 * log / (m + np.sqrt(m**2 + 2 * d * log))
+        return (0.5 + time) ** (order - 1)
+
+    def D(x, sigma, labels=None):
+        return x - sigma * float(direction(sigma))
+
+    path = sample(D, START, sigmas, solvers.get("deis", order=order))
+    for i in range(order - 1, 7):
+        step = integral(direction, float(sigmas[i]), float(sigmas[i + 1]))
+        torch.testing.assert_close(path.x[i + 1] - path.x[i], torch.full_like(START, step), rtol=1e-7, atol=1e-9)
+    if zero:  # an Euler step
+        torch.testing.assert_close(path.final, path.denoised[-1])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.002, 80.0), (0.2, 2.0), (0.01, 1.0), (0.5, 0.6)])
+def test_weights_in_time_are_exact_for_polynomials_in_it_whatever_the_ends(low, high):
+    t = np.array([1e-3, 1.0])
+    d, m = np.linalg.solve(np.stack([t**2 / 2, t], 1), np.log1p(np.array([low, high]) ** 2))
+    if min(m + d * 1e-3, m + d) <= 0:  # sigma would not rise throughout
+        d, m = 19.9, 0.1
+
+    def time(sigma):
+        return (np.sqrt(m**2 + 2 * d * np.log1p(np.asarray(sigma) ** 2)) - m) / d
+
+    levels = np.geomspace(high, low, 5)
+    past, sigma_next = tuple(levels[:4][::-1].tolist()), float(levels[4])
+    weights = solvers.multistep._integrate_in_time(past, sigma_next, low, high)
+    for k in range(4):
+        exact = integral(lambda s, k=k: time(s) ** k, past[0], sigma_next)
+        assert sum(w * float(time(s)) ** k for w, s in zip(weights, past)) == pytest.approx(exact, rel=1e-6)
+
+
+REFUSED = [
+    ("dpmpp_2m", {"order": 3}, "order must be one of 1, 2, got 3"),
+    ("res_2m", {"order": 3}, "order must be one of 1, 2, got 3"),
+    ("res_3m", {"order": 4}, "order must be one of 1, 2, 3, got 4"),
+    ("dpmpp_3m", {"order": 0}, "order must be one of 1, 2, 3, got 0"),
+    ("dpmpp_2m", {"prediction": "v"}, "prediction must be one of 'x0', 'eps', got 'v'"),
+    ("unipc", {"order": 4}, "order must be one of 1, 2, 3, got 4"),
+    ("unipc", {"prediction": "v"}, "prediction must be one of"),
+    ("ipndm", {"order": 0}, "order must be one of 1, 2, 3, 4, got 0"),
+    ("ipndm", {"order": True}, "order must be one of 1, 2, 3, 4, got True"),
+    ("deis", {"mode": "xab"}, "mode must be one of 'tab', 'rhoab', got 'xab'"),
+    ("dpm2", {"r": 0.0}, r"r must lie in \(0, 1\), got 0.0"),
+    ("dpm2", {"r": 1}, r"r must lie in \(0, 1\), got 1"),
+    ("dpm2", {"r": "half"}, r"r must lie in \(0, 1\), got 'half'"),
+    ("dpm2", {"r": math.nan}, r"r must lie in \(0, 1\), got nan"),
+    ("edm_stochastic", {"churn": math.nan}, "churn must be a finite number >= 0, got nan"),
+    ("edm_stochastic", {"churn": math.inf}, "churn must be a finite number >= 0, got inf"),
+    ("edm_stochastic", {"sigma_low": -0.1}, "sigma_low must be a finite number >= 0, got -0.1"),
+    ("edm_stochastic", {"noise_scale": -1.0}, "noise_scale must be a finite number >= 0, got -1.0"),
+    ("edm_stochastic", {"sigma_high": 0.01}, "sigma_high must be at least sigma_low = 0.05, got 0.01"),
+    ("edm_stochastic", {"sigma_high": math.nan}, "sigma_high must be at least"),
+    ("heum", {}, "unknown solver 'heum'; did you mean 'heun'[?] Known: euler, heun"),
+    ("HEUN", {}, "did you mean 'heun'"),
+    ("zzzzzz", {}, r"unknown solver 'zzzzzz'\. Known"),
+    ("euler", {"order": 2}, r"solver 'euler' does not take these options: \{'order': 2\}"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), REFUSED)
+def test_options_out_of_range_are_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        solvers.get(name, **options)
+
+
+def test_options_at_the_ends_of_their_range_are_taken():
+    assert solvers.get("edm_stochastic", churn=0.0, sigma_low=0.0, sigma_high=0.0, noise_scale=0.0).sigma_low == 0
+    assert solvers.get("edm_stochastic", sigma_high=math.inf).sigma_high == math.inf
+    assert solvers.get("dpm2", r=1e-3).r == 1e-3
+    assert repr(solvers.get("ipndm", order=3)) == "IPNDM(order=3)"
+    assert repr(solvers.get("dpm2", r=0.25)) == "DPM2(r=0.25, euler_last=False)"
+    assert repr(solvers.get("euler")) == "Euler()"
+
+
+def test_a_base_class_alone_is_no_solver():
+    point = solvers.Point(START, 1.0, MIXTURE, (1.0, 0.5), 0)
+    with pytest.raises(TypeError, match="Solver must define step"):
+        solvers.Solver().step(point, 0.5, [])
+    half = type("Half", (solvers.multistep._Multistep,), {})()
+    with pytest.raises(TypeError, match="Half must define _weights"):
+        half.step(point, 0.5, [point])
+
+
+@pytest.mark.parametrize(("churn", "gamma"), [(0.3, 0.1), (1.2, 0.4), (9.0, math.sqrt(2) - 1)])
+def test_churn_raises_sigma_by_its_share_a_step_and_no_more_than_root_two(churn, gamma):
+    # D = 0 and x = 0: what is left of the noise tells by how much sigma was raised.
+    sigmas, zero = [4.0, 2.0, 1.0, 0.5], torch.zeros(8, 2, dtype=F64)
+    solver = solvers.get("edm_stochastic", churn=churn, sigma_low=1.0, sigma_high=2.0, noise_scale=1.0, seed=3)
+    path = sample(lambda x, s, labels=None: 0 * x, zero, sigmas, solver)
+    assert torch.equal(path.x[1], zero)  # above sigma_high
+    expected = zero
+    for i in (1, 2):  # at both ends of the range; without data a step only shrinks the noise
+        high = (1 + gamma) * sigmas[i]
+        added = math.sqrt(high**2 - sigmas[i] ** 2) * initial_noise(8, (2,), 1.0, seed=3, stream=1 + i)
+        expected = (expected + added) * sigmas[i + 1] / high
+        torch.testing.assert_close(path.x[i + 1], expected)
+
+
+def test_the_noise_of_a_sample_depends_on_its_number_alone():
+    def run(x, **options):
+        return sample(MIXTURE, x, uneven(5), solvers.get("edm_stochastic", sigma_low=0.0, **options)).final
+
+    whole = run(START)
+    torch.testing.assert_close(run(START[3:], first=3), whole[3:])
+    assert not torch.allclose(run(START[3:]), whole[3:])
+    assert not torch.allclose(run(START, seed=1), whole)
