@@ -26,7 +26,7 @@ from teachkit import (
     scheduling,
     solvers,
 )
-from teachkit.scheduling import FittedMultistep, Schedule, fitted, refine, search
+from teachkit.scheduling import FittedMultistep, Schedule, fit, fitted, refine, search
 
 F64 = torch.float64
 ORACLES = Path(__file__).resolve().parents[1].parent / "shared" / "oracles"
@@ -735,3 +735,152 @@ def test_a_teacher_that_is_there_already_is_used_and_must_start_from_x():
             scheduling.find_schedule(D, other, 4, teacher=paths)
         with pytest.raises(ValueError, match="teacher must start from x"):
             scheduling.fit_solver(D, other, 4, teacher=paths)
+
+
+# --- the fit, piece by piece ------------------------------------------------------------------------------------
+
+
+def fitting(samples=24, grid=20, order=2):
+    D, x = mixture(), initial_noise(samples, (12,))
+    return fit._Fit(D, x, None, scheduling.teacher_paths(D, x, grid=grid), order, tqdm(disable=True))
+
+
+@pytest.mark.parametrize(("samples", "used"), [(8, 6), (9, 6), (24, 16), (25, 17), (2000, 1024)])
+def test_a_third_of_the_samples_or_more_take_no_part_in_the_fit(samples, used):
+    # A teacher of one step is enough to count by.
+    run = fitting(samples, grid=1)
+    assert (run.rows, run.apart) == (slice(0, used), slice(used, samples))
+    assert run.spent == run.teacher_cost == samples
+
+
+@given(room=st.floats(-1e3, 1e6), steps=st.integers(2, 12), trials=st.integers(1, 60))
+def test_samples_and_trials_fit_into_the_room_there_is(room, steps, trials):
+    run = object.__new__(fit._Fit)
+    run.rows = slice(0, 100)
+    rows, count = run._share(room, steps, trials)
+    size = rows.stop
+    assert rows.start == 0
+    assert 8 <= size <= 100
+    assert 0 <= count <= 2 * trials
+    assert steps * size * count <= max(room, 0)
+    if room >= 8 * steps * trials:
+        assert count >= trials  # samples give way to trials, not the other way round
+        assert size == 100 or size == int(room / (steps * trials))
+    if room >= 100 * steps * 2 * trials:
+        assert (size, count) == (100, 2 * trials)
+
+
+def test_starting_levels_are_usual_grids_paths_of_the_programme_and_one_between():
+    run = fitting(8)
+    starts = run._starts(5)
+    assert torch.equal(starts["cosine"], schedules.cosine(5))
+    assert torch.equal(starts["time_uniform"], schedules.time_uniform(5))
+    paths = [levels for name, levels in starts.items() if name.startswith("dynamic")]
+    assert len(paths) == 4
+    cost = scheduling.cost_matrix(run.teacher, "l2")
+    for levels, coefficient in zip(paths, (1.0, 1.05, 1.1, 0.9)):
+        assert torch.equal(levels, run.teacher.sigmas[scheduling.shortest_path(cost, 5, coefficient)])
+    between = starts["between cosine and dynamic programme"].log()
+    torch.testing.assert_close(between, 0.7 * starts["cosine"].log() + 0.3 * paths[1].log())
+    assert len(run._starts(20)) == 7  # as many steps as the teacher's: its own levels
+    assert set(run._starts(21)) == {"cosine", "time_uniform"}
+
+
+def test_the_nearest_start_has_the_smallest_error():
+    run = fitting(24)
+    starts = {
+        "bad": schedules.linear(5),
+        "good": schedules.cosine(5),
+        "worse": torch.tensor([80, 79, 78, 77, 76, 0.002]),
+    }
+    starts["worse"] = starts["worse"].double()
+    name, levels = run._nearest(starts, slice(0, 16))
+    assert name == "good"
+    assert torch.equal(levels, starts["good"])
+    errors = {n: float(refine.sample_errors(run._refit_gap(s, slice(0, 16))).mean()) for n, s in starts.items()}
+    assert min(errors, key=errors.get) == "good"
+
+
+def test_the_error_of_a_fit_is_that_of_the_samples_kept_apart():
+    run = fitting(24)
+    sigmas = schedules.cosine(4)
+    made = run._fitted("by hand", sigmas, 1e-12)
+    D, x = mixture(), initial_noise(24, (12,))
+    final = sample(D, x[16:], sigmas, FittedMultistep(made.weights)).final
+    error = (final - run.teacher.final[16:]).pow(2).mean(1).sqrt().mean()
+    assert made.error == pytest.approx(float(error))
+    assert run.spent == run.teacher_cost + 4 * 16 + 4 * 8  # fitted once, judged once
+    polished = run._polished(made, slice(0, 16), 40)
+    assert [len(row) for row in polished.weights] == [len(row) for row in made.weights]
+    gaps = [run._gap(sigmas, weights, slice(0, 16)) for weights in (made.weights, polished.weights)]
+    before, after = (float(refine.sample_errors(gap).mean()) for gap in gaps)
+    assert after < before
+
+
+def test_without_refinement_weights_are_solved_for_once():
+    D, x, sigmas = mixture(), initial_noise(12, (12,)), schedules.cosine(4)
+    solver, schedule = scheduling.fit_solver(D, x, sigmas, grid=20, refine=False)
+    run = fitting(12, order=3)
+    options = [run._weights(sigmas, run.rows, ridge)[0] for ridge in (1e-12, 1e-3, 1e-1)]
+    assert any(all(np.allclose(a, b) for a, b in zip(w, solver.weights)) for w in options)
+    assert torch.equal(schedule.sigmas, sigmas)
+    assert schedule.provenance["warm_up"] == 12
+    assert schedule.provenance["teacher"] == "20 evaluations on 20 steps"
+    assert schedule.provenance["method"].startswith("given levels")
+    assert schedule.provenance["method"].endswith("order 3")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda D, x: scheduling.find_schedule(D, x[0], 4), "at least 8 warm-up samples"),
+        (lambda D, x: scheduling.find_schedule(D, x[:7], 4), "at least 8 warm-up samples"),
+        (lambda D, x: scheduling.find_schedule(D, x, 4, budget=1.0), "budget must exceed 1"),
+        (lambda D, x: scheduling.find_schedule(D, x, 4, budget=math.inf), "budget must exceed 1"),
+        (lambda D, x: scheduling.find_schedule(D, x, 4, budget=True), "budget must exceed 1"),
+        (lambda D, x: scheduling.find_schedule(D, x, 4, budget="3"), "budget must exceed 1"),
+        (lambda D, x: scheduling.find_schedule(D, x, 2.0), "nfe must be an integer >= 2, got 2.0"),
+        (lambda D, x: scheduling.find_schedule(D, x, True), "nfe must be an integer >= 2, got True"),
+        (lambda D, x: scheduling.fit_solver(D, x[0], 4), "at least 8 warm-up samples"),
+        (lambda D, x: scheduling.fit_solver(D, x[:7], 4), "at least 8 warm-up samples"),
+        (lambda D, x: scheduling.fit_solver(D, x, 1), "number of steps >= 2, got 1"),
+        (lambda D, x: scheduling.fit_solver(D, x, True), "number of steps >= 2, got True"),
+        (lambda D, x: scheduling.fit_solver(D, x, 4, order=5), "order must be one of 1, 2, 3, 4, got 5"),
+        (lambda D, x: scheduling.fit_solver(D, x, 4, order=0), "order must be one of 1, 2, 3, 4, got 0"),
+        (lambda D, x: scheduling.shortest_path(torch.ones(1, 1), 1), "at least 2 grid points"),
+        (lambda D, x: scheduling.shortest_path(torch.ones(4, 4), 0), "steps must be an integer from 1 to 3"),
+        (lambda D, x: scheduling.shortest_path(torch.ones(4, 4), True), "steps must be an integer from 1 to 3"),
+        (lambda D, x: scheduling.shortest_path(torch.ones(4, 4), 2, math.inf), "coefficient must be"),
+        (lambda D, x: scheduling.shortest_path(torch.ones(4, 4), 2, "1"), "coefficient must be"),
+        (lambda D, x: scheduling.Schedule([2.0, 1.0], "euler", 1.0), "nfe must be an integer >= 1"),
+        (lambda D, x: FittedMultistep([]), "weights must hold"),
+        (lambda D, x: FittedMultistep([[1.0], []]), "weights must hold"),
+        (lambda D, x: FittedMultistep([[1.0], [1.0, 2.0, 3.0]]), "weights must hold"),
+    ],
+)
+def test_values_just_outside_their_range_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(mixture(), initial_noise(8, (12,)))
+
+
+def test_a_teacher_with_a_bad_value_or_without_its_path_is_refused(teacher):
+    poisoned = Trajectory(teacher.sigmas, teacher.x.clone(), teacher.denoised, teacher.nfe)
+    poisoned.x[-1, 3, 2] = math.nan
+    with pytest.raises(ValueError, match="teacher must be finite"):
+        scheduling.cost_matrix(poisoned)
+    end = sample(mixture(), initial_noise(2, (12,)), schedules.polynomial(4), keep="final")
+    with pytest.raises(TypeError, match="kept its whole path"):
+        scheduling.cost_matrix(end)
+
+
+def test_times_of_a_discrete_model_are_the_nearest_in_log_sigma():
+    alphabar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=F64)).cumprod(0)
+    trained = ((1 - alphabar) / alphabar).sqrt()
+    levels = torch.cat([trained[[900, 500, 30, 0]], torch.zeros(1, dtype=F64)])
+    assert Schedule(levels, "euler", 4).to_diffusers(alphabar)["timesteps"] == [900, 500, 30, 0]
+    between = trained[:-1].log() + 0.4 * trained.log().diff()  # nearer to the smaller
+    pick = [990, 412, 7]
+    times = Schedule([*between[pick].exp().tolist(), 1e-3], "euler", 3).to_diffusers(alphabar)["timesteps"]
+    assert times == pick
+    outside = Schedule([500.0, 1.0, 1e-4, 0.0], "euler", 3).to_diffusers(alphabar)["timesteps"]
+    assert (outside[0], outside[-1]) == (999, 0)
