@@ -607,3 +607,141 @@ def test_a_path_that_was_not_kept_is_refused():
     with pytest.raises(TypeError, match="kept its whole path"):
         geometry.norms(end)
     assert isinstance(end, Trajectory)
+
+
+# --- limits -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [2, 9])
+def test_a_path_that_stands_still_has_no_length_and_no_shape(d):
+    x = normal(1, 3, d).expand(5, 3, d)
+    for measure in (geometry.deviation, geometry.arc_length, geometry.distance_to_end):
+        assert torch.equal(measure(x), torch.zeros(5, 3, dtype=F64))
+    assert torch.equal(geometry.project(x), torch.zeros(5, 3, 3, dtype=F64))
+    assert torch.equal(geometry.cosines(x), torch.zeros(4, 3, dtype=F64))
+    for remove in (False, True):
+        share = geometry.explained_variance(x, 2, remove_chord=remove)
+        torch.testing.assert_close(share, torch.ones(3, 2, dtype=F64))
+
+
+@pytest.mark.parametrize("d", [3, 40])
+def test_a_bend_far_below_the_chord_is_measured_and_rounding_is_not(d):
+    # Bends of 1e-9 of the chord are shape; what is left of 1e-15 is rounding and is called straight.
+    t = torch.linspace(0, 1, 21, dtype=F64)[:, None, None]
+    frame = torch.linalg.qr(normal(d, 3))[0].T
+    for size in (1e-9, 1e-7, 1.0):
+        x = 100 * (t * frame[0] + size * (t * (1 - t) * frame[1] + 0.1 * t * (1 - t) * (1 - 2 * t) * frame[2]))
+        share = geometry.explained_variance(x, 2, remove_chord=True)[0]
+        bow, ess = (t * (1 - t))[:, 0, 0], (0.1 * t * (1 - t) * (1 - 2 * t))[:, 0, 0]
+        expected = bow.var() / (bow.var() + ess.var())
+        assert float(share[0]) == pytest.approx(float(expected), abs=1e-4)
+        p = geometry.project(x)[:, 0]
+        torch.testing.assert_close(p[:, 1] / (100 * size), bow, rtol=0, atol=1e-5)
+        torch.testing.assert_close(p[:, 2].abs() / (100 * size), ess.abs(), rtol=0, atol=1e-5)
+    straight = 100 * t * frame[0]
+    assert torch.equal(geometry.explained_variance(straight, 2, remove_chord=True), torch.ones(1, 2, dtype=F64))
+    assert float(geometry.project(straight)[..., 1:].abs().max()) == 0
+
+
+@pytest.mark.parametrize("about_chord", [False, True])
+def test_the_residual_depends_on_no_scale(about_chord):
+    curves, reference = normal(12, 4, 3), normal(12, 3, seed=1)
+    residual = geometry.procrustes_residual(curves, reference, about_chord=about_chord)
+    for a, b in ((1e-3, 1.0), (1e3, 1e-4), (1e-6, 1e5)):
+        scaled = geometry.procrustes_residual(a * curves, b * reference, about_chord=about_chord)
+        torch.testing.assert_close(scaled, residual)
+    # Schönemann: the residual of unit curves is 2 minus twice the sum of the singular values.
+    used, target = (curves[..., 1:], reference[:, 1:]) if about_chord else (curves, reference)
+    cross = torch.einsum("nbi,nj->bij", used, target)
+    size = used.pow(2).sum((0, 2)).sqrt() * target.norm()
+    torch.testing.assert_close(residual, 2 - 2 * torch.linalg.svdvals(cross).sum(1) / size)
+
+
+def test_a_straight_bend_beside_others_is_refused():
+    curves = normal(12, 4, 3)
+    curves[:, 2, 1:] = 0
+    assert geometry.procrustes_residual(curves).shape == (4,)
+    with pytest.raises(ValueError, match="must not be all zeros"):
+        geometry.procrustes_residual(curves, about_chord=True)
+    assert geometry.align(normal(5, 2, 2), about_chord=True).shape == (5, 2, 2)
+
+
+def test_the_fewest_points_the_smallest_window_and_the_longest_length():
+    five = helix(n=5, length=1.0)
+    for kwargs in ({"window": 5}, {"window": 5, "edges": "one_sided"}):
+        kappa, tau = geometry.curvature_torsion(five, **kwargs)
+        assert float(kappa[2]) == pytest.approx(0.8, rel=0.02)
+        assert float(tau[2]) == pytest.approx(0.4, rel=0.02)
+    whole = float(geometry.arc_length(five[:, None])[-1])
+    by_length = geometry.curvature_torsion(five, length=whole)
+    torch.testing.assert_close(by_length, geometry.curvature_torsion(five, 5, "one_sided"))
+    for bad in (1.001 * whole, 0.0, -1.0, "1"):
+        with pytest.raises(ValueError, match="length must be a number > 0, at most that of the shortest curve"):
+            geometry.curvature_torsion(five, length=bad)
+    for bad in (5.0, -5, 7, 6):
+        with pytest.raises(ValueError, match="window must be an odd integer from 5 to the number of points 5"):
+            geometry.curvature_torsion(five, bad)
+    for bad in (helix()[None, None], helix()[:, None, :].expand(801, 0, 3), helix()[:, None, :2], helix()[:, 0]):
+        with pytest.raises(ValueError, match="points must have shape"):
+            geometry.curvature_torsion(bad, 11)
+
+
+def test_defaults_at_the_edges():
+    curve, length = helix(n=60), 1.5
+    published = geometry.curvature_torsion(curve, 11, "published")
+    torch.testing.assert_close(geometry.curvature_torsion(curve, 11), published, rtol=0, atol=0)
+    assert not torch.allclose(geometry.curvature_torsion(curve, 11, "one_sided")[0], published[0])
+    one_sided = geometry.curvature_torsion(curve, length=length, edges="one_sided")
+    torch.testing.assert_close(geometry.curvature_torsion(curve, length=length), one_sided, rtol=0, atol=0)
+    uniform = geometry.curvature_torsion(curve, length=length, weights="uniform")
+    torch.testing.assert_close(one_sided, uniform, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("radius", [1e-6, 1e-3, 1.0])
+def test_a_slight_bend_is_no_straight_line(radius):
+    kappa, tau = geometry.curvature_torsion(helix(radius, 1.0), 51, edges="nan")
+    inside = slice(100, -100)
+    expected = radius / (radius**2 + 1)
+    torch.testing.assert_close(kappa[inside], torch.full((601,), expected, dtype=F64), rtol=5e-3, atol=0)
+    torch.testing.assert_close(tau[inside], torch.full((601,), 1 / (radius**2 + 1), dtype=F64), rtol=5e-2, atol=0)
+
+
+@pytest.mark.parametrize("weights", ["uniform", "length", "tricube"])
+@pytest.mark.parametrize("by", ["window", "length"])
+def test_every_weighted_window_is_the_weighted_least_squares_fit_it_says(by, weights):
+    points, n, half = helix(n=40, length=5.0, warp=1.6), 40, 0.9
+    choice = {"window": 9, "edges": "one_sided"} if by == "window" else {"length": 2 * half}
+    kappa, tau = geometry.curvature_torsion(points, weights=weights, **choice)
+    x = points.numpy()
+    s = np.append(0, np.cumsum(np.linalg.norm(np.diff(x, axis=0), axis=1)))
+    stands_for = np.append(np.diff(s), 0) / 2 + np.append(0, np.diff(s)) / 2
+    for i in range(n):
+        if by == "window":
+            rows = np.arange(9) + min(max(i - 4, 0), n - 9)
+        else:
+            centre = min(max(s[i], half), s[-1] - half)
+            rows = np.flatnonzero(np.abs(s - centre) <= half * (1 + 1e-9))
+            if len(rows) < 5:
+                rows = np.arange(5) + min(max(i - 2, 0), n - 5)
+        u = s[rows] - s[i]
+        weight = np.ones(len(rows)) if weights == "uniform" else stands_for[rows]
+        if weights == "tricube":  # u_max lies a little outside, so that no point has weight 0
+            weight = weight * (1 - (np.abs(u) / np.abs(u).max() * (1 - 1 / len(rows))) ** 3) ** 3
+        root = np.sqrt(weight)[:, None]
+        design = np.stack([u, u**2 / 2, u**3 / 6], 1)
+        fit, *_ = np.linalg.lstsq(root * design, root * (x[rows] - x[i]), rcond=None)
+        cross = np.cross(fit[0], fit[1])
+        assert float(kappa[i]) == pytest.approx(np.linalg.norm(cross) / np.linalg.norm(fit[0]) ** 3, rel=1e-6)
+        assert float(tau[i]) == pytest.approx(cross @ fit[2] / (cross @ cross), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("length", [1.0, 2.0])
+def test_points_near_the_ends_are_those_within_half_a_window(length):
+    curves = torch.stack([helix(n=81, length=4.0), 1.5 * helix(n=81, length=4.0, warp=1.3)], 1)
+    kappa, tau = geometry.curvature_torsion(curves, length=length, edges="nan")
+    s = geometry.arc_length(curves)
+    near = (s < length / 2) | (s > s[-1] - length / 2)
+    assert torch.equal(kappa.isnan(), near)
+    assert torch.equal(tau.isnan(), near)
+    by_number = geometry.curvature_torsion(curves[:, 0], 7, edges="nan")[0].isnan()
+    assert by_number.nonzero()[:, 0].tolist() == [0, 1, 2, 78, 79, 80]
