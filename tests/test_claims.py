@@ -260,6 +260,12 @@ def test_one_measurement_that_fails_does_not_stop_the_others():
 # ---- the command
 
 
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path_factory, monkeypatch):
+    """Nothing measured elsewhere before is taken for a measurement here."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 def test_the_command_prints_measures_and_writes(tmp_path):
     page, record = tmp_path / "claims.html", tmp_path / "claims.json"
     arguments = ["--only", "mean-shift-step", "--only", "likelihood-any-bandwidth", "--device", "cpu"]
@@ -271,6 +277,27 @@ def test_the_command_prints_measures_and_writes(tmp_path):
     assert [c["id"] for c in written["claims"]] == ["mean-shift-step", "likelihood-any-bandwidth"]
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["claims.html", "claims.json"]
+
+
+def test_what_was_measured_is_kept_and_can_be_measured_again(tmp_path, monkeypatch):
+    calls = []
+
+    def counted(run):
+        calls.append(run)
+        return claims.Measurement(float(len(calls)), 0.0, 3.0)
+
+    entry = registry.Claim("tweedie", "S.", "p", None, registry.at_least(0), counted)
+    monkeypatch.setitem(claims.REGISTRY, "tweedie", entry)
+    arguments = ["claims", "--only", "tweedie", "--device", "cpu", "--store", str(tmp_path)]
+    first, second, third = (CliRunner().invoke(app, [*arguments, *more]) for more in ([], [], ["--again"]))
+    assert len(calls) == 2
+    assert first.stdout == second.stdout != third.stdout
+    assert "1 measured before" in second.stderr
+    assert "before" not in first.stderr + third.stderr
+    (tmp_path / "file").touch()
+    lost = CliRunner().invoke(app, [*arguments[:-1], str(tmp_path / "file" / "store")])
+    assert lost.exit_code == 0  # the table is worth printing
+    assert "tweedie is not kept for later" in lost.stderr
 
 
 def test_the_command_works_in_a_pipe_and_keeps_progress_off_stdout():

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+RESUMED = ("assignments", "claims", "evaluate", "sample")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Commands(TyperGroup):
+    """The commands; Ctrl-C in any of them is one line and exit code 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command of this context."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            kept = "what is finished is kept, and the same command goes on from there"
+            text = str(stopped) or (kept if ctx.invoked_subcommand in RESUMED else "no file is left half-written")
+            print(f"\nteachkit: interrupted; {text}", file=sys.stderr)
+            raise SystemExit(130) from None
+
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,14 +60,23 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print("\nteachkit: interrupted; files are whole or absent", file=sys.stderr)
+        print("\nteachkit: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
         if _DEBUG:
             raise
-        kind = "" if isinstance(error, (ValueError, TypeError, OSError, RuntimeError)) else f"{type(error).__name__}: "
-        print(f"teachkit: {kind}{error}", file=sys.stderr)
+        print(f"teachkit: {in_words(error)}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def in_words(error: Exception) -> str:
+    """An error for who has not read the code: what happened and, where the disk is the reason, what helps."""
+    text = str(error) or type(error).__name__
+    if (isinstance(error, OSError) and error.errno in FULL) or any(f"(os error {code})" in text for code in FULL):
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        return f"no room left to write{where}; what was there before is whole. Make room and run the same command again"
+    known = isinstance(error, (ValueError, TypeError, OSError, RuntimeError))
+    return text if known else f"{type(error).__name__}: {text}"
 
 
 def choose_device(name: str | None) -> str:
@@ -70,3 +100,10 @@ def check_target(path: Path | None, option: str, suffix: str) -> None:
         raise typer.BadParameter(f"{option} must end in {suffix}, got {path.name!r}")
     if path.is_dir() or not path.parent.is_dir():
         raise typer.BadParameter(f"{option}: {path} is a folder or lies in one that does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise typer.BadParameter(f"{option}: {path.parent} cannot be written; name a file in another folder")
+
+
+def cache(kind: str) -> Path:
+    """Where finished parts of a kind are kept unless the user says otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "teachkit" / kind

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from teachkit.cli.base import Device, app, check_target, choose_device
+from teachkit.cli.base import Device, app, cache, check_target, choose_device
 
 if TYPE_CHECKING:
-    from teachkit.claims.registry import Claim
+    from teachkit.claims.registry import Claim, Measurement
+    from teachkit.cli.ledger import Ledger
+    from teachkit.evaluation import Processes
 
 
 @app.command()
@@ -27,10 +28,13 @@ def claims(
     device: Device = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this .json file.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Also write a page to this .html file.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Where measurements are kept; default: ~/.cache/teachkit.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure also what was measured before.")] = False,
 ) -> None:
     """Measure every claim of the course and print the verdicts; exit code 1 if one could not be measured.
 
-    Under torchrun the processes share the work.
+    Run again after an interruption, it goes on where it was; after a change of the code, the data or the model it
+    measures anew. Under torchrun the processes share the work.
     """
     check_target(json_file, "--json", ".json")
     check_target(html_file, "--html", ".html")
@@ -38,6 +42,8 @@ def claims(
 
     from teachkit.claims import material, report
     from teachkit.claims.registry import DEFAULT_MODEL, Setting, chosen
+    from teachkit.cli.ledger import Ledger
+    from teachkit.edm.ending import write_whole
     from teachkit.evaluation import processes
 
     try:
@@ -49,7 +55,11 @@ def claims(
         if model is not None:
             material.network(setting)  # a wrong name is one error, before any work
             wanted = _about(model, wanted, say=group.first)
-        mine = wanted[group.rank :: group.world]
+        ledger = Ledger(store or cache("claims"), setting)
+        measured = {} if again else _kept(ledger, wanted, group)
+        if measured and group.first:
+            print(f"{len(measured)} measured before, kept in {ledger.folder}; --again for anew", file=sys.stderr)
+        mine = [entry for entry in wanted if entry.id not in measured][group.rank :: group.world]
         parts: dict[str, tuple] = {}
         with tqdm(
             total=len(mine), file=sys.stderr, unit="claim", leave=False, disable=None if group.first else True
@@ -58,14 +68,18 @@ def claims(
                 bar.set_postfix_str(result.claim.id, refresh=False)
                 bar.update()
                 parts[result.claim.id] = (result.measured, result.problem)
-        measured = {name: part for some in group.gather(parts) for name, part in some.items()}
+                if result.measured is not None:
+                    _keep(ledger, result.claim, result.measured)
+        measured |= {name: part for some in group.gather(parts) for name, part in some.items()}
         if not group.first:
             return
     results = [report.Result(entry, *measured[entry.id]) for entry in wanted]
     if json_file is not None:
-        _write(json_file, json.dumps(report.to_json(results, setting), indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(report.to_json(results, setting), indent=1, ensure_ascii=False) + "\n"
+        write_whole(json_file, lambda beside: beside.write_text(text, encoding="utf-8"))
     if html_file is not None:
-        _write(html_file, report.to_html(results, setting))
+        page = report.to_html(results, setting)
+        write_whole(html_file, lambda beside: beside.write_text(page, encoding="utf-8"))
     print(report.to_text(results))
     if any(result.measured is None for result in results):
         raise SystemExit(1)
@@ -83,11 +97,16 @@ def _about(model: str, wanted: list[Claim], say: bool) -> list[Claim]:
     return left
 
 
-def _write(path: Path, text: str) -> None:
-    """Beside first, then renamed: never half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _kept(ledger: Ledger, wanted: list[Claim], group: Processes) -> dict[str, tuple]:
+    """What was measured before, as all processes see it; none begins before all have looked."""
+    found = {entry.id: (ledger.read(entry), "") for entry in wanted}
+    everyone = group.gather({name: part for name, part in found.items() if part[0] is not None})
+    return {name: part for some in everyone for name, part in some.items()}
+
+
+def _keep(ledger: Ledger, entry: Claim, measured: Measurement) -> None:
+    """Keep a measurement if there is where; the table is worth printing without."""
     try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+        ledger.write(entry, measured)
+    except OSError as error:
+        print(f"teachkit: {entry.id} is not kept for later: {error}", file=sys.stderr)

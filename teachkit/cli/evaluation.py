@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from teachkit.cli.base import Device, Model, app, choose_device
+from teachkit.cli.base import Device, Model, app, cache, choose_device
 
 if TYPE_CHECKING:
     from teachkit.evaluation import GeometryStatistics, Row
     from teachkit.metrics import FeatureStatistics
-
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "teachkit" / "evaluations"
 
 
 @app.command("evaluate")
@@ -36,7 +34,9 @@ def evaluate(
     real: Annotated[
         Path | None, typer.Option(help="Moments of the real features (.npz with mu and sigma); needed for inception.")
     ] = None,
-    store: Annotated[Path, typer.Option(help="Where finished parts are kept, for this run and later ones.")] = CACHE,
+    store: Annotated[
+        Path | None, typer.Option(help="Where finished parts are kept, for later runs; default: ~/.cache/teachkit.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: Device = None,
 ) -> None:
@@ -49,7 +49,7 @@ def evaluate(
     from teachkit import evaluation
     from teachkit.cli.sampling import _learned
 
-    names, budgets = _list(solvers), _numbers(nfe)
+    names, budgets, folder = _list(solvers), _numbers(nfe), _writable(store or cache("evaluations"))
     with evaluation.processes(choose_device(device)) as group:
         denoiser, shape, classes, dtype = _learned(model, group.device)
         chosen = features or ("digits" if shape == (1, 28, 28) else "pixels" if shape[-1] <= 8 else "inception")
@@ -62,7 +62,7 @@ def evaluate(
         show = sys.stderr.isatty()
         with torch.no_grad():
             rows, shape_of_paths = evaluation.table(
-                denoiser, shape, wanted, truth, group, store, identity=evaluation.identify(denoiser, model),
+                denoiser, shape, wanted, truth, group, folder, identity=evaluation.identify(denoiser, model),
                 features=chosen, count=count, seed=seed, classes=classes, dtype=dtype, progress=show,
                 report=lambda row: print(f"{row.solver} {row.schedule} {row.nfe}: {row.frechet:.4g}", file=sys.stderr),
             )  # fmt: skip
@@ -138,6 +138,17 @@ def _moments(file: Path) -> FeatureStatistics:
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise typer.BadParameter(f"--real: {file} does not hold mu and sigma ({error})") from None
     return FeatureStatistics.from_moments(count, mean, covariance)
+
+
+def _writable(store: Path) -> Path:
+    """The folder, made if need be; refused before any work is done if nothing can be written into it."""
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        if not os.access(store, os.W_OK):
+            raise PermissionError("it cannot be written")
+    except OSError as error:
+        raise typer.BadParameter(f"--store must name a folder for finished parts, got {store} ({error})") from None
+    return store
 
 
 def _list(text: str) -> list[str]:

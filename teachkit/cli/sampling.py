@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -14,6 +15,8 @@ import typer
 from teachkit.cli.base import Device, Model, app, check_target, choose_device
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
     from torch import Tensor
 
@@ -90,20 +93,21 @@ def draw(
         about |= {"solver": [step.name, repr(sorted(vars(step).items()))], "guidance": guidance, "keep": keep}
         about |= {"labels": None if chosen is None else chosen.tolist(), "device": group.device.type}
         parts = out.with_name(f".{out.stem}.parts")
-        shards = evaluation.Shards(parts, about, count)
-        shards.run(compute, group, progress=sys.stderr.isatty(), title="samples")
-        if not group.first:
-            return
-        done = list(shards.read())
-    states = torch.cat([shard["x"] for shard in done], 1)
-    _picture(states[-1], out, columns=classes if chosen is not None and labels is None else None)
-    named = {} if chosen is None else {"labels": chosen}
-    if tensors:
-        _save({"samples": states[-1], **named}, tensors)
-    if trajectories:
-        denoised = torch.cat([shard["denoised"] for shard in done], 1)
-        _save({"sigmas": sigmas, "x": states, "denoised": denoised, **named}, trajectories)
-    shutil.rmtree(parts)
+        with _alone(parts) if group.first else contextlib.nullcontext():
+            shards = evaluation.Shards(parts, about, count)
+            shards.run(compute, group, progress=sys.stderr.isatty(), title="samples")
+            if not group.first:
+                return
+            done = list(shards.read())
+            states = torch.cat([shard["x"] for shard in done], 1)
+            _picture(states[-1], out, columns=classes if chosen is not None and labels is None else None)
+            named = {} if chosen is None else {"labels": chosen}
+            if tensors:
+                _save({"samples": states[-1], **named}, tensors)
+            if trajectories:
+                denoised = torch.cat([shard["denoised"] for shard in done], 1)
+                _save({"sigmas": sigmas, "x": states, "denoised": denoised, **named}, trajectories)
+            shutil.rmtree(parts)
     for written in (out, tensors, trajectories):
         if written:
             print(written)
@@ -145,11 +149,12 @@ def find(
         found.save(save)
     if plot:
         from teachkit import plots
+        from teachkit.edm.ending import write_whole
 
         nearest = [int((teacher.sigmas.log() - s.log()).abs().argmin()) for s in found.sigmas]
         title = f"{model}, {found.solver}, {found.nfe} evaluations: costs, and the nearest levels of the teacher"
         picture = plots.cost_matrix(scheduling.cost_matrix(teacher, "l2"), teacher.sigmas, nearest, title=title)
-        _replace(plot, picture.savefig)
+        write_whole(plot, picture.savefig)
     if form == "list":
         print("\n".join(f"{s:.6g}" for s in found.sigmas.tolist()))
     else:
@@ -219,34 +224,55 @@ def _classes(labels: str | None, known: int, count: int, all_by_default: bool) -
     return torch.tensor(numbers)[torch.arange(count) % len(numbers)]
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder of parts for this process; RuntimeError if another that is alive holds it.
+
+    The lock is on an open file, so that a process which was killed holds nothing.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(
+                f"another process is drawing {folder.name[1:-6]} here; wait, or name another --out"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(held)
+
+
 def _picture(samples: Tensor, path: Path, columns: int | None) -> None:
     """Images as a grid, one pixel for a pixel; points in the plane as dots."""
+    from teachkit.edm.ending import write_whole
+
     if samples.ndim == 2:
         import matplotlib.pyplot as plt
 
         figure, ax = plt.subplots(figsize=(5, 5))
         ax.scatter(samples[:, 0], samples[:, 1], s=8)
         ax.set_aspect("equal", adjustable="datalim")
-        _replace(path, figure.savefig)
+        write_whole(path, figure.savefig)
         plt.close(figure)
         return
     from torchvision.utils import save_image
 
     row = columns if columns and columns <= 20 else math.ceil(math.sqrt(len(samples)))
-    _replace(path, lambda beside: save_image(samples.float().clamp(-1, 1) / 2 + 0.5, beside, nrow=row))
+    write_whole(path, lambda beside: save_image(samples.float().clamp(-1, 1) / 2 + 0.5, beside, nrow=row))
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
-    _replace(path, lambda beside: save_file({name: t.contiguous() for name, t in tensors.items()}, beside))
+    from teachkit.edm.ending import write_whole
 
-
-def _replace(path: Path, write: Any) -> None:
-    """Write beside the file, then rename: it is whole or absent."""
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(path, lambda beside: save_file({name: t.contiguous() for name, t in tensors.items()}, beside))

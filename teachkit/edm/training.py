@@ -10,6 +10,7 @@ et al. 2022 (arXiv 2206.00364), Table 1; the weights are averaged with the half-
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from teachkit import data
+from teachkit.edm.ending import end_of_step, write_whole
 from teachkit.edm.loss import AUGMENT_DIM, affine_augment, edm_loss, noise_levels, validation_loss
 from teachkit.edm.preconditioning import EDMPrecond
 from teachkit.edm.recipes import Recipe, make_denoiser
@@ -87,6 +89,8 @@ def train(
         If ``run_dir`` belongs to another recipe, or the batch cannot be shared evenly among the processes.
     FloatingPointError
         If the loss stops being finite; the last checkpoint is kept.
+    KeyboardInterrupt
+        After Ctrl-C, at the end of the step and with a checkpoint; a second Ctrl-C does not wait.
     """
     if stop_after is not None and stop_after < 0:
         raise ValueError(f"stop_after must be a number of steps >= 0, got {stop_after!r}")
@@ -99,9 +103,12 @@ def train(
     last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
     saved, shown = time.monotonic(), run.step
     bar = tqdm(total=last * recipe.batch, initial=run.step * recipe.batch, unit="img", disable=not progress or rank > 0)
-    with bar:
+    with bar, end_of_step(alone=world == 1) as interrupted:
         while run.step < last:
             loss = run.train_step()
+            if interrupted():
+                run.save()
+                raise KeyboardInterrupt
             bar.update(recipe.batch)
             if run.step - shown >= 10:
                 bar.set_postfix(loss=f"{loss:.4f}")
@@ -189,16 +196,14 @@ class _Run:
         if self.rank or not self.log.exists():
             return
         lines = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        beside = self.log.with_suffix(f".{os.getpid()}.tmp")
-        beside.write_text("".join(line for line in lines if json.loads(line)["images"] <= images))
-        os.replace(beside, self.log)
+        text = "".join(line for line in lines if json.loads(line)["images"] <= images)
+        write_whole(self.log, lambda beside: beside.write_text(text))
 
     def save(self) -> None:
         """Write beside, flush to disk, rename: a checkpoint is whole or absent."""
         if self.rank:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        beside = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
         state = {
             "recipe": self.recipe.text(),
             "step": self.step,
@@ -207,14 +212,17 @@ class _Run:
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
-        try:
+
+        content = io.BytesIO()  # not straight into the file: on a full disk torch would not say so
+        torch.save(state, content)
+
+        def write(beside: Path) -> None:
             with open(beside, "wb") as file:
-                torch.save(state, file)
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, self.checkpoint)
-        finally:
-            beside.unlink(missing_ok=True)
+
+        write_whole(self.checkpoint, write)
 
     def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """Images, sigma, noise, labels and augmentation labels of this process's share of the current step."""
@@ -319,7 +327,8 @@ class _Run:
         x = initial_noise(count, self.held_out.images.shape[1:], seed=0, dtype=torch.float32, device=self.device)
         labels = torch.arange(count, device=self.device) % 10 if self.denoiser.label_dim else None
         final = sample(self.ema, x, polynomial(18), "heun", labels=labels, keep="final").final
-        save_image(final.clamp(-1, 1) / 2 + 0.5, self.folder / f"samples-{seen:09d}.png", nrow=10)
+        picture = final.clamp(-1, 1) / 2 + 0.5
+        write_whole(self.folder / f"samples-{seen:09d}.png", lambda beside: save_image(picture, beside, nrow=10))
 
 
 def _join_group(device: torch.device) -> tuple[int, int]:

@@ -4,7 +4,8 @@ Work is cut into shards of fixed content: shard k holds the samples 64 k to 64 k
 a file, whole or absent, in a folder named after everything that matters, so a run that was killed goes on where it was,
 and 50,000 samples need the memory of one shard. Under ``torchrun`` the shards are dealt out to the processes; what is
 gathered are their statistics, in the order of the shards, so the result is the same to the last bit for 1, 2 or 8
-processes. `table` makes a table of methods and numbers of evaluations, as papers print them. See docs/SCALE.md.
+processes. `table` makes a table of methods and numbers of evaluations, as papers print them.
+See docs/SCALE.md.
 """
 
 from teachkit.evaluation.processes import Processes, processes

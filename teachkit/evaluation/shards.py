@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from teachkit.edm.ending import write_whole
 from teachkit.evaluation.processes import Processes
 
 __all__ = ["SHARD", "Shards", "fingerprint"]
@@ -87,7 +88,9 @@ class Shards:
         """
         if group.first:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / "about.json", lambda p: p.write_text(json.dumps(self.about, indent=1, sort_keys=True)))
+            write_whole(
+                self.folder / "about.json", lambda p: p.write_text(json.dumps(self.about, indent=1, sort_keys=True))
+            )
         group.wait()
         missing = self.missing()
         group.wait()  # nobody begins before all have looked
@@ -95,7 +98,7 @@ class Shards:
         for samples in tqdm(mine, desc=title, unit="shard", disable=not (progress and group.first), leave=False):
             tensors = {name: t.detach().cpu().contiguous() for name, t in compute(samples).items()}
             marks = {"key": self.key, "content": fingerprint(tensors)}
-            _write(self.path(samples), partial(save_file, tensors, metadata=marks))
+            write_whole(self.path(samples), partial(save_file, tensors, metadata=marks))
         group.wait()
 
     def read(self) -> Iterator[dict[str, Tensor]]:
@@ -124,13 +127,3 @@ class Shards:
                 return tensors if file.metadata() == marks else None
         except (FileNotFoundError, SafetensorError, OSError):
             return None
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    """Beside the file first, then renamed: a process that is killed leaves no half file under the name."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

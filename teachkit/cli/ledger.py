@@ -1,0 +1,91 @@
+"""Measured claims as files, so that a ledger that was interrupted goes on where it was, and none is measured twice."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from teachkit import __version__, data
+from teachkit.claims import material
+from teachkit.claims.registry import Claim, Measurement, Setting
+from teachkit.edm.ending import write_whole
+from teachkit.evaluation import fingerprint
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """The claims measured so far in one setting, in ``folder/<first digits of the key>.json``.
+
+    The key is the fingerprint of everything that a measurement depends on: the claim and its function, the setting,
+    the weights of the network it is about, the data that ship, the code of this package, and torch.
+
+    Parameters
+    ----------
+    folder : path
+        Where measurements are kept; made at the first one.
+    setting : Setting
+        How they are made.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], setting: Setting) -> None:
+        if not isinstance(setting, Setting):
+            raise TypeError(f"setting must be a Setting, got {type(setting).__name__}")
+        self.folder, self.setting = Path(folder), setting
+        self._weights: str | None = None
+
+    def about(self, entry: Claim) -> dict[str, Any]:
+        """What the measurement of a claim depends on, in plain values."""
+        run = self.setting
+        about: dict[str, Any] = {"claim": entry.id, "full": run.full, "seed": run.seed}
+        about["function"] = f"{entry.measure.__module__}.{entry.measure.__qualname__}"
+        about |= {"device": torch.device(run.device).type, "torch": torch.__version__, "version": __version__}
+        about |= {"code": _code(), "data": _data()}
+        if entry.needs != "nothing":
+            self._weights = self._weights or fingerprint(material.network(run))
+            about |= {"model": run.model, "weights": self._weights}
+        return about
+
+    def path(self, entry: Claim) -> Path:
+        """The file of a claim."""
+        return self.folder / f"{entry.id}-{fingerprint(self.about(entry))[:16]}.json"
+
+    def read(self, entry: Claim) -> Measurement | None:
+        """What was measured before; None if it was not, or its file is damaged or of something else."""
+        try:
+            kept = json.loads(self.path(entry).read_text(encoding="utf-8"))
+            if kept["about"] != self.about(entry) or kept["content"] != fingerprint(kept["measured"]):
+                return None
+            return Measurement(**kept["measured"])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+            return None
+
+    def write(self, entry: Claim, measured: Measurement) -> None:
+        """Keep a measurement; the file is whole or absent. Raises OSError where the folder cannot be written."""
+        plain = measured._asdict()
+        for name in ("value", "low", "high", "control"):
+            plain[name] = None if plain[name] is None else float(plain[name])
+        kept = {"about": self.about(entry), "measured": plain, "content": fingerprint(plain)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(kept, indent=1) + "\n"
+        write_whole(self.path(entry), lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+@functools.cache
+def _code() -> str:
+    """SHA-256 of this package's modules: a measurement by other code is another one."""
+    folder, digest = Path(material.__file__).parents[1], hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _data() -> str:
+    """SHA-256 of the list of what ships, which holds the checksum of each file."""
+    return hashlib.sha256((data.directory() / "checksums.json").read_bytes()).hexdigest()
