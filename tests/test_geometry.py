@@ -745,3 +745,12 @@ def test_points_near_the_ends_are_those_within_half_a_window(length):
     assert torch.equal(tau.isnan(), near)
     by_number = geometry.curvature_torsion(curves[:, 0], 7, edges="nan")[0].isnan()
     assert by_number.nonzero()[:, 0].tolist() == [0, 1, 2, 78, 79, 80]
+
+
+@pytest.mark.parametrize("part", ["x", "denoised"])
+def test_norms_refuse_a_bad_value_in_either_half_of_a_trajectory(part):
+    path = sample(Gaussian([1.0, 0.0], 1.0), initial_noise(4, (2,)), schedules.polynomial(5))
+    parts = {"x": path.x.clone(), "denoised": path.denoised.clone()}
+    parts[part][2, 1, 0] = math.nan
+    with pytest.raises(ValueError, match="traj must be finite"):
+        geometry.norms(Trajectory(path.sigmas, parts["x"], parts["denoised"], path.nfe))

@@ -272,6 +272,8 @@ def test_damaged_schedule_files_are_refused(tmp_path):
 def test_schedules_for_other_software():
     found = Schedule([80.0, 10.0, 0.5, 0.002], "euler", 3)
     assert found.to_comfyui() == "80, 10, 0.5, 0.002, 0"
+    assert Schedule([3.0, 1.0, 0.0], "euler", 2).to_comfyui() == "3, 1, 0"
+    assert Schedule([3.0, 1.0], "euler", 1).to_comfyui() == "3, 1, 0"
     assert found.to_diffusers() == {"sigmas": [80.0, 10.0, 0.5, 0.002]}
     alphabar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=F64)).cumprod(0)
     times = Schedule(schedules.ddpm(4), "euler", 4).to_diffusers(alphabar)["timesteps"]
@@ -415,13 +417,15 @@ def test_the_rms_error_of_a_sample():
 
 def test_a_damped_step_minimises_its_weighted_sum_of_squares():
     jacobian, gap = normal(7, 5, 3), normal(7, 5, seed=1) * torch.logspace(-3, 1, 7, dtype=F64)[:, None]
+    jacobian[..., 2] *= 1e-8  # hardly any effect: damped as if it had a millionth of the largest
     error = gap.pow(2).mean(1).sqrt()
     weight = 1 / error.clamp(min=0.1 * float(error.median()))
     for damping in (1e-9, 0.5, 20.0):
         # As one least-squares problem: the weighted samples, and a row sqrt(damping * size) for every number.
         rows = (weight.sqrt()[:, None, None] * jacobian).flatten(0, 1)
         right = -(weight.sqrt()[:, None] * gap).flatten()
-        penalty = (damping * rows.pow(2).sum(0)).sqrt().diag()
+        size = rows.pow(2).sum(0)
+        penalty = (damping * size.clamp(min=1e-12 * float(size.max()))).sqrt().diag()
         expected = torch.linalg.lstsq(
             torch.cat([rows, penalty]), torch.cat([right, torch.zeros(3, dtype=F64)])
         ).solution
