@@ -359,6 +359,16 @@ def test_least_squares_has_its_closed_form_and_is_not_led_by_outliers():
     assert total < torch.linalg.vector_norm(gap - columns @ plain, dim=1).sum()
 
 
+@pytest.mark.parametrize("unit", [1e-5, 1e4])
+def test_fitted_weights_do_not_depend_on_the_unit(unit):
+    columns, gap = normal(20, 6, 2), normal(20, 6, seed=1)
+    solution = fitted._least_squares(columns, gap, 0.01)
+    torch.testing.assert_close(fitted._least_squares(columns, unit * gap, 0.01), unit * solution)
+    torch.testing.assert_close(fitted._least_squares(unit * columns, gap, 0.01), solution / unit)
+    twice = torch.cat([columns, columns]), torch.cat([gap, gap])
+    torch.testing.assert_close(fitted._least_squares(*twice, 0.01), solution)
+
+
 def test_looking_ahead_is_least_squares_after_an_euler_step():
     # For D(y) = y M an Euler step is the matrix (1 - f) + f M with f = 1 - after / sigma: the problem is linear.
     matrix, x, columns, target = 0.3 * normal(6, 6), normal(1, 6, seed=1), normal(1, 6, 2, seed=2), normal(1, 6, seed=3)
@@ -672,6 +682,14 @@ def test_costs_of_almost_straight_paths_lose_no_digits():
         cost, expected = scheduling.cost_matrix(paths, metric), direct_costs(paths, metric)
         assert float(expected.abs().max()) < 1e-3
         torch.testing.assert_close(cost, expected, rtol=1e-6, atol=1e-13)
+
+
+@pytest.mark.parametrize("metric", scheduling.METRICS)
+def test_the_jumps_that_an_euler_teacher_made_cost_nothing(metric):
+    paths = sample(mixture(), initial_noise(2, (12,)), schedules.polynomial(9), "euler")
+    cost = scheduling.cost_matrix(paths, metric)
+    assert float(cost.diagonal(1).abs().max()) < 1e-11
+    assert float(cost[0, 5]) > 1e-3
 
 
 def test_the_cost_of_a_path_is_its_nested_sum():
