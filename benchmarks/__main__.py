@@ -16,7 +16,8 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 HEAD = """# Benchmarks
 
 `make bench` runs them all and writes this file; `python -m benchmarks sampling` runs one and replaces its section.
-Each compares with its peer in one run, in turns.
+Each compares with its peer in one run and one process, in turns: what else the machine does changes both. Each section
+says under which load it was measured; `growth` has how the time of each area grows with the size of its problem.
 """
 
 

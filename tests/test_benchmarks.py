@@ -49,8 +49,10 @@ def test_an_absent_peer_is_named_with_its_remedy_and_nothing_is_written(monkeypa
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "k_diffusion", raising=False)
     before = torch.get_num_threads()
-    runner.main(["sampling"])
-    assert "skipped: k-diffusion is not installed: pip install" in capsys.readouterr().out
+    runner.main(["sampling", "empirical"])
+    told = capsys.readouterr().out
+    assert "skipped: k-diffusion is not installed: pip install" in told
+    assert "skipped: smalldiffusion is not installed: pip install" in told
     assert torch.get_num_threads() == before
 
 
@@ -119,3 +121,55 @@ def test_the_loops_of_the_benchmark_of_scheduling_compute_the_same():
     values = bench_scheduling.looped_programme(cost, 5)
     for steps, path in enumerate(scheduling.shortest_paths(cost, 5), start=1):
         assert scheduling.path_cost(cost, path) == pytest.approx(values[steps - 1][0])
+
+
+@pytest.mark.parametrize("power", [1, 2, 2.5])
+def test_a_slope_is_the_power_of_the_growth(power):
+    from benchmarks import bench_growth
+
+    sizes = (100, 200, 400, 800)
+    assert bench_growth.slope(sizes, [3e-4 * n**power for n in sizes]) == pytest.approx(power)
+
+
+def test_the_benchmark_of_growth_runs_on_small_problems(monkeypatch):
+    from benchmarks import bench_growth
+
+    monkeypatch.setattr(bench_growth, "REPEATS", 1)
+    small = [(area, what, power, (16, 32), make) for area, what, power, _, make in bench_growth.cases()]
+    monkeypatch.setattr(bench_growth, "cases", lambda: small)
+    rows = bench_growth.run()
+    assert {row["area"] for row in rows} >= {"sampling", "Empirical", "cost matrix", "programme", "network, 8 x 8"}
+    assert all(row["largest, ms"] >= 0 for row in rows)
+    assert len(runner.table(rows).splitlines()) == len(rows) + 2
+
+
+def test_the_peer_of_the_empirical_denoiser_computes_the_same(monkeypatch):
+    from benchmarks import bench_empirical
+
+    rng = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(bench_empirical, "REPEATS", 1)
+    monkeypatch.setattr(bench_empirical, "points", lambda: {"few": torch.randn(70, 1, 4, 4, generator=rng)})
+    try:
+        peers.ideal_denoiser()
+    except ImportError as error:
+        pytest.skip(str(error))
+    rows = bench_empirical.run()  # compares both before it times them
+    assert [row["sigma"] for row in rows] == list(bench_empirical.SIGMAS)
+
+
+def test_the_course_is_timed_lesson_by_lesson_and_a_failure_is_no_time(monkeypatch):
+    import types
+
+    from benchmarks import bench_course
+
+    ran = []
+    course = types.SimpleNamespace(
+        find=lambda names: [Path("00_a.ipynb"), Path("01_b.ipynb")],
+        run=lambda path, out: ran.append(path.stem) or path.stem != "broken",
+    )
+    monkeypatch.setattr(bench_course.importlib, "import_module", lambda name: course)
+    rows = bench_course.run()
+    assert [row["lesson"] for row in rows] == ["00_a", "01_b", "all"]
+    assert ran == ["00_a", "01_b"]
+    with pytest.raises(RuntimeError, match=r"broken\.ipynb failed: nothing was measured"):
+        bench_course.lesson(course, Path("broken.ipynb"), Path("."))

@@ -28,6 +28,14 @@ class Commands(TyperGroup):
             print(f"\nteachkit: interrupted; {text}", file=sys.stderr)
             raise SystemExit(130) from None
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the command line."""
+        try:
+            return super().make_context(*arguments, **options)
+        except KeyboardInterrupt:
+            print("\nteachkit: interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+
 
 app = typer.Typer(
     cls=Commands,
