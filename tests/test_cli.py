@@ -259,3 +259,89 @@ def test_training_under_torchrun(tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == str(tmp_path)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 4
+
+
+# --- Doctor, with one thing broken at a time --------------------------------------------------------------------------
+
+
+def broken_data(tmp_path, monkeypatch, damage):
+    shutil.copy(data.directory() / "checksums.json", tmp_path)
+    for name in json.loads((tmp_path / "checksums.json").read_text()):
+        (tmp_path / name).symlink_to(data.directory() / name)
+    damage(tmp_path)
+    monkeypatch.setattr(data, "directory", lambda: tmp_path)
+
+
+def flip(folder):
+    content = bytearray((folder / "digits8.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "digits8.npz").unlink()  # not through the link
+    (folder / "digits8.npz").write_bytes(content)
+
+
+def no_module(monkeypatch, name):
+    usual = environment.importlib.util.find_spec
+    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda n: None if n == name else usual(n))
+
+
+def kernel_that_starts(program):
+    class Specs:
+        def get_kernel_spec(self, name):
+            from jupyter_client.kernelspec import NoSuchKernel
+
+            if program is None:
+                raise NoSuchKernel(name)
+            return type("Spec", (), {"argv": [program]})
+
+    return Specs
+
+
+def no_torch(tmp_path, monkeypatch):
+    def importing(name):
+        if name == "torchvision":
+            raise ImportError("undefined symbol: of another torch")
+        return sys.modules[name]
+
+    monkeypatch.setattr(environment.importlib, "import_module", importing)
+
+
+def nearly_full(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(environment.shutil, "disk_usage", lambda path: usage)
+
+
+def other_kernel(program):
+    def breaks(tmp_path, monkeypatch):
+        kernelspec = pytest.importorskip("jupyter_client.kernelspec", reason="needs the extra lab")
+        monkeypatch.setattr(kernelspec, "KernelSpecManager", kernel_that_starts(program))
+
+    return breaks
+
+
+BROKEN = {
+    "a byte flipped": (lambda t, m: broken_data(t, m, flip), 1, "digits8.npz is corrupt", "restore it"),
+    "a file gone": (lambda t, m: broken_data(t, m, lambda d: (d / "digits8.npz").unlink()), 1, "digits8.npz", "->"),
+    "no checksums": (
+        lambda t, m: broken_data(t, m, lambda d: (d / "checksums.json").write_text("{")),
+        1, "the list of checksums cannot be read", "-> restore the folder data/",
+    ),
+    "a package of another torch": (no_torch, 1, "torchvision cannot be imported", "-> pip install --force-reinstall"),
+    "a kernel that is gone": (other_kernel("/no/such/python"), 1, "does not exist", "-m ipykernel install"),
+    "no kernel": (other_kernel(None), 1, "no kernel called python3", "-m ipykernel install"),
+    "no Jupyter": (lambda t, m: no_module(m, "jupyterlab"), 0, "jupyterlab not installed", "teachkit[lab]"),
+    "no browser": (lambda t, m: m.setenv("PATH", str(t)), 0, "chromium not found", "-> only for testing"),
+    "no room": (nearly_full, 0, "0.0 GiB free here", "-> make room"),
+    "no lessons": (lambda t, m: m.setattr(environment, "notebooks", lambda: t), 0, "lessons 0 in", "-> get a checkout"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_doctor_names_what_is_broken_and_its_remedy(name, tmp_path, monkeypatch):
+    breaks, code, told, remedy = BROKEN[name]
+    breaks(tmp_path, monkeypatch)
+    result = run(app, ["doctor"])
+    assert result.exit_code == code, result.output
+    output = plain(result.stdout)
+    assert told in output
+    assert remedy in output
+    assert result.stdout.endswith(f"{code} problem{'s' if code == 0 else ''}\n")

@@ -16,6 +16,7 @@ import typer
 from teachkit.cli.base import app
 
 _LAB = "pip install 'teachkit[lab]'"
+_DATA = "restore the folder data/ (git checkout data) or reinstall teachkit"
 
 
 class Finding(NamedTuple):
@@ -123,7 +124,11 @@ def _data() -> Iterator[Finding]:
 
     from teachkit import data
 
-    listed = json.loads((data.directory() / "checksums.json").read_text())
+    try:
+        listed = json.loads((data.directory() / "checksums.json").read_text())
+    except (ValueError, OSError) as error:
+        yield Finding("data", "problem", f"the list of checksums cannot be read: {error}", _DATA)
+        return
     good = 0
     for name in listed:
         try:
@@ -131,7 +136,7 @@ def _data() -> Iterator[Finding]:
             good += 1
         except (ValueError, OSError) as error:
             text, _, remedy = str(error).rpartition("; ")
-            yield Finding("data", "problem", text or name, remedy)
+            yield Finding("data", "problem", text or f"{name}: {error}", remedy if text else _DATA)
     if good:
         yield Finding("data", "ok", f"{good} of {len(listed)} files are what was shipped")
 
@@ -141,13 +146,17 @@ def _kernel() -> Iterator[Finding]:
         if importlib.util.find_spec(name) is None:
             yield Finding(name, "note", "not installed: needed for the lessons", _LAB)
             return
-    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
-    spec = KernelSpecManager().get_kernel_spec("python3")
+    repair = f"{sys.executable} -m ipykernel install --sys-prefix"
+    try:
+        spec = KernelSpecManager().get_kernel_spec("python3")
+    except NoSuchKernel:
+        yield Finding("kernel", "problem", "Jupyter has no kernel called python3", repair)
+        return
     ours = spec.argv[0] in ("python", "python3")  # Jupyter starts its own interpreter for these
     program = sys.executable if ours else shutil.which(spec.argv[0])
     if program is None:
-        repair = f"{sys.executable} -m ipykernel install --sys-prefix"
         yield Finding("kernel", "problem", f"python3 starts {spec.argv[0]}, which does not exist", repair)
         return
     yield Finding("kernel", "ok", f"JupyterLab {importlib.metadata.version('jupyterlab')}, kernel {program}")
