@@ -245,6 +245,13 @@ def test_schedules_survive_being_saved(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "s.json"]
 
 
+def test_a_save_that_fails_leaves_nothing_behind(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        Schedule(schedules.polynomial(3), "euler", 3).save(tmp_path / "taken")
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
 def test_damaged_schedule_files_are_refused(tmp_path):
     path = tmp_path / "s.json"
     Schedule(schedules.polynomial(3), "euler", 3).save(path)
@@ -379,6 +386,35 @@ def test_looking_ahead_is_least_squares_after_an_euler_step():
     moved = (columns[0].T @ euler).T
     left = ((target - x - columns @ weights) @ euler)[0]
     torch.testing.assert_close(change, torch.linalg.lstsq(moved, left).solution)
+
+
+def test_a_step_fitted_ahead_is_the_best_one_euler_step_later():
+    # Linear D, one sample: the first weight has a closed form, on the states and on the states one Euler step later.
+    matrix, x = 0.5 * normal(6, 6), 4 * normal(1, 6, seed=1)
+    sigmas, targets = torch.tensor([4.0, 2.0, 0.5], dtype=F64), normal(3, 1, 6, seed=2)
+    direction, left = (x - x @ matrix) / 4, targets[1] - x
+    euler = 0.25 * torch.eye(6, dtype=F64) + 0.75 * matrix
+    for ahead, after in ((0, torch.eye(6, dtype=F64)), (1, euler), (2, euler)):
+        rows, _ = fitted.fit_weights(lambda y, s: y @ matrix, x, sigmas, targets, 1, 0.0, ahead)
+        moved, wanted = direction @ after, left @ after
+        assert rows[0] == pytest.approx([float((moved * wanted).sum() / moved.pow(2).sum())])
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_pictures_are_fitted_as_the_vectors_they_are(ahead):
+    D, x, sigmas = mixture(), initial_noise(9, (12,)), schedules.polynomial(3)
+    targets = scheduling.states_at(sample(D, x, schedules.polynomial(12), "unipc"), sigmas)
+
+    def picture(y, sigma):
+        return D(y.flatten(1), sigma).reshape(y.shape)
+
+    flat, final = fitted.fit_weights(D, x, sigmas, targets, 2, 1e-6, ahead)
+    rows, end = fitted.fit_weights(
+        picture, x.reshape(9, 1, 3, 4), sigmas, targets.reshape(4, 9, 1, 3, 4), 2, 1e-6, ahead
+    )
+    torch.testing.assert_close(end.flatten(1), final)
+    for row, expected in zip(rows, flat):
+        assert row == pytest.approx(expected)
 
 
 def rollout(order, ridge=1e-12, ahead=0, steps=5):
