@@ -158,6 +158,8 @@ def test_methods_refuse_what_there_is_not():
     ("change", "message"),
     [
         (["--nfe", "4,x"], "--nfe must be whole numbers"),
+        (["--nfe", ""], "must each name at least one"),
+        (["--store", "/dev/null/store"], "--store must name a folder"),
         (["--features", "inception"], "--real must name the moments"),
         (["--real", "README.md"], "does not hold mu and sigma"),
     ],

@@ -50,6 +50,8 @@ def evaluate(
     from teachkit.cli.sampling import _learned
 
     names, budgets, folder = _list(solvers), _numbers(nfe), _writable(store or cache("evaluations"))
+    if not (names and budgets and _list(schedules)):
+        raise typer.BadParameter("--solvers, --nfe and --schedules must each name at least one")
     with evaluation.processes(choose_device(device)) as group:
         denoiser, shape, classes, dtype = _learned(model, group.device)
         chosen = features or ("digits" if shape == (1, 28, 28) else "pixels" if shape[-1] <= 8 else "inception")
