@@ -4,7 +4,6 @@ import builtins
 import collections
 import functools
 import http.server
-import io
 import itertools
 import json
 import pickle
@@ -242,17 +241,6 @@ def test_attention_rows_are_mapped_head_by_head():
     for kind in range(3):
         for head in range(2):
             assert mapped[kind, head].tolist() == [head * 12 + c * 3 + kind for c in range(4)]
-
-
-@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
-def test_storage_written_by_torch_save_both_ways():
-    for zipped in (False, True):
-        buffer = io.BytesIO()
-        tensor = torch.arange(5, dtype=torch.float16)
-        torch.save(tensor.storage(), buffer, _use_new_zipfile_serialization=zipped)
-        record = unpickling._storage(buffer.getvalue())
-        assert record.dtype == torch.float16
-        assert torch.equal(torch.frombuffer(bytearray(record.data), dtype=torch.float16), tensor)
 
 
 # ----- safetensors -----

@@ -140,6 +140,13 @@ def test_config_round_trip():
     assert again.config == net.config
 
 
+def test_a_denoiser_says_what_it_is():
+    net = make(label_dim=3).double()
+    assert (net.device, net.dtype) == (torch.device("cpu"), torch.float64)
+    assert "img_resolution=8, img_channels=1, label_dim=3" in repr(net)
+    assert torch.equal(net.round_sigma(SIGMAS), SIGMAS)
+
+
 def test_arguments_are_in_the_order_of_the_published_constructors():
     """Snapshots may hold them by position."""
     shared = ["img_resolution", "img_channels", "label_dim", "use_fp16"]

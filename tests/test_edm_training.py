@@ -224,6 +224,40 @@ def test_every_kind_of_recipe_resumes_with_the_same_bits(tmp_path, change):
     assert not torch.equal(weights(whole), weights(make_denoiser(recipe)))
 
 
+def test_a_compiled_network_trains_to_the_same_weights(tmp_path, monkeypatch):
+    original, asked = torch.nn.Module.compile, []
+
+    def without_a_compiler(module, **options):
+        asked.append(options)
+        original(module, backend="eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", without_a_compiler)
+    recipe = dataclasses.replace(TINY, images=16 * 2)
+    plain = train(recipe, tmp_path / "plain", progress=False)
+    compiled = train(dataclasses.replace(recipe, compile=True), tmp_path / "compiled", progress=False)
+    assert asked == [{"dynamic": False}]
+    torch.testing.assert_close(weights(compiled), weights(plain))
+
+
+def test_checkpoints_are_written_as_often_as_asked(tmp_path, monkeypatch):
+    steps, save = [], training._Run.save
+    monkeypatch.setattr(training._Run, "save", lambda run: (steps.append(run.step), save(run)))
+    train(dataclasses.replace(TINY, images=16 * 3), tmp_path, progress=False, checkpoint_seconds=0.0)
+    assert steps == [1, 2, 3, 3]
+
+
+def test_validation_levels_span_the_noise_levels_of_sampling():
+    levels = training.validation_sigmas()
+    assert len(levels) == 13
+    assert [float(levels[0]), float(levels[-1])] == pytest.approx([0.005, 80])
+    torch.testing.assert_close(levels.log().diff().diff(), torch.zeros(11, dtype=torch.float64))
+
+
+def test_a_negative_number_of_steps_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="stop_after"):
+        train(TINY, tmp_path, stop_after=-1)
+
+
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_training_learns(tmp_path, precision):
     images, labels = data.split(data.load("digits8"))[1]

@@ -149,6 +149,12 @@ def test_unknown_name_suggests_the_nearest():
         grading.evaluate("tweedy", None)
 
 
+def test_a_check_that_compares_nothing_is_an_error(monkeypatch):
+    monkeypatch.setitem(grading.CHECKS, "empty", grading.Check(lambda answer, rng: iter(()), "", 0.0, 0.0))
+    with pytest.raises(RuntimeError, match="compared nothing"):
+        grading.evaluate("empty", 1)
+
+
 def test_a_name_is_registered_once():
     with pytest.raises(ValueError, match="exists"):
         grading.register("tweedie")

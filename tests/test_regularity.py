@@ -294,6 +294,8 @@ def test_commitment_is_the_last_level_at_which_the_final_class_took_over():
         regularity.commitment_sigma(both, s, 1.0)
     with pytest.raises(ValueError, match="sigmas"):
         regularity.commitment_sigma(both, s[:3])
+    with pytest.raises(ValueError, match="posteriors"):
+        regularity.commitment_sigma(both[0], s)
 
 
 def test_two_points_commit_where_the_posterior_of_a_path_on_the_axis_says():
