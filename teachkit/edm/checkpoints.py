@@ -127,7 +127,10 @@ def save(
         For something that is no denoiser of this package, another ending, or a dtype that is not stored.
     NonFiniteWeightsError
         If a weight is NaN or infinite, in itself or in ``dtype``.
+    OSError
+        If the file cannot be written, as on a full disk; what was at ``path`` is kept.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     denoiser = getattr(denoiser, "_orig_mod", denoiser)  # what torch.compile wraps
@@ -159,6 +162,9 @@ def save(
         save_file(state, beside, metadata=header)
         os.chmod(beside, 0o644)
         os.replace(beside, path)
+    except SafetensorError as error:  # all that writing can fail of is the disk
+        Path(beside).unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written: {error}") from error
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise

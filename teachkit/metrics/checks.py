@@ -9,7 +9,10 @@ from teachkit.denoisers import default_dtype
 
 
 def finite(name: str, value: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    if not isinstance(value, Tensor) or not bool(value.isfinite().all()):
+    if not isinstance(value, Tensor) or value.is_complex() or value.is_meta or value.layout != torch.strided:
+        got = f"{value.dtype} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a dense tensor of real numbers, got {got}")
+    if not bool(value.isfinite().all()):
         raise ValueError(f"{name} must be a tensor of finite numbers")
     return value.to(dtype or default_dtype(value.device))
 

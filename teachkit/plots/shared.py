@@ -17,7 +17,12 @@ MARKERS = "osD^vPX"
 
 
 def as_array(name: str, value: Array, shape: tuple[int | None, ...] | None = None, finite: bool = True) -> NDArray:
-    a = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=float)
+    try:
+        if value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value):
+            raise TypeError("complex numbers")
+        a = np.asarray(value.detach().cpu().double() if isinstance(value, Tensor) else value, dtype=float)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(f"{name} must be an array of real numbers, got {type(value).__name__}: {error}") from error
     if shape is not None and (a.ndim != len(shape) or any(w not in (None, g) for w, g in zip(shape, a.shape))):
         want = ", ".join("*" if w is None else str(w) for w in shape)
         raise ValueError(f"{name} must have shape ({want}), got {a.shape}")

@@ -48,11 +48,21 @@ class Schedule:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", schedules.validate(self.sigmas))
+        for name in ("options", "provenance"):
+            if not isinstance(getattr(self, name), dict):
+                raise TypeError(f"{name} must be a dict, got {type(getattr(self, name)).__name__}")
+        if isinstance(self.error, bool) or not isinstance(self.error, (int, float)) or abs(self.error) == math.inf:
+            raise ValueError(f"error must be a finite number, or NaN if unknown, got {self.error!r}")
+        if not isinstance(self.solver, str):
+            raise TypeError(f"solver must be a name, got {type(self.solver).__name__}")
         if self.solver != FittedMultistep.name and self.solver not in solvers.REGISTRY:
             raise ValueError(f"solver must be 'fitted' or one of {', '.join(solvers.REGISTRY)}, got {self.solver!r}")
-        if not isinstance(self.nfe, int) or self.nfe < 1:
+        if not isinstance(self.nfe, int) or isinstance(self.nfe, bool) or self.nfe < 1:
             raise ValueError(f"nfe must be an integer >= 1, got {self.nfe!r}")
-        self.make_solver()
+        try:
+            self.make_solver()
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"options must be those of the solver {self.solver!r}: {error}") from error
 
     def make_solver(self) -> Solver:
         """The solver this schedule was found for, with its options."""
@@ -75,6 +85,8 @@ class Schedule:
         try:
             beside.write_text(self.to_json() + "\n")
             os.replace(beside, target)
+        except OSError as error:
+            raise OSError(error.errno, f"could not write the schedule: {error.strerror}", str(target)) from error
         finally:
             beside.unlink(missing_ok=True)
 
@@ -89,16 +101,19 @@ class Schedule:
         """
         try:
             content = json.loads(Path(path).read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a schedule file: {error}") from error
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise ValueError(f"{path} is not a schedule file (it does not say {FORMAT!r})")
+            raise ValueError(f"{path} is not a schedule file (its format is not {FORMAT!r})")
         expected = {"sigmas", "solver", "nfe", "options", "error", "provenance"}
         if set(content) != expected:
             raise ValueError(f"{path} must hold {sorted(expected)}, got {sorted(content)}")
-        content["error"] = math.nan if content["error"] is None else float(content["error"])
-        content["sigmas"] = schedules.validate(content["sigmas"])
-        return cls(**content)
+        content["error"] = math.nan if content["error"] is None else content["error"]
+        try:
+            content["sigmas"] = schedules.validate(content["sigmas"])
+            return cls(**content)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is not a valid schedule: {error}") from error
 
     @classmethod
     def shipped(cls, model: str, solver: str, nfe: int) -> Schedule:
