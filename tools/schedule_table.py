@@ -81,7 +81,12 @@ PROBLEMS = {
     "mixture": Problem("mixture, 64-D, 10 components", _mixture, 256, 1024),
     # Here a share of a per cent of the paths, those that end at another digit, makes up the error: many samples.
     "empirical": Problem(
-        "Empirical, digits 8x8", lambda: (Empirical(data.load("digits8").images), (1, 8, 8)), 4096, 4096, torch.float32
+        "Empirical, digits 8x8",
+        lambda: (Empirical(data.load("digits8").images), (1, 8, 8)),
+        2048,
+        4096,
+        torch.float32,
+        4096,
     ),
     "edm-digits8": Problem("edm-digits8", lambda: (edm.load("edm-digits8"), (1, 8, 8)), 128, 128, torch.float32),
     "edm-mnist": Problem("edm-mnist", lambda: (edm.load("edm-mnist"), (1, 28, 28)), 32, 48, torch.float32, 128),

@@ -104,5 +104,5 @@ def combine(first: Tensor, weight: float, *terms: tuple[float, Tensor]) -> Tenso
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Raise a ValueError unless ``value`` is one of ``choices``."""
-    if value not in choices or isinstance(value, bool) != isinstance(choices[0], bool):
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
