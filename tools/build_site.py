@@ -16,9 +16,16 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("docs/SCHEDULES.md", "docs/SCALE.md", "benchmarks/RESULTS.md", "data/README.md", "CHANGELOG.md")
+DOCUMENTS = (
+    "docs/SCHEDULES.md",
+    "docs/SCALE.md",
+    "docs/COLD_START.md",
+    "benchmarks/RESULTS.md",
+    "data/README.md",
+    "CHANGELOG.md",
+)
 DOCUMENTS += ("CONTRIBUTING.md", "INSTRUCTORS.md", "SECURITY.md")
-FILES = ("docs/boomerang.png", "LICENSE")
+FILES = ("docs/boomerang.png", "LICENSE", "CITATION.cff")
 
 
 def stage(source: Path) -> None:
@@ -44,7 +51,7 @@ def contents(caption: str, names: list[str]) -> str:
 
 def linked(text: str) -> str:
     """What is no page of the site is offered as a file."""
-    return re.sub(r"\]\(LICENSE\)", "](<path:LICENSE>)", text)
+    return re.sub(r"\]\((LICENSE|CITATION\.cff)\)", r"](<path:\1>)", text)
 
 
 def folded(notebook: dict) -> dict:

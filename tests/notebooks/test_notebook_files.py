@@ -95,6 +95,19 @@ def test_headings_are_in_order(path):
 
 
 @lessons
+def test_a_lesson_says_what_it_takes_and_asks_three_questions(path):
+    cells = read(path).cells
+    top = cells[0].source
+    assert re.search(r"\*\*Time\*\*: \d+ minutes( \(.+?\))? · \*\*Needs\*\*: .+ · \*\*Leans on\*\*: ", top)
+    assert "**Notation**" in top
+    (test,) = (cell.source for cell in cells if "self-test" in cell.metadata.get("tags", []))
+    assert re.findall(r"^\*\*(\d)\.\*\* \S", test, re.MULTILINE) == ["1", "2", "3"]
+    answers = re.findall(r"\n\n<details><summary>Answer</summary>\n\n(.+?)\n\n</details>", test, re.DOTALL)
+    assert len(answers) == 3
+    assert all(len(answer) > 60 for answer in answers)
+
+
+@lessons
 def test_measured_claim_is_printed(path):
     assert run_course.claims(read(path)), "tag the cell that prints the measured claim with `claim`"
 
