@@ -68,7 +68,8 @@ def find_schedule(
     grid : int
         Steps of the teacher (UniPC on the polynomial schedule), on whose levels the dynamic programme chooses.
     budget : float
-        Limit of all evaluations, the teacher's included, as a multiple of the teacher's.
+        Limit of all evaluations, the teacher's included, as a multiple of the teacher's. The race's first round, all
+        candidates on a few samples, is run whatever it costs: on few samples a limit close to 1 is exceeded.
     teacher : Trajectory, optional
         The teacher's paths from ``x``, if they are there already (`teacher_paths`).
     options : dict, optional
