@@ -12,4 +12,4 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.nbval_sanitize_with = (
         config.option.nbval_sanitize_with or Path(__file__).parent / "tools" / "nbval_sanitize.cfg"
     )
-    config.option.nbval_cell_timeout = min(config.option.nbval_cell_timeout, 300)  # a busy machine is no error
+    config.option.nbval_cell_timeout = min(config.option.nbval_cell_timeout, 900)  # a busy machine is no error
