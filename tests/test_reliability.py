@@ -112,7 +112,6 @@ LONG = {
     "claims": (CLAIMS, "store/*.json"),
     "schedule": (["schedule", *DIGITS, "--nfe", "4", "--warm-up", "8", "--save", "s.json", "--plot", "p.png"], None),
     "train": (["train", "digits8", "--images", "640", "--run-dir", "run", "--device", "cpu"], None),
-    "convert": (["convert", str(data.directory() / "edm-mnist.safetensors"), "c.safetensors"], None),
     "grade": (None, "grades/grading.json"),
 }
 
@@ -129,19 +128,18 @@ def test_ctrl_c_is_one_line_and_the_same_command_finishes(tmp_path, name):
 
     working = once(process, lambda: any(tmp_path.glob(left or ".cache/ready")))
     if left is None:
-        time.sleep(0.2 if name == "convert" else 1.0)
+        time.sleep(1.0)
     if working and process.poll() is None:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and what it started
     output, errors = process.communicate(timeout=120)
     assert "Traceback" not in errors, errors[-2000:]
-    if process.returncode != 0:  # a fast machine may be done before
+    # A fast machine may be done before, or be leaving: then Python itself ends by the signal, without a word.
+    if process.returncode not in (0, -signal.SIGINT):
         assert process.returncode == 130, errors[-2000:]
         assert "teachkit: interrupted" in errors
         assert output == ""
     assert_whole(tmp_path)
     kept = {file: (tmp_path / file).stat().st_mtime_ns for file in files(tmp_path)}
-    if process.returncode == 0 and name == "convert":
-        arguments = [*arguments, "--force"]
     code = start(tmp_path, arguments)
     _, errors = code.communicate(timeout=300)
     assert code.returncode in ((0, 1) if name == "grade" else (0,)), errors[-2000:]
