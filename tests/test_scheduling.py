@@ -300,9 +300,9 @@ def test_every_schedule_that_ships_loads_and_one_does_what_it_says():
         _, _, solver, nfe = path.stem.split("-")
         assert found.solver == solver
         assert int(nfe) - 1 <= found.nfe <= int(nfe)
-    D = edm.load("edm-digits8", dtype=F64)
+    D = edm.load("edm-digits8")
     shipped = scheduling.Schedule.shipped("edm-digits8", "fitted", 6)
-    x = initial_noise(48, (1, 8, 8), seed=5)
+    x = initial_noise(256, (1, 8, 8), seed=5).float()  # a few paths that end elsewhere make a third of the mean
     exact = sample(D, x, schedules.polynomial(60), "unipc", keep="final").final
     final = sample(D, x, shipped.sigmas, shipped.make_solver(), keep="final").final
     usual = sample(D, x, schedules.cosine(6), "unipc", keep="final").final
