@@ -707,6 +707,9 @@ def test_a_model_in_the_cache_opens_by_name(tmp_path, monkeypatch, published_cod
     assert torch.equal(edm.load("edm-afhqv2-64x64-uncond-vp")(images(), 0.5), net(images(), 0.5))
     with pytest.raises(KeyError, match="none of"):
         published.fetch("edm-imagenet", tmp_path)
+    for url in ("http://example.org/", "ftp://127.0.0.1.example.org/", "file:///etc/"):
+        with pytest.raises(ValueError, match="url must begin with https"):
+            published.fetch("edm-ffhq-64x64-uncond-ve", tmp_path, url)
 
 
 def test_a_shipped_model_opens_by_name(tmp_path, monkeypatch):

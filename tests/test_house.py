@@ -28,6 +28,7 @@ NAMES = [
 
 # A module imports from the lines above its own, and from its own package.
 LAYERS = (
+    ("files",),
     ("adapters", "data", "schedules"),
     ("denoisers",),
     ("meanshift", "noise"),

@@ -19,7 +19,8 @@ from safetensors import safe_open
 from teachkit import claims, data
 from teachkit.cli import base
 from teachkit.cli.ledger import Ledger
-from teachkit.edm.ending import end_of_step, write_whole
+from teachkit.edm.ending import end_of_step
+from teachkit.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ["--model", "edm-digits8", "--device", "cpu"]
@@ -110,7 +111,7 @@ LONG = {
     "sample": (SAMPLE, ".samples.parts/*/*.safetensors"),
     "evaluate": (EVALUATE, "store/*/0*.safetensors"),
     "claims": (CLAIMS, "store/*.json"),
-    "schedule": (["schedule", *DIGITS, "--nfe", "4", "--warm-up", "8", "--save", "s.json", "--plot", "p.png"], None),
+    "schedule": (["schedule", *DIGITS, "--nfe", "4", "--warm-up", "64", "--save", "s.json", "--plot", "p.png"], None),
     "train": (["train", "digits8", "--images", "640", "--run-dir", "run", "--device", "cpu"], None),
     "grade": (None, "grades/grading.json"),
 }
@@ -128,13 +129,12 @@ def test_ctrl_c_is_one_line_and_the_same_command_finishes(tmp_path, name):
 
     working = once(process, lambda: any(tmp_path.glob(left or ".cache/ready")))
     if left is None:
-        time.sleep(1.0)
+        time.sleep(0.5)
     if working and process.poll() is None:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the command and what it started
     output, errors = process.communicate(timeout=120)
     assert "Traceback" not in errors, errors[-2000:]
-    # A fast machine may be done before, or be leaving: then Python itself ends by the signal, without a word.
-    if process.returncode not in (0, -signal.SIGINT):
+    if process.returncode != 0:  # a fast machine may be done before
         assert process.returncode == 130, errors[-2000:]
         assert "teachkit: interrupted" in errors
         assert output == ""
@@ -231,7 +231,7 @@ WRITES = {
     "sample, shards": (["sample", *DIGITS, "-n", "2", "--steps", "1"], "samples.png", 100),
     "sample, picture": (["sample", "--data", "two_moons", "-n", "2", "--steps", "1"], "samples.png", 4000),
     "evaluate": (EVALUATE, "store/nothing", 1000),
-    "schedule": (["schedule", *DIGITS, "--nfe", "3", "--warm-up", "8", "--save", "s.json"], "s.json", 50),
+    "schedule": (["schedule", *DIGITS, "--nfe", "3", "--warm-up", "64", "--save", "s.json"], "s.json", 50),
     "train": (["train", "digits8", "--images", "128", "--run-dir", "run", "--device", "cpu"], "run/nothing", 100_000),
     "convert": (
         ["convert", str(data.directory() / "edm-digits8.safetensors"), "c.safetensors", "--force"],

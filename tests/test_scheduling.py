@@ -380,12 +380,12 @@ def test_looking_ahead_is_least_squares_after_an_euler_step():
     # For D(y) = y M an Euler step is the matrix (1 - f) + f M with f = 1 - after / sigma: the problem is linear.
     matrix, x, columns, target = 0.3 * normal(6, 6), normal(1, 6, seed=1), normal(1, 6, 2, seed=2), normal(1, 6, seed=3)
     weights, sigma, after = torch.tensor([0.4, -0.7], dtype=F64), 2.0, 0.5
-    change = fitted._look_ahead(lambda y, s: y @ matrix, x, columns, weights, target, (sigma, after), 0.0)
+    ahead = fitted._look_ahead(lambda y, s: y @ matrix, x, columns, weights, target, (sigma, after), 0.0, 1)
     share = 1 - after / sigma
     euler = (1 - share) * torch.eye(6, dtype=F64) + share * matrix
     moved = (columns[0].T @ euler).T
     left = ((target - x - columns @ weights) @ euler)[0]
-    torch.testing.assert_close(change, torch.linalg.lstsq(moved, left).solution)
+    torch.testing.assert_close(ahead - weights, torch.linalg.lstsq(moved, left).solution)
 
 
 def test_a_step_fitted_ahead_is_the_best_one_euler_step_later():
@@ -448,12 +448,12 @@ def test_an_endless_ridge_leaves_the_classical_weights(order):
 
 
 @pytest.mark.parametrize("ahead", [1, 2])
-def test_a_round_of_looking_ahead_costs_the_directions_and_two_more(ahead):
+def test_looking_ahead_costs_the_teachers_step_and_in_each_round_the_directions_and_one_more(ahead):
     *_, calls = rollout(3, ahead=ahead)
     sigmas = schedules.polynomial(5).tolist()
     expected = []
     for n in range(5):
-        expected += [sigmas[n]] + ([sigmas[n + 1]] * ahead * (min(n + 1, 3) + 2) if n < 4 else [])
+        expected += [sigmas[n]] + ([sigmas[n + 1]] * (1 + ahead * (min(n + 1, 3) + 1)) if n < 4 else [])
     assert calls == expected
 
 

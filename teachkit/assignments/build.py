@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import nbformat
 
 from teachkit.assignments import notebook as nb
+from teachkit.files import write_whole
 
 __all__ = ["build", "write_text"]
 
@@ -54,7 +54,5 @@ def build(source_dir: Path | str, out: Path | str) -> list[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename, so that no reader ever finds half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # a student's half characters
-    beside.replace(path)
+    """Write so that no reader ever finds half a file, nor is stopped by a student's half characters."""
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8", errors="backslashreplace"))

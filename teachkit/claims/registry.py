@@ -192,10 +192,8 @@ class Claim:
         found = self.verdict(measured)
         if found == HOLDS:
             return ""
-        if self.remark:
+        if self.remark or found == FAILS:  # that the value misses the criterion is what the verdict says already
             return self.remark
-        if found == FAILS:
-            return "the value misses the criterion"
         inside = self.criterion.passes(measured.low) and self.criterion.passes(measured.high)
         return "the control passes as well" if inside else "the interval reaches beyond the criterion"
 

@@ -43,8 +43,8 @@ def claims(
     from teachkit.claims import material, report
     from teachkit.claims.registry import DEFAULT_MODEL, Setting, chosen
     from teachkit.cli.ledger import Ledger
-    from teachkit.edm.ending import write_whole
     from teachkit.evaluation import processes
+    from teachkit.files import write_whole
 
     try:
         wanted = chosen(only or None)

@@ -14,8 +14,8 @@ import torch
 from teachkit import __version__, data
 from teachkit.claims import material
 from teachkit.claims.registry import Claim, Measurement, Setting
-from teachkit.edm.ending import write_whole
 from teachkit.evaluation import fingerprint
+from teachkit.files import write_whole
 
 __all__ = ["Ledger"]
 

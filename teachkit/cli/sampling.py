@@ -149,7 +149,7 @@ def find(
         found.save(save)
     if plot:
         from teachkit import plots
-        from teachkit.edm.ending import write_whole
+        from teachkit.files import write_whole
 
         nearest = [int((teacher.sigmas.log() - s.log()).abs().argmin()) for s in found.sigmas]
         title = f"{model}, {found.solver}, {found.nfe} evaluations: costs, and the nearest levels of the teacher"
@@ -253,7 +253,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _picture(samples: Tensor, path: Path, columns: int | None) -> None:
     """Images as a grid, one pixel for a pixel; points in the plane as dots."""
-    from teachkit.edm.ending import write_whole
+    from teachkit.files import write_whole
 
     if samples.ndim == 2:
         import matplotlib.pyplot as plt
@@ -273,6 +273,6 @@ def _picture(samples: Tensor, path: Path, columns: int | None) -> None:
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
-    from teachkit.edm.ending import write_whole
+    from teachkit.files import write_whole
 
     write_whole(path, lambda beside: save_file({name: t.contiguous() for name, t in tensors.items()}, beside))

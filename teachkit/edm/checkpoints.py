@@ -17,13 +17,14 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from teachkit.files import write_whole
 
 from . import published
 from .denoiser import Denoiser
@@ -156,18 +157,10 @@ def save(
         "sha256": _digest(state),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
     try:
-        save_file(state, beside, metadata=header)
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
+        write_whole(path, lambda beside: save_file(state, beside, metadata=header))
     except SafetensorError as error:  # all that writing can fail of is the disk
-        Path(beside).unlink(missing_ok=True)
         raise OSError(f"{path} could not be written: {error}") from error
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
     return path
 
 

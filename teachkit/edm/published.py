@@ -14,6 +14,7 @@ import http.client
 import os
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def fetch(name: str, cache: str | Path | None = None, url: str = URL, quiet: boo
     cache
         Directory to keep it in; :func:`cache_directory` if None.
     url
-        Where the snapshots are, ending in "/".
+        Where the snapshots are, ending in "/"; over https, but on this machine.
     quiet
         No licence note and no progress bar.
 
@@ -93,6 +94,8 @@ def fetch(name: str, cache: str | Path | None = None, url: str = URL, quiet: boo
     ------
     KeyError
         For an unknown name.
+    ValueError
+        For a ``url`` without https.
     DownloadError
         If it cannot be fetched: what to do instead is in the message.
     CorruptCheckpointError
@@ -103,6 +106,9 @@ def fetch(name: str, cache: str | Path | None = None, url: str = URL, quiet: boo
     directory = Path(cache) if cache is not None else cache_directory()
     path, address = directory / f"{name}.pkl", f"{url}{name}.pkl"
     record = path.with_suffix(".sha256")
+    where = urllib.parse.urlsplit(address)
+    if where.scheme != "https" and where.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError(f"url must begin with https:// (or be on this machine), got {url!r}")
     if path.is_file():
         if record.is_file() and record.read_text().strip() != _sha256(path):
             raise CorruptCheckpointError(f"{path} has changed since its download: delete it to fetch it anew")

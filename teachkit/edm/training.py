@@ -25,10 +25,11 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from teachkit import data
-from teachkit.edm.ending import end_of_step, write_whole
+from teachkit.edm.ending import end_of_step
 from teachkit.edm.loss import AUGMENT_DIM, affine_augment, edm_loss, noise_levels, validation_loss
 from teachkit.edm.preconditioning import EDMPrecond
 from teachkit.edm.recipes import Recipe, make_denoiser
+from teachkit.files import write_whole
 from teachkit.noise import initial_noise
 from teachkit.sampling import sample
 from teachkit.schedules import polynomial

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from teachkit.edm.ending import write_whole
 from teachkit.evaluation.processes import Processes
+from teachkit.files import write_whole
 
 __all__ = ["SHARD", "Shards", "fingerprint"]
 

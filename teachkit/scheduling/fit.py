@@ -31,7 +31,7 @@ from teachkit.scheduling.search import teacher_paths
 _RIDGES = (1e-3, 1e-1)
 _TRIED = 24  # warm-up samples on which starting levels are compared, at least
 _ENOUGH = 1024  # samples for a handful of weights; further ones had better judge
-_ROUNDS = 2  # of looking ahead; a third changes nothing
+_ROUNDS = 2  # of looking ahead; better than one on the digits
 _SHARE_AHEAD = 0.3  # of the budget for it
 
 
@@ -148,12 +148,12 @@ class _Fit:
         self.teacher_cost = self.spent
 
     def run(self, levels: Tensor | None, steps: int, budget: float) -> _Fitted:
-        """Starting levels, refined levels, weights with and without ridge, polished weights: the best of them."""
+        """Starting levels or refined ones; weights as they are, with ridge, looking ahead or polished: the best."""
         beyond = max(budget - 1, 0.0) * self.spent  # what may be spent beside the teacher
         starts = {"given levels": levels} if levels is not None else self._starts(steps)
         tried = max(_TRIED, int(0.1 * beyond / (len(starts) * steps)))
         name, start = self._nearest(starts, slice(0, min(tried, self.rows.stop)))
-        ahead, _ = self._share(_SHARE_AHEAD * beyond, steps * (1 + _ROUNDS * (self.order + 2)), 1)
+        rows_ahead, _ = self._share(_SHARE_AHEAD * beyond, steps * (1 + _ROUNDS * (self.order + 2)), 1)
         whole = steps * len(self.x)  # evaluations to fit once and judge once
         room = ((1 - _SHARE_AHEAD) * beyond - self.spent + self.teacher_cost - 4.5 * whole) / 2
         candidates = [(name, start)]
@@ -165,7 +165,7 @@ class _Fit:
         best = min((self._fitted(label, s, 1e-12) for label, s in candidates), key=lambda f: f.error)
         more = [self._fitted(f"{best.name}, ridge {r:g}", best.sigmas, r) for r in (_RIDGES if self.order > 1 else ())]
         if beyond > 0 and steps > 2:
-            more.append(self._fitted(f"{best.name}, looking ahead", best.sigmas, 1e-12, ahead, _ROUNDS))
+            more.append(self._fitted(f"{best.name}, looking ahead", best.sigmas, 1e-12, rows_ahead, _ROUNDS))
         best = min([best, *more], key=lambda f: f.error)
         count = sum(map(len, best.weights))
         rows, trials = self._share(room if levels is None else 2 * room, steps, count + 12)

@@ -65,8 +65,8 @@ def fit_weights(
 
     ``targets`` (N+1, B, *event) are the teacher's states at ``sigmas``. ``ridge`` pulls towards the classical weights
     (variable-step Adams-Bashforth), relative to the size of the directions. ``ahead`` rounds of Gauss-Newton then aim
-    each step one Euler step further (`_look_ahead`); a round costs as many evaluations a step as directions are
-    combined, and two more.
+    each step one Euler step further (`_look_ahead`): one evaluation a step for the teacher's state, and in each round
+    as many as directions are combined, and one more.
     """
     levels, rows = tuple(sigmas.tolist()), []
     history: list[Point] = []
@@ -77,8 +77,8 @@ def fit_weights(
         weights = columns.new_tensor(adams_bashforth(tuple(p.sigma for p in points), levels[n + 1]))
         gap = (targets[n + 1] - x).flatten(1).double()
         weights += _least_squares(columns, gap - columns @ weights, ridge)
-        for _ in range(ahead if n + 2 < len(levels) else 0):
-            weights += _look_ahead(evaluate, x, columns, weights, targets[n + 1], levels[n + 1 : n + 3], ridge)
+        if ahead and n + 2 < len(levels):
+            weights = _look_ahead(evaluate, x, columns, weights, targets[n + 1], levels[n + 1 : n + 3], ridge, ahead)
         rows.append(weights.tolist())
         x = combine(x, 1.0, *((w, p.direction) for w, p in zip(rows[-1], points)))
         history = [*history, now][-(order - 1) :] if order > 1 else []
@@ -109,8 +109,9 @@ def _look_ahead(
     target: Tensor,
     levels: tuple[float, ...],
     ridge: float,
+    rounds: int,
 ) -> Tensor:
-    """Change of the weights with which an Euler step from the next state lands nearest to one from the teacher's.
+    """Weights (k,) with which an Euler step from the next state lands nearest to one from the teacher's.
 
     What a step leaves undone is not equally harmful in all directions: where the denoiser is steep, the next step
     multiplies it. An Euler step from y at the next level to the one after is (1 - f) y + f D(y), f being the share of
@@ -122,9 +123,12 @@ def _look_ahead(
     def euler(y: Tensor) -> Tensor:
         return (1 - share) * y.flatten(1).double() + share * evaluate(y, sigma).flatten(1).double()
 
-    state = x + (columns @ weights).reshape(x.shape).to(x.dtype)
-    landed, moved = euler(state), []
-    for direction in columns.unbind(-1):
-        shift = 0.01 * sigma / direction.pow(2).mean().sqrt()
-        moved.append((euler(state + (shift * direction).reshape(x.shape).to(x.dtype)) - landed) / shift)
-    return _least_squares(torch.stack(moved, -1), euler(target) - landed, ridge)
+    goal = euler(target)
+    for _ in range(rounds):
+        state = x + (columns @ weights).reshape(x.shape).to(x.dtype)
+        landed, moved = euler(state), []
+        for direction in columns.unbind(-1):
+            shift = 0.01 * sigma / direction.pow(2).mean().sqrt().clamp(min=1e-30)  # of no length: it moves nothing
+            moved.append((euler(state + (shift * direction).reshape(x.shape).to(x.dtype)) - landed) / shift)
+        weights = weights + _least_squares(torch.stack(moved, -1), goal - landed, ridge)
+    return weights

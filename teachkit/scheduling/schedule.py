@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from teachkit import data, schedules, solvers
+from teachkit.files import write_whole
 from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.solvers import Solver
 
@@ -79,16 +79,11 @@ class Schedule:
         return json.dumps(content, indent=1)
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON: beside the file first, then renamed, so that a file is whole or absent."""
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        """Write as JSON; the file is whole or absent."""
         try:
-            beside.write_text(self.to_json() + "\n")
-            os.replace(beside, target)
+            write_whole(Path(path), lambda beside: beside.write_text(self.to_json() + "\n"))
         except OSError as error:
-            raise OSError(error.errno, f"could not write the schedule: {error.strerror}", str(target)) from error
-        finally:
-            beside.unlink(missing_ok=True)
+            raise OSError(error.errno, f"could not write the schedule: {error.strerror}", str(path)) from error
 
     @classmethod
     def load(cls, path: str | Path) -> Schedule:
