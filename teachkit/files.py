@@ -24,7 +24,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """
     beside = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
+        beside.touch()
+        mode = beside.stat().st_mode  # that of any new file here; safetensors would keep its files to their owner
         write(beside)
+        beside.chmod(mode)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

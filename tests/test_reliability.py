@@ -20,7 +20,6 @@ from teachkit import claims, data
 from teachkit.cli import base
 from teachkit.cli.ledger import Ledger
 from teachkit.edm.ending import end_of_step
-from teachkit.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ["--model", "edm-digits8", "--device", "cpu"]
@@ -266,21 +265,6 @@ def test_a_full_disk_in_words():
     assert base.in_words(OSError(2, "No such file", "a")) == "[Errno 2] No such file: 'a'"
     assert base.in_words(KeyError("x")) == "KeyError: 'x'"
     assert base.in_words(ValueError()) == "ValueError"
-
-
-def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
-    target = tmp_path / "a.json"
-    target.write_text("old")
-
-    def broken(beside):
-        assert beside.suffix == ".json"
-        beside.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        write_whole(target, broken)
-    assert target.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.json"]
 
 
 # --- Two at once ------------------------------------------------------------------------------------------------------
