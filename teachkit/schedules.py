@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from teachkit.checks import choice, flag, integer, number
+
 __all__ = ["cosine", "ddpm", "flow_shift", "interpolate", "linear", "logsnr", "polynomial", "time_uniform", "validate"]
 
 
@@ -54,8 +56,7 @@ def polynomial(
     >>> [round(s, 3) for s in polynomial(4).tolist()]
     [80.0, 17.528, 2.515, 0.17, 0.002]
     """
-    if not (isinstance(rho, (int, float)) and math.isfinite(rho) and rho > 0):
-        raise ValueError(f"rho must be a finite number > 0, got {rho!r}")
+    rho = number("rho", rho, above=0)
     return _even(n, sigma_min, sigma_max, zero, lambda s: s ** (1 / rho), lambda u: u**rho)
 
 
@@ -141,11 +142,9 @@ def time_uniform(
     Tensor
         ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
     """
-    if not (isinstance(rho, (int, float)) and math.isfinite(rho) and rho > 0):
-        raise ValueError(f"rho must be a finite number > 0, got {rho!r}")
-    if not (isinstance(time_min, (int, float)) and 0 < time_min < 1):
-        raise ValueError(f"time_min must lie in (0, 1), got {time_min!r}")
-    _check_range(n, sigma_min, sigma_max)
+    rho = number("rho", rho, above=0)
+    time_min = number("time_min", time_min, above=0, below=1)
+    n, sigma_min, sigma_max = _checked_range(n, sigma_min, sigma_max)
     log_min, log_max = math.log1p(sigma_min * sigma_min), math.log1p(sigma_max * sigma_max)
     beta_d = 2 * (log_min / time_min - log_max) / (time_min - 1)
     beta_min = log_max - 0.5 * beta_d
@@ -189,12 +188,11 @@ def ddpm(
         ``(n + 1,)`` float64 (one more with ``zero``): sigma_t = sqrt((1 - abar_t) / abar_t), from the last index to
         the first.
     """
-    if kind not in ("linear", "scaled_linear"):
-        raise ValueError(f"kind must be 'linear' or 'scaled_linear', got {kind!r}")
+    choice("kind", kind, ("linear", "scaled_linear"))
+    beta_start, beta_end = number("beta_start", beta_start), number("beta_end", beta_end)
     if not 0 < beta_start <= beta_end < 1:
         raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {beta_start!r} and {beta_end!r}")
-    _check_count("train_steps", train_steps)
-    _check_count("n", n)
+    train_steps, n = integer("train_steps", train_steps, 1), integer("n", n, 1)
     if not n < train_steps:
         raise ValueError(f"n must be from 1 to train_steps - 1 = {train_steps - 1}, got {n!r}")
     power = 1.0 if kind == "linear" else 0.5
@@ -228,8 +226,7 @@ def flow_shift(
     Tensor
         ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
     """
-    if not (isinstance(shift, (int, float)) and math.isfinite(shift) and shift > 0):
-        raise ValueError(f"shift must be a finite number > 0, got {shift!r}")
+    shift = number("shift", shift, above=0)
     return _even(n, sigma_min, sigma_max, zero, lambda s: s / (s + shift), lambda u: shift * u / (1 - u))
 
 
@@ -254,7 +251,7 @@ def interpolate(sigmas: Tensor | Sequence[float], n: int) -> Tensor:
     sigmas = validate(sigmas)
     zero = bool(sigmas[-1] == 0)
     positive = sigmas[:-1] if zero else sigmas
-    _check_count("n", n)
+    n = integer("n", n, 1)
     inner = n - zero
     if inner < 1:
         raise ValueError(f"n must be at least 2 steps for a schedule that ends at 0, got {n}")
@@ -318,26 +315,18 @@ def _even(
     inverse: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """n + 1 values evenly spaced in f(sigma), with exact ends."""
-    _check_range(n, sigma_min, sigma_max)
+    n, sigma_min, sigma_max = _checked_range(n, sigma_min, sigma_max)
     high, low = f(torch.tensor([sigma_max, sigma_min], dtype=torch.float64))
     step = torch.arange(n + 1, dtype=torch.float64) / n
     return _finish(inverse(high + step * (low - high)), sigma_min, sigma_max, zero)
 
 
-def _check_range(n: int, sigma_min: float, sigma_max: float) -> None:
-    _check_count("n", n)
-    for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number, got {value!r}")
-    if not 0 < sigma_min < sigma_max:
+def _checked_range(n: int, sigma_min: float, sigma_max: float) -> tuple[int, float, float]:
+    n = integer("n", n, 1)
+    low, high = number("sigma_min", sigma_min), number("sigma_max", sigma_max)
+    if not 0 < low < high:
         raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min!r} and {sigma_max!r}")
-
-
-def _check_count(name: str, n: int) -> None:
-    if not isinstance(n, int) or isinstance(n, bool):
-        raise TypeError(f"{name} must be an integer number of steps, got {n!r}")
-    if n < 1:
-        raise ValueError(f"{name} must be at least 1 step, got {n}")
+    return n, low, high
 
 
 def _finish(sigmas: Tensor, sigma_min: float, sigma_max: float, zero: bool) -> Tensor:
@@ -351,4 +340,4 @@ def _finish(sigmas: Tensor, sigma_min: float, sigma_max: float, zero: bool) -> T
 
 
 def _append_zero(sigmas: Tensor, zero: bool) -> Tensor:
-    return torch.cat([sigmas, sigmas.new_zeros(1)]) if zero else sigmas
+    return torch.cat([sigmas, sigmas.new_zeros(1)]) if flag("zero", zero) else sigmas

@@ -28,7 +28,7 @@ NAMES = [
 
 # A module imports from the lines above its own, and from its own package.
 LAYERS = (
-    ("files",),
+    ("checks", "files"),
     ("adapters", "data", "schedules"),
     ("denoisers",),
     ("meanshift", "noise"),

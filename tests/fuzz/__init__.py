@@ -1,0 +1,1 @@
+"""Wrong arguments to every public function."""
