@@ -144,8 +144,8 @@ def student_copy(source: NotebookNode) -> NotebookNode:
         text = HIDDEN.sub("", original.source)
         stub = WRITTEN_STUB if original.cell_type == "markdown" else STUB
         text = SOLUTION.sub(rf"\g<1>{stub}", text).rstrip("\n")
-        make = nbformat.v4.new_code_cell if original.cell_type == "code" else nbformat.v4.new_markdown_cell
-        cell = make(text)
+        v4 = nbformat.v4
+        cell = v4.new_code_cell(text) if original.cell_type == "code" else v4.new_markdown_cell(text)
         cell["id"] = original["id"]
         if meta(original):
             cell.metadata["nbgrader"] = dict(meta(original))

@@ -112,7 +112,7 @@ class Peer:
         except Refused as refused:
             self._send({"op": "reply", "value": None, "error": f"ValueError: {refused}"})
 
-    def _call(self, function: int, args: list, kwargs: dict, forbidden: list[str]) -> Any:
+    def _call(self, function: int, args: list[Any], kwargs: dict[str, Any], forbidden: list[str]) -> Any:
         if not (isinstance(function, int) and 0 <= function < len(self._functions)):
             raise ValueError("no such function")
         with testing.forbid(*(forbidden if self._trusting else [])):

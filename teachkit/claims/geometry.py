@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from teachkit import data, geometry, regularity, sample, schedules
+from teachkit import data, geometry, metrics, regularity, sample, schedules
 from teachkit.claims import material
 from teachkit.claims.registry import (
     Measurement,
@@ -295,7 +295,7 @@ def _torsion(run: Setting) -> Measurement:
         tau = geometry.curvature_torsion(curves, length=share, weights="length")[1]
         whole = (paths.sigmas >= 40 * share) & (paths.sigmas <= 80 - 40 * share)
         peaks.append(paths.sigmas[(tau.abs().cpu() * whole[:, None]).argmax(0)])
-    estimate = material.metrics.bootstrap(lambda a, b: b.median() / a.median(), *peaks, paired=True)
+    estimate = metrics.bootstrap(lambda a, b: b.median() / a.median(), *peaks, paired=True)
     detail = f"peak in a window of 20 % / in one of 5 %: sigma {peaks[1].median():.0f} / {peaks[0].median():.0f}"
     return material.around(estimate, detail=detail)
 

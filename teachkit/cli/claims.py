@@ -60,7 +60,7 @@ def claims(
         if measured and group.first:
             print(f"{len(measured)} measured before, kept in {ledger.folder}; --again for anew", file=sys.stderr)
         mine = [entry for entry in wanted if entry.id not in measured][group.rank :: group.world]
-        parts: dict[str, tuple] = {}
+        parts: dict[str, tuple[Measurement | None, str]] = {}
         with tqdm(
             total=len(mine), file=sys.stderr, unit="claim", leave=False, disable=None if group.first else True
         ) as bar:
@@ -97,7 +97,7 @@ def _about(model: str, wanted: list[Claim], say: bool) -> list[Claim]:
     return left
 
 
-def _kept(ledger: Ledger, wanted: list[Claim], group: Processes) -> dict[str, tuple]:
+def _kept(ledger: Ledger, wanted: list[Claim], group: Processes) -> dict[str, tuple[Measurement | None, str]]:
     """What was measured before, as all processes see it; none begins before all have looked."""
     found = {entry.id: (ledger.read(entry), "") for entry in wanted}
     everyone = group.gather({name: part for name, part in found.items() if part[0] is not None})

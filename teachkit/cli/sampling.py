@@ -199,7 +199,7 @@ def _learned(model: str, device: torch.device | str) -> tuple[Any, tuple[int, ..
 def _exact(name: str, device: torch.device | str) -> tuple[Any, tuple[int, ...], int, Any]:
     """The same for the closed form over a data set."""
     from teachkit import Empirical, data
-    from teachkit.noise import default_dtype
+    from teachkit.denoisers import default_dtype
 
     images, labels = data.load(name)
     dtype = default_dtype(device)

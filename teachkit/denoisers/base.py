@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +143,7 @@ def check_count(n: int) -> None:
         raise ValueError(f"n must be an integer number of samples >= 1, got {n!r}")
 
 
-def floating(value: Tensor | Sequence | float, name: str, like: Tensor | None = None) -> Tensor:
+def floating(value: Tensor | Sequence[Any] | float, name: str, like: Tensor | None = None) -> Tensor:
     """A finite floating-point tensor: as given, or float64 from Python numbers and integers."""
     try:  # the dtype matters: as_tensor(0.3) alone would round to float32
         dtype = None if isinstance(value, Tensor) else default_dtype(None if like is None else like.device)

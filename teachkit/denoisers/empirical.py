@@ -72,7 +72,7 @@ class Empirical(DenoiserModule):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Empirical:
         """Where ``.to(dtype)`` and its kin pass through: norms follow the converted data, at its new precision."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.half_norms = 0.5 * torch.linalg.vector_norm(self.data, dim=1) ** 2
         return self
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class Gaussian(DenoiserModule):
     variances: Tensor  # (r,)
     axes: Tensor  # (d, r)
 
-    def __init__(self, mean: Tensor | Sequence, covariance: Tensor | Sequence | float) -> None:
+    def __init__(self, mean: Tensor | Sequence[Any], covariance: Tensor | Sequence[Any] | float) -> None:
         mu = floating(mean, "mean")
         if mu.ndim == 0 or mu.numel() == 0:
             raise ValueError(f"mean must have the shape of one sample, got {tuple(mu.shape)}")

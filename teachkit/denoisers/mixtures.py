@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +59,8 @@ class GaussianMixture(DenoiserModule):
     def __init__(
         self,
         weights: Tensor | Sequence[float],
-        means: Tensor | Sequence,
-        covariances: Tensor | Sequence | float,
+        means: Tensor | Sequence[Any],
+        covariances: Tensor | Sequence[Any] | float,
     ) -> None:
         super().__init__()
         mu = floating(means, "means")
@@ -194,9 +195,9 @@ class LowRankMixture(DenoiserModule):
     def __init__(
         self,
         weights: Tensor | Sequence[float],
-        means: Tensor | Sequence,
-        variances: Tensor | Sequence,
-        axes: Tensor | Sequence,
+        means: Tensor | Sequence[Any],
+        variances: Tensor | Sequence[Any],
+        axes: Tensor | Sequence[Any],
     ) -> None:
         super().__init__()
         mu = floating(means, "means")

@@ -161,7 +161,7 @@ class FourierEmbedding(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         exact = self.freqs
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.freqs.dtype.itemsize < 4:
             self.freqs = exact.to(self.freqs.device)
         return self

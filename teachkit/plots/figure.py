@@ -43,7 +43,7 @@ class Picture(Figure):
         with style():
             super().savefig(*args, **kwargs)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict, dict]:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         return _mimebundle(self, self.alt or "A picture without a description.", self.caption)
 
 
@@ -134,7 +134,7 @@ def _element(data: str, width: int, alt: str, caption: str, attributes: str = ""
     return f"<figure{around}>{image}{below}</figure>"
 
 
-def _mimebundle(figure: Figure, alt: str, caption: str, dpi: int = 144) -> tuple[dict, dict]:
+def _mimebundle(figure: Figure, alt: str, caption: str, dpi: int = 144) -> tuple[dict[str, Any], dict[str, Any]]:
     buffer = io.BytesIO()
     with style():
         figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})

@@ -16,7 +16,7 @@ Array: TypeAlias = ArrayLike | Tensor
 MARKERS = "osD^vPX"
 
 
-def as_array(name: str, value: Array, shape: tuple[int | None, ...] | None = None, finite: bool = True) -> NDArray:
+def as_array(name: str, value: Array, shape: tuple[int | None, ...] | None = None, finite: bool = True) -> NDArray[Any]:
     try:
         if value.is_complex() if isinstance(value, Tensor) else np.iscomplexobj(value):
             raise TypeError("complex numbers")
@@ -31,7 +31,7 @@ def as_array(name: str, value: Array, shape: tuple[int | None, ...] | None = Non
     return a
 
 
-def as_levels(sigmas: Array | None, n: int) -> NDArray:
+def as_levels(sigmas: Array | None, n: int) -> NDArray[Any]:
     """Noise levels for a logarithmic axis: a final 0 is drawn at a tenth of the level before it."""
     if sigmas is None:
         raise ValueError("sigmas must be given with plain arrays, got None")
@@ -43,7 +43,7 @@ def as_levels(sigmas: Array | None, n: int) -> NDArray:
     return s
 
 
-def as_lines(name: str, values: Mapping[str, Array] | Array) -> dict[str, NDArray]:
+def as_lines(name: str, values: Mapping[str, Array] | Array) -> dict[str, NDArray[Any]]:
     """Lines by name; a single one has none."""
     lines = values if isinstance(values, Mapping) else {"": values}
     if not lines:
@@ -84,7 +84,7 @@ def noise_axis(ax: Axes) -> None:
     ax.set_xlabel("noise level σ (sampling →)")
 
 
-def band(ax: Axes, x: NDArray, y: NDArray, colour: str, label: str) -> NDArray:
+def band(ax: Axes, x: NDArray[Any], y: NDArray[Any], colour: str, label: str) -> NDArray[Any]:
     low, middle, high = np.percentile(y, [10, 50, 90], axis=1)
     ax.plot(x, middle, color=colour, label=label or None)
     if y.shape[1] > 1:
@@ -98,7 +98,7 @@ def legend(ax: Axes) -> None:
         ax.legend(handles.values(), handles.keys())
 
 
-def show_pixels(ax: Axes, image: NDArray) -> None:
+def show_pixels(ax: Axes, image: NDArray[Any]) -> None:
     pixels = image.squeeze(0) if image.ndim == 3 and len(image) == 1 else image
     pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
     ax.imshow(((pixels + 1) / 2).clip(0, 1), cmap="gray", vmin=0, vmax=1)

@@ -120,7 +120,7 @@ def player(description: str, value: int, last: int, interval: int = 300) -> tupl
     return play, position
 
 
-def trace(line: Line2D, paths: NDArray) -> None:
+def trace(line: Line2D, paths: NDArray[Any]) -> None:
     """Show many curves ``(N, B, 2)`` as one line, which is much faster to draw than B lines."""
     gap = np.full((1, paths.shape[1], 2), np.nan)
     line.set_data(*np.concatenate([paths, gap]).transpose(1, 0, 2).reshape(-1, 2).T)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from teachkit import plots, schedules, solvers
@@ -74,7 +75,7 @@ def solver_lab(
     return Explorer(picture, redraw, (solver, steps, kind))
 
 
-def _board(exact: Tensor, data: Tensor | None) -> tuple[plots.Picture, list]:
+def _board(exact: Tensor, data: Tensor | None) -> tuple[plots.Picture, list[tuple[Line2D, Line2D]]]:
     """Two views of the exact paths, whole and near the data, with empty lines for the solver's."""
     picture, axes = plots.panels(1, 2, size=(8.2, 3.6))
     centre, lines = exact[-1].mean(0), []
