@@ -145,7 +145,8 @@ START = """name => {
 CELLS = """() => Array.from(window.jupyterapp.shell.currentWidget.content.model.cells)
     .filter(cell => cell.type === "code").map(cell => {
         const outputs = cell.outputs.toJSON(), failed = outputs.find(output => output.output_type === "error");
-        return {count: cell.executionCount, error: failed ? failed.ename + ": " + failed.evalue : null};
+        const printed = outputs.filter(output => output.output_type === "stream").map(output => output.text).join("");
+        return {count: cell.executionCount, error: failed ? failed.ename + ": " + failed.evalue : null, printed};
     })"""
 
 
