@@ -15,12 +15,13 @@ are `from_velocity`. Taught in ``notebooks/04_solvers``; for diffusers' networks
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from teachkit.checks import number
 
 __all__ = ["AdaptedDenoiser", "from_eps", "from_v", "from_velocity", "from_x0", "time_index", "vp_time"]
 
@@ -145,10 +146,7 @@ def from_velocity(
     AdaptedDenoiser
         ``D(x, sigma, labels=None)``.
     """
-    if isinstance(time_scale, bool) or not isinstance(time_scale, (int, float)):
-        raise TypeError(f"time_scale must be a number, got {type(time_scale).__name__}")
-    if not (math.isfinite(time_scale) and time_scale > 0):
-        raise ValueError(f"time_scale must be a finite number > 0, got {time_scale!r}")
+    time_scale = number("time_scale", time_scale, above=0)
     sign = -1 if data_at_one else 1
 
     def time(sigma: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""Arguments checked before anything is done with them: errors that name the argument, what came and what is taken."""
+"""Arguments checked before anything is done with them: errors that name the argument, what came and what is taken.
+
+What is of the wrong kind is a TypeError, what is out of range a ValueError. ``name`` is the argument's, for the
+message; each check gives the value back, numbers of numpy as Python's.
+"""
 
 from __future__ import annotations
 
@@ -7,72 +11,29 @@ import numbers
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["choice", "flag", "integer", "number", "real_tensor"]
-
-LARGEST_COUNT = 10**9
+LARGEST = 2**63 - 1  # that torch holds
 
 
 def choice(name: str, value: Any, among: Collection[str]) -> str:
-    """One of a few words.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument, for the message.
-    value : Any
-        What came.
-    among : collection of str
-        What is taken.
-
-    Returns
-    -------
-    str
-        The value.
-
-    Raises
-    ------
-    TypeError
-        No word.
-    ValueError
-        Another word.
-    """
-    if isinstance(value, str) and value in among:
+    """One of a few words."""
+    word = isinstance(value, str)
+    if word and value in among:
         return value
-    wanted = ", ".join(repr(each) for each in among)
-    raise (ValueError if isinstance(value, str) else TypeError)(f"{name} must be one of {wanted}, got {shown(value)}")
+    raise (ValueError if word else TypeError)(
+        f"{name} must be one of {', '.join(map(repr, among))}, got {shown(value)}"
+    )
 
 
-def integer(name: str, value: Any, least: int, most: int = LARGEST_COUNT) -> int:
-    """An integer of Python or numpy, as Python's.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument, for the message.
-    value : Any
-        What came.
-    least, most : int
-        The range taken, ends included; by default up to a billion.
-
-    Returns
-    -------
-    int
-        The value.
-
-    Raises
-    ------
-    TypeError
-        No integer; True and False are none here, nor is 2.0.
-    ValueError
-        Out of range.
-    """
+def integer(name: str, value: Any, least: int, most: int = LARGEST) -> int:
+    """An integer in a range, ends included; True, False and 2.0 are none."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if whole and least <= value <= most:
         return int(value)
-    wanted = f">= {least}" if most >= LARGEST_COUNT else f"from {least} to {most}"
+    wanted = f"from {least} to {most}" if most < LARGEST or (whole and value > most) else f">= {least}"
     raise (ValueError if whole else TypeError)(f"{name} must be an integer {wanted}, got {shown(value)}")
 
 
@@ -84,31 +45,7 @@ def number(
     above: float = -math.inf,
     below: float = math.inf,
 ) -> float:
-    """A finite real number of Python or numpy, as a float.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument, for the message.
-    value : Any
-        What came.
-    least, most : float
-        The range taken, ends included.
-    above, below : float
-        The range taken, ends not included.
-
-    Returns
-    -------
-    float
-        The value.
-
-    Raises
-    ------
-    TypeError
-        No number: a tensor, a word, True or False.
-    ValueError
-        Out of range, NaN, infinity, or more than a float can hold.
-    """
+    """A finite real number that a float can hold, with least <= value <= most and above < value < below."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if real:
         try:
@@ -117,61 +54,22 @@ def number(
             got = math.inf
         if math.isfinite(got) and least <= got <= most and above < got < below:
             return got
-    ends = [f"> {above:g}"] * (above > -math.inf) + [f">= {least:g}"] * (least > -math.inf)
-    ends += [f"<= {most:g}"] * (most < math.inf) + [f"< {below:g}"] * (below < math.inf)
-    wanted = " ".join(["a finite number", " and ".join(ends)]).rstrip()
-    raise (ValueError if real else TypeError)(f"{name} must be {wanted}, got {shown(value)}")
+    ends = ((">", above), (">=", least), ("<=", most), ("<", below))
+    wanted = " and ".join(f"{sign} {end:g}" for sign, end in ends if math.isfinite(end))
+    raise (ValueError if real else TypeError)(
+        f"{name} must be a finite number {wanted}".rstrip() + f", got {shown(value)}"
+    )
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False, and nothing that merely counts as one.
-
-    Parameters
-    ----------
-    name : str
-        Of the argument, for the message.
-    value : Any
-        What came.
-
-    Returns
-    -------
-    bool
-        The value.
-
-    Raises
-    ------
-    TypeError
-        For anything else.
-    """
-    if isinstance(value, bool):
-        return value
+    """True or False, and nothing that merely counts as one."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
     raise TypeError(f"{name} must be True or False, got {shown(value)}")
 
 
 def real_tensor(name: str, value: Any, shape: str = "") -> Tensor:
-    """A dense tensor of finite floating-point numbers that are really there (no meta device).
-
-    Parameters
-    ----------
-    name : str
-        Of the argument, for the message.
-    value : Any
-        What came.
-    shape : str, optional
-        The shape that is taken, for the message only: ``"(B, *event)"``.
-
-    Returns
-    -------
-    Tensor
-        The value itself.
-
-    Raises
-    ------
-    TypeError
-        No tensor, or one that holds no real numbers.
-    ValueError
-        NaN or infinity in it.
-    """
+    """A dense tensor of finite floating-point numbers that are in memory; ``shape`` is said, and not checked, here."""
     wanted = f"a floating-point tensor {shape}".rstrip()
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise TypeError(f"{name} must be {wanted}, got {shown(value)}")

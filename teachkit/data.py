@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from teachkit.checks import integer, number
+
 __all__ = [
     "NAMES",
     "TOYS",
@@ -241,8 +243,7 @@ def ring(n: int, seed: int = 0, modes: int = 8, radius: float = 1.0, noise: floa
         ``(n, 2)`` float64.
     """
     rng = _rng(n, seed, noise=noise)
-    if not isinstance(modes, int) or modes < 1:
-        raise ValueError(f"modes must be an integer >= 1, got {modes!r}")
+    modes = integer("modes", modes, 1)
     angle = 2 * math.pi * (torch.arange(n) % modes).double() / modes
     return radius * torch.stack([angle.cos(), angle.sin()], 1) + noise * _normal(rng, n)
 
@@ -265,8 +266,7 @@ def gaussian_grid(n: int, seed: int = 0, side: int = 5, noise: float = 0.03) -> 
         ``(n, 2)`` float64.
     """
     rng = _rng(n, seed, noise=noise)
-    if not isinstance(side, int) or side < 2:
-        raise ValueError(f"side must be an integer >= 2, got {side!r}")
+    side = integer("side", side, 2)
     mode = torch.arange(n) % side**2
     centre = torch.stack([mode % side, mode // side], 1).double() * (2 / (side - 1)) - 1
     return centre + noise * _normal(rng, n)
@@ -297,12 +297,8 @@ def _download(name: str, root: str | Path | None) -> Dataset:
 
 
 def _rng(n: int, seed: int, noise: float = 0.0) -> torch.Generator:
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"n must be an integer >= 1, got {n!r}")
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
-    if not (math.isfinite(noise) and noise >= 0):
-        raise ValueError(f"noise must be a finite number >= 0, got {noise!r}")
+    n, seed = integer("n", n, 1), integer("seed", seed, 0)
+    number("noise", noise, least=0)
     return torch.Generator().manual_seed(seed)
 
 

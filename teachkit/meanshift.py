@@ -9,13 +9,13 @@ Hostetler 1975; Comaniciu & Meer 2002; annealing: Shen, Brooks & van den Hengel 
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
+from teachkit.checks import integer, number, real_tensor
 from teachkit.denoisers import Denoiser
 
 __all__ = ["annealed_mean_shift", "mean_shift", "merge", "modes"]
@@ -49,10 +49,9 @@ def mean_shift(
 
 def _climb(denoiser: Denoiser, x: Tensor, bandwidth: float, max_steps: int, tolerance: float) -> Iterator[Tensor]:
     """The points after x of a mean-shift path, one at a time: whoever needs only the last need not keep the others."""
-    _check_positive("bandwidth", bandwidth)
-    if not (isinstance(max_steps, int) and max_steps >= 1):
-        raise ValueError(f"max_steps must be an integer >= 1, got {max_steps!r}")
-    _check_positive("tolerance", tolerance)
+    bandwidth = number("bandwidth", bandwidth, above=0)
+    max_steps = integer("max_steps", max_steps, 1)
+    tolerance = number("tolerance", tolerance, above=0)
     for _ in range(max_steps):
         before, x = x, denoiser(x, bandwidth)
         yield x
@@ -88,7 +87,7 @@ def annealed_mean_shift(denoiser: Denoiser, x: Tensor, bandwidths: Iterable[floa
     if not levels:
         raise ValueError("bandwidths must hold at least one value")
     for h in levels:
-        _check_positive("bandwidths", h)
+        number("bandwidths", h, above=0)
     path = [x]
     for h in levels:
         path.append(denoiser(path[-1], h))
@@ -112,12 +111,9 @@ def merge(points: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     index : (B,)
         For every point, which of the kept ones stands for it.
     """
-    _check_positive("tolerance", tolerance)
-    if not isinstance(points, Tensor) or points.ndim < 2:
-        got = tuple(points.shape) if isinstance(points, Tensor) else type(points).__name__
-        raise ValueError(f"points must be a tensor of shape (B, *event), got {got}")
-    if not torch.isfinite(points).all():
-        raise ValueError("points must be finite, got NaN or infinity")
+    tolerance = number("tolerance", tolerance, above=0)
+    if real_tensor("points", points, "(B, *event)").ndim < 2:
+        raise ValueError(f"points must have shape (B, *event), got {tuple(points.shape)}")
     flat = points.flatten(1)
     kept: list[int] = []
     index = torch.empty(len(flat), dtype=torch.long, device=flat.device)
@@ -156,11 +152,6 @@ def modes(
     index : (B,)
         The mode each starting point climbed to.
     """
-    _check_positive("merge_tolerance", merge_tolerance)
+    merge_tolerance = number("merge_tolerance", merge_tolerance, above=0)
     end = deque(_climb(denoiser, x, bandwidth, max_steps, tolerance), maxlen=1).pop()
     return merge(end, merge_tolerance * bandwidth)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a finite number > 0, got {value!r}")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from teachkit.checks import integer
 from teachkit.denoisers import default_dtype
 
 __all__ = ["initial_noise"]
@@ -54,12 +55,11 @@ def initial_noise(
 
     Raises
     ------
-    ValueError
-        For arguments out of range.
+    ValueError, TypeError
+        For arguments out of range, or of the wrong kind.
     """
-    for name, value, least in (("n", n, 1), ("seed", seed, 0), ("first", first, 0), ("stream", stream, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    n = integer("n", n, 1)
+    seed, first, stream = integer("seed", seed, 0), integer("first", first, 0), integer("stream", stream, 0)
     event = tuple(int(k) for k in event_shape)
     if not math.isfinite(float(sigma)) or float(sigma) < 0:
         raise ValueError(f"sigma must be a finite number >= 0, got {sigma!r}")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from teachkit import schedules, solvers
+from teachkit.checks import choice, number, real_tensor
 from teachkit.denoisers import Denoiser
 from teachkit.noise import initial_noise
 from teachkit.solvers import Point, Solver
@@ -195,13 +196,9 @@ def _check_arguments(
 ) -> None:
     if not callable(denoiser):
         raise TypeError(f"denoiser must be callable as D(x, sigma), got {type(denoiser).__name__}")
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"x must be a floating-point tensor (B, *event), got {got}")
+    real_tensor("x", x, "(B, *event)")
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"x must have shape (B, *event) with at least one sample, got {tuple(x.shape)}")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("x must be finite, got NaN or infinity")
     if not isinstance(rule, Solver):
         raise TypeError(f"solver must be a name or a Solver instance, got {rule!r}")
     if isinstance(denoiser, nn.Module):
@@ -214,14 +211,10 @@ def _check_arguments(
     if guidance is not None:
         if labels is None:
             raise ValueError("guidance needs labels: it moves away from the unconditional denoiser")
-        if not (isinstance(guidance, (int, float)) and math.isfinite(guidance)):
-            raise ValueError(f"guidance must be a finite number, got {guidance!r}")
-    if dynamic_threshold is not None and not (
-        isinstance(dynamic_threshold, (int, float)) and 0 < dynamic_threshold <= 1
-    ):
-        raise ValueError(f"dynamic_threshold must be a percentile in (0, 1], got {dynamic_threshold!r}")
-    if keep not in ("all", "final"):
-        raise ValueError(f"keep must be 'all' or 'final', got {keep!r}")
+        number("guidance", guidance)
+    if dynamic_threshold is not None:
+        number("dynamic_threshold", dynamic_threshold, above=0, most=1)
+    choice("keep", keep, ("all", "final"))
 
 
 def _dynamic_threshold(denoised: Tensor, percentile: float) -> Tensor:

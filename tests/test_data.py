@@ -140,8 +140,8 @@ def test_toys_are_seeded_and_reachable_by_name(name):
     assert torch.equal(loaded.images, toy(101, seed=1))
     assert loaded.labels.shape == (101,)
     assert toy(4000).mean(0).abs().max() < 0.06  # all are centred
-    for wrong in ({"n": 0}, {"n": 2.5}, {"n": 5, "seed": -1}):
-        with pytest.raises(ValueError, match=f"^{list(wrong)[-1]} must be"):
+    for error, wrong in ((ValueError, {"n": 0}), (TypeError, {"n": 2.5}), (ValueError, {"n": 5, "seed": -1})):
+        with pytest.raises(error, match=f"^{list(wrong)[-1]} must be"):
             toy(**wrong)
 
 

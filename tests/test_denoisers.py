@@ -712,9 +712,9 @@ def test_mixed_types_and_devices_are_named():
         (lambda: GaussianMixture([], torch.zeros(0, 2), 1.0), ValueError, "at least one component"),
         (lambda: GaussianMixture([math.nan, 1.0], [[0.0], [1.0]], 1.0), ValueError, "weights must be finite"),
         (lambda: GaussianMixture("ab", [[0.0], [1.0]], 1.0), TypeError, "weights must be a tensor or nested lists"),
-        (lambda: mixture().sample(0), ValueError, "n must be an integer number of samples"),
-        (lambda: Gaussian([0.0], 1.0).sample(-1), ValueError, "n must be an integer number of samples"),
-        (lambda: Empirical(torch.zeros(2, 2)).sample(2.0), ValueError, "n must be an integer number of samples"),
+        (lambda: mixture().sample(0), ValueError, "n must be an integer >= 1"),
+        (lambda: Gaussian([0.0], 1.0).sample(-1), ValueError, "n must be an integer >= 1"),
+        (lambda: Empirical(torch.zeros(2, 2)).sample(2.0), TypeError, "n must be an integer >= 1"),
     ],
 )
 def test_more_bad_parameters_are_named(build, error, message):

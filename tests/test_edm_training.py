@@ -66,7 +66,7 @@ def program(recipe, folder, seconds=60.0, processes=1):
     ("change", "named"),
     [
         ({"schedule": "linear"}, "schedule"), ({"precision": "int8"}, "precision"), ({"images": 0}, "images"),
-        ({"batch": 2.5}, "batch"), ({"micro_batch": 17}, "micro_batch"), ({"sigma_data": 0.0}, "sigma_data"),
+        ({"batch": -2}, "batch"), ({"micro_batch": 17}, "micro_batch"), ({"sigma_data": 0.0}, "sigma_data"),
         ({"learning_rate": math.nan}, "learning_rate"), ({"label_dropout": 1.5}, "label_dropout"),
         ({"ema_half_life": -1}, "ema_half_life"), ({"network": {}}, "augment"),
     ],
@@ -74,6 +74,11 @@ def program(recipe, folder, seconds=60.0, processes=1):
 def test_recipes_refuse_what_makes_no_run(change, named):
     with pytest.raises(ValueError, match=named):
         dataclasses.replace(TINY, **change)
+
+
+def test_half_a_batch_is_no_batch():
+    with pytest.raises(TypeError, match=r"batch must be an integer >= 1, got 2\.5"):
+        dataclasses.replace(TINY, batch=2.5)
 
 
 # --- Runs -------------------------------------------------------------------------------------------------------------

@@ -176,7 +176,10 @@ def test_bad_arguments_are_named():
     for bad in (1.0, ["a"], None):
         with pytest.raises(TypeError, match="bandwidths must be a sequence of numbers"):
             meanshift.annealed_mean_shift(D, x, bad)
-    for bad, name in ((torch.zeros(3), "points must be a tensor"), (x * math.nan, "points must be finite")):
+    for bad, name in (
+        (torch.zeros(3), r"points must have shape \(B, \*event\)"),
+        (x * math.nan, "points must be finite"),
+    ):
         with pytest.raises(ValueError, match=name):
             meanshift.merge(bad, 0.1)
     with pytest.raises(ValueError, match="tolerance must be"):
@@ -185,7 +188,7 @@ def test_bad_arguments_are_named():
 
 @pytest.mark.parametrize(
     "options",
-    [{"bandwidth": math.nan}, {"max_steps": 2.5}, {"tolerance": 0.0}, {"merge_tolerance": -1.0}],
+    [{"bandwidth": math.nan}, {"max_steps": 0}, {"tolerance": 0.0}, {"merge_tolerance": -1.0}],
 )
 def test_bad_options_are_named_before_any_evaluation(options):
     def denoiser(x, sigma, labels=None):
@@ -193,3 +196,5 @@ def test_bad_options_are_named_before_any_evaluation(options):
 
     with pytest.raises(ValueError, match=next(iter(options))):
         meanshift.modes(denoiser, normal(2, 2), **{"bandwidth": 1.0, **options})
+    with pytest.raises(TypeError, match=r"max_steps must be an integer >= 1, got 2\.5"):
+        meanshift.modes(denoiser, normal(2, 2), bandwidth=1.0, max_steps=2.5)

@@ -350,7 +350,7 @@ def test_features_do_not_depend_on_the_batch_split_and_clamp(held_out):
     [
         (torch.zeros(2, 28, 28), ValueError, r"\(N, 1, 28, 28\) with N >= 1, got \(2, 28, 28\)"),
         (torch.zeros(0, 1, 28, 28), ValueError, "N >= 1"),
-        (torch.zeros(1, 1, 28, 28, dtype=torch.uint8), TypeError, "floating-point tensor, got torch.uint8"),
+        (torch.zeros(1, 1, 28, 28, dtype=torch.uint8), TypeError, "floating-point tensor, got a tensor of torch.uint8"),
         (torch.full((1, 1, 28, 28), math.nan), ValueError, "finite"),
         (torch.rand(1, 1, 28, 28) + 0.01, ValueError, r"scaled to \[-1, 1\]"),
     ],

@@ -221,9 +221,11 @@ def test_initial_noise_is_standard_normal_and_seeded_by_sample():
     assert torch.equal(x[70:75], initial_noise(5, (5,), 2.0, seed=1, first=70))
     assert not torch.equal(x[:5], initial_noise(5, (5,), 2.0, seed=2))
     assert not torch.equal(x[:5], initial_noise(5, (5,), 2.0, seed=1, stream=1))
-    for bad in ({"n": 0}, {"seed": -1}, {"sigma": math.nan}, {"first": 1.5}):
+    for bad in ({"n": 0}, {"seed": -1}, {"sigma": math.nan}, {"first": -1}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             initial_noise(**{"n": 2, "event_shape": (3,), **bad})
+    with pytest.raises(TypeError, match=r"first must be an integer >= 0, got 1\.5"):
+        initial_noise(2, (3,), first=1.5)
 
 
 def test_the_gradient_of_a_path_is_that_of_the_steps_multiplied():
@@ -282,7 +284,7 @@ def test_shapes_and_dtypes_are_kept(name, shape, dtype):
     [
         ({"denoiser": 3}, TypeError, "denoiser must be callable"),
         ({"x": [[1.0]]}, TypeError, "x must be a floating-point tensor"),
-        ({"x": torch.ones(2, 3, dtype=torch.long)}, TypeError, "got torch.int64"),
+        ({"x": torch.ones(2, 3, dtype=torch.long)}, TypeError, "got a tensor of torch.int64"),
         ({"x": torch.ones(3)}, ValueError, r"x must have shape \(B, \*event\)"),
         ({"x": torch.full((2, 3), math.nan)}, ValueError, "x must be finite"),
         ({"x": torch.zeros(2, 3, device="meta"), "denoiser": GAUSSIAN}, Exception, "meta"),
@@ -297,16 +299,16 @@ def test_shapes_and_dtypes_are_kept(name, shape, dtype):
         ({"solver": solvers.Euler}, TypeError, "solver must be a name or a Solver"),
         ({"solver": "Huen"}, ValueError, "unknown solver 'Huen'; did you mean 'heun'"),
         ({"labels": [0, 1]}, ValueError, "labels must be a tensor"),
-        ({"labels": torch.zeros(2), "guidance": "high"}, ValueError, "guidance must be a finite number"),
-        ({"dynamic_threshold": math.nan}, ValueError, "dynamic_threshold must be a percentile"),
+        ({"labels": torch.zeros(2), "guidance": "high"}, TypeError, "guidance must be a finite number"),
+        ({"dynamic_threshold": math.nan}, ValueError, "dynamic_threshold must be a finite number > 0 and <= 1"),
         ({"solver": "edm_stochastic", "afs": True}, ValueError, "afs is not defined"),
         ({"solver": "ipdnm"}, ValueError, "unknown solver 'ipdnm'; did you mean 'ipndm'"),
         ({"solver": 4}, TypeError, "solver must be a name or a Solver"),
         ({"labels": torch.zeros(3, dtype=torch.long)}, ValueError, r"one entry per sample \(2\), got \(3,\)"),
         ({"guidance": 2.0}, ValueError, "guidance needs labels"),
         ({"labels": torch.zeros(2), "guidance": math.inf}, ValueError, "guidance must be a finite number"),
-        ({"dynamic_threshold": 2.0}, ValueError, "dynamic_threshold must be a percentile"),
-        ({"keep": "none"}, ValueError, "keep must be 'all' or 'final'"),
+        ({"dynamic_threshold": 2.0}, ValueError, "dynamic_threshold must be a finite number > 0 and <= 1"),
+        ({"keep": "none"}, ValueError, "keep must be one of 'all', 'final'"),
     ],
 )
 def test_bad_arguments_are_named_before_any_evaluation(change, error, message):

@@ -897,8 +897,6 @@ def test_without_refinement_weights_are_solved_for_once():
         (lambda D, x: scheduling.find_schedule(D, x, 4, budget=math.inf), "budget must exceed 1"),
         (lambda D, x: scheduling.find_schedule(D, x, 4, budget=True), "budget must exceed 1"),
         (lambda D, x: scheduling.find_schedule(D, x, 4, budget="3"), "budget must exceed 1"),
-        (lambda D, x: scheduling.find_schedule(D, x, 2.0), "nfe must be an integer >= 2, got 2.0"),
-        (lambda D, x: scheduling.find_schedule(D, x, True), "nfe must be an integer >= 2, got True"),
         (lambda D, x: scheduling.fit_solver(D, x[0], 4), "at least 8 warm-up samples"),
         (lambda D, x: scheduling.fit_solver(D, x[:7], 4), "at least 8 warm-up samples"),
         (lambda D, x: scheduling.fit_solver(D, x, 1), "number of steps >= 2, got 1"),
@@ -907,10 +905,7 @@ def test_without_refinement_weights_are_solved_for_once():
         (lambda D, x: scheduling.fit_solver(D, x, 4, order=0), "order must be one of 1, 2, 3, 4, got 0"),
         (lambda D, x: scheduling.shortest_path(torch.ones(1, 1), 1), "at least 2 grid points"),
         (lambda D, x: scheduling.shortest_path(torch.ones(4, 4), 0), "steps must be an integer from 1 to 3"),
-        (lambda D, x: scheduling.shortest_path(torch.ones(4, 4), True), "steps must be an integer from 1 to 3"),
         (lambda D, x: scheduling.shortest_path(torch.ones(4, 4), 2, math.inf), "coefficient must be"),
-        (lambda D, x: scheduling.shortest_path(torch.ones(4, 4), 2, "1"), "coefficient must be"),
-        (lambda D, x: scheduling.Schedule([2.0, 1.0], "euler", 1.0), "nfe must be an integer >= 1"),
         (lambda D, x: FittedMultistep([]), "weights must hold"),
         (lambda D, x: FittedMultistep([[1.0], []]), "weights must hold"),
         (lambda D, x: FittedMultistep([[1.0], [1.0, 2.0, 3.0]]), "weights must hold"),
@@ -918,6 +913,21 @@ def test_without_refinement_weights_are_solved_for_once():
 )
 def test_values_just_outside_their_range_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
+        call(mixture(), initial_noise(8, (12,)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda D, x: scheduling.find_schedule(D, x, 2.0), "nfe must be an integer >= 2, got 2.0"),
+        (lambda D, x: scheduling.find_schedule(D, x, True), "nfe must be an integer >= 2, got True"),
+        (lambda D, x: scheduling.shortest_path(torch.ones(4, 4), True), "steps must be an integer from 1 to 3"),
+        (lambda D, x: scheduling.shortest_path(torch.ones(4, 4), 2, "1"), "coefficient must be"),
+        (lambda D, x: scheduling.Schedule([2.0, 1.0], "euler", 1.0), "nfe must be an integer >= 1"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(call, message):
+    with pytest.raises(TypeError, match=message):
         call(mixture(), initial_noise(8, (12,)))
 
 

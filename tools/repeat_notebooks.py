@@ -31,7 +31,7 @@ def run_once(threads: int, notebooks: list[str]) -> tuple[bool, str]:
         text=True,
     )
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    last = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1]
+    last = (done.stdout.strip() or done.stderr.strip() or f"ended with {done.returncode}").splitlines()[-1]
     line = f"{time.strftime('%Y-%m-%d %H:%M')}  {threads} threads  {time.perf_counter() - start:4.0f} s  {last}"
     return done.returncode == 0, "  ".join([line, *failed])
 

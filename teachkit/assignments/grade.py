@@ -24,6 +24,7 @@ from teachkit.assignments.build import write_text
 from teachkit.assignments.engine import mark
 from teachkit.assignments.report import Limits, Report
 from teachkit.assignments.worker import mark_apart, not_marked
+from teachkit.checks import integer
 
 __all__ = ["check", "grade"]
 
@@ -100,8 +101,7 @@ def grade(
         If there are no submissions, or the source breaks a rule. Never for what a submission holds.
     """
     submissions, source, out, limits = Path(submissions), Path(source), Path(out), limits or Limits()
-    if not isinstance(jobs, int) or jobs < 1:
-        raise ValueError(f"jobs must be an integer >= 1, got {jobs!r}")
+    jobs = integer("jobs", jobs, 1)
     original = nb.read(source)
     nb.validate(original, source.name)
     if not nb.tests(original, hidden=True):

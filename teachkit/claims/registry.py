@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from teachkit.checks import integer
 from teachkit.metrics import Estimate, bootstrap
 
 HOLDS, LIMIT, FAILS = "holds", "holds with a limit", "does not hold here"
@@ -52,8 +53,7 @@ class Setting:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise ValueError(f"seed must be an integer >= 0, got {self.seed!r}")
+        integer("seed", self.seed, 0)
 
     def pick(self, fast: int, full: int) -> int:
         """The first number, or the second for a full measurement."""

@@ -138,11 +138,6 @@ def integral(labels: Tensor) -> bool:
     return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
 
 
-def check_count(n: int) -> None:
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"n must be an integer number of samples >= 1, got {n!r}")
-
-
 def floating(value: Tensor | Sequence[Any] | float, name: str, like: Tensor | None = None) -> Tensor:
     """A finite floating-point tensor: as given, or float64 from Python numbers and integers."""
     try:  # the dtype matters: as_tensor(0.3) alone would round to float32

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from teachkit.denoisers.base import DenoiserModule, check_count, check_data, default_dtype, integral
+from teachkit.checks import integer, number
+from teachkit.denoisers.base import DenoiserModule, check_data, default_dtype, integral
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -53,10 +54,7 @@ class Empirical(DenoiserModule):
     def __init__(self, data: Tensor, bandwidth: float = 0.0, labels: Tensor | None = None, chunk: int = 4096) -> None:
         super().__init__()
         y = check_data(data)
-        if not (isinstance(bandwidth, (int, float)) and math.isfinite(bandwidth) and bandwidth >= 0):
-            raise ValueError(f"bandwidth must be a finite number >= 0, got {bandwidth!r}")
-        if not (isinstance(chunk, int) and chunk >= 1):
-            raise ValueError(f"chunk must be an integer >= 1, got {chunk!r}")
+        bandwidth, chunk = number("bandwidth", bandwidth, least=0), integer("chunk", chunk, 1)
         self.event_shape, self.bandwidth, self.chunk = tuple(y.shape[1:]), float(bandwidth), chunk
         flat = y.reshape(len(y), -1).contiguous()
         self.register_buffer("data", flat)
@@ -190,7 +188,7 @@ class Empirical(DenoiserModule):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` points of the data set, with replacement, plus noise of the bandwidth: ``(n, *event)``."""
-        check_count(n)
+        n = integer("n", n, 1)
         device = self.data.device
         index = torch.randint(len(self.data), (n,), generator=generator, device=device)
         noise = torch.randn(n, self.dim, generator=generator, dtype=self.data.dtype, device=device)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from teachkit.denoisers.base import DenoiserModule, check_count, check_data, check_sigma, default_dtype, floating
+from teachkit.checks import integer
+from teachkit.denoisers.base import DenoiserModule, check_data, check_sigma, default_dtype, floating
 
 
 class Gaussian(DenoiserModule):
@@ -85,8 +86,7 @@ class Gaussian(DenoiserModule):
             raise ValueError(f"data must hold at least 2 samples to fit a covariance, got {len(x)}")
         flat = x.reshape(len(x), -1).to(default_dtype(x.device))
         d = flat.shape[1]
-        if rank is not None and not (isinstance(rank, int) and 1 <= rank <= d):
-            raise ValueError(f"rank must be an integer from 1 to {d}, got {rank!r}")
+        rank = None if rank is None else integer("rank", rank, 1, d)
         mean = flat.mean(0)
         centred = flat - mean
         # Only the samples are centred: centring the covariance matrix too would lose the direction of the mean.
@@ -146,6 +146,6 @@ class Gaussian(DenoiserModule):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` samples ``(n, *event)``."""
-        check_count(n)
+        n = integer("n", n, 1)
         noise = torch.randn(n, self.rank, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
         return (self.mean + (noise * self.variances.sqrt()) @ self.axes.mT).reshape(n, *self.event_shape)

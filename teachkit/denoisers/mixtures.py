@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teachkit.denoisers.base import DenoiserModule, check_count, check_data, floating, integral
+from teachkit.checks import integer
+from teachkit.denoisers.base import DenoiserModule, check_data, floating, integral
 from teachkit.denoisers.gaussian import Gaussian
 
 
@@ -141,7 +142,7 @@ class GaussianMixture(DenoiserModule):
 
     def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``."""
-        check_count(n)
+        n = integer("n", n, 1)
         labels = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.dim, generator=generator, dtype=self.means.dtype, device=self.means.device)
         scaled = self.variances[labels].sqrt() * noise
@@ -305,7 +306,7 @@ class LowRankMixture(DenoiserModule):
 
     def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``."""
-        check_count(n)
+        n = integer("n", n, 1)
         labels = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.rank, generator=generator, dtype=self.means.dtype, device=self.means.device)
         out = self.means[labels]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from teachkit.checks import integer
 from teachkit.edm.loss import AUGMENT_DIM
 from teachkit.edm.preconditioning import EDMPrecond
 
@@ -58,8 +59,7 @@ class Recipe:
             if value not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {value!r}")
         for name in ("images", "batch", "validate_every", "cycles"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)!r}")
+            integer(name, getattr(self, name), 1)
         if self.micro_batch is not None and not 1 <= self.micro_batch <= self.batch:
             raise ValueError(f"micro_batch must lie in 1 … batch ({self.batch}), got {self.micro_batch!r}")
         for name in ("sigma_data", "learning_rate", "gradient_clip"):

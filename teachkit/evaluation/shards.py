@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from teachkit.checks import integer
 from teachkit.evaluation.processes import Processes
 from teachkit.files import write_whole
 
@@ -62,8 +63,7 @@ class Shards:
     """
 
     def __init__(self, folder: str | os.PathLike[str], about: dict[str, Any], count: int) -> None:
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ValueError(f"count must be an integer >= 1, got {count!r}")
+        count = integer("count", count, 1)
         self.about, self.count, self.key = about, count, fingerprint(about)
         self.folder = Path(folder) / self.key[:16]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from teachkit.checks import integer, number
 from teachkit.metrics.checks import checked_pair
 
 _BLOCK = 2**24  # values handled at a time: 128 MiB in float64
@@ -37,11 +36,9 @@ def sliced_wasserstein(a: Tensor, b: Tensor, n_projections: int = 256, seed: int
         In the units of the samples.
     """
     a, b = checked_pair(a, b, least=1)
-    if not isinstance(n_projections, int) or n_projections < 1:
-        raise ValueError(f"n_projections must be an integer >= 1, got {n_projections!r}")
-    if not (math.isfinite(p) and p >= 1):
-        raise ValueError(f"p must be a finite number >= 1, got {p!r}")
-    rng = torch.Generator().manual_seed(seed)
+    n_projections = integer("n_projections", n_projections, 1)
+    p = number("p", p, least=1)
+    rng = torch.Generator().manual_seed(integer("seed", seed, 0))
     directions = torch.randn(n_projections, a.shape[1], generator=rng, dtype=torch.float64)
     directions = F.normalize(directions, dim=1).to(a)  # (P, d)
     # Between neighbouring quantile levels both sorted sets are constant.
@@ -81,13 +78,11 @@ def mmd(a: Tensor, b: Tensor, kernel: str = "polynomial", bandwidth: float | Non
     a, b = checked_pair(a, b, least=2)
     if kernel not in ("polynomial", "rbf"):
         raise ValueError(f"kernel must be 'polynomial' or 'rbf', got {kernel!r}")
-    if not isinstance(degree, int) or degree < 1:
-        raise ValueError(f"degree must be an integer >= 1, got {degree!r}")
+    degree = integer("degree", degree, 1)
     if kernel == "rbf" and bandwidth is None:
         bandwidth = float(torch.cdist(a[:: -(-len(a) // 1000)], b[:: -(-len(b) // 1000)]).median())
         bandwidth = bandwidth or 1.0  # all points equal: any kernel says so
-    if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
-        raise ValueError(f"bandwidth must be a finite number > 0, got {bandwidth!r}")
+    bandwidth = None if bandwidth is None else number("bandwidth", bandwidth, above=0)
 
     def k(x: Tensor, y: Tensor) -> Tensor:
         if kernel == "polynomial":

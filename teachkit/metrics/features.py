@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from teachkit import data
+from teachkit.checks import integer, real_tensor
 from teachkit.metrics.checks import finite
 
 
@@ -133,16 +134,10 @@ def digit_probabilities(images: Tensor, batch_size: int = 512) -> Tensor:
 
 
 def _apply(function: Callable[[DigitClassifier, Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"images must be a floating-point tensor, got {got}")
+    images = real_tensor("images", images).detach()
     if images.ndim != 4 or images.shape[1:] != (1, 28, 28) or len(images) == 0:
         raise ValueError(f"images must have shape (N, 1, 28, 28) with N >= 1, got {tuple(images.shape)}")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}")
-    images = images.detach()
-    if not bool(images.isfinite().all()):
-        raise ValueError("images must be finite, got NaN or infinity")
+    batch_size = integer("batch_size", batch_size, 1)
     if float(images.min()) >= 0 and float(images.max()) > 0:
         raise ValueError("images must be scaled to [-1, 1] with a background of -1; these have no negative pixel")
     net = _shipped_classifier(str(images.device))
@@ -173,10 +168,9 @@ def inception_features(images: Tensor, batch_size: int = 64) -> Tensor:
     ImportError, ConnectionError
         When a package is missing, or the weights cannot be downloaded.
     """
+    images, batch_size = real_tensor("images", images), integer("batch_size", batch_size, 1)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"images must have shape (N, 1 or 3, H, W) with N >= 1, got {tuple(images.shape)}")
-    if not bool(images.isfinite().all()):
-        raise ValueError("images must be finite, got NaN or infinity")
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
 

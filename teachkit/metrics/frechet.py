@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from teachkit.checks import integer
 from teachkit.metrics.checks import checked_features, finite
 
 
@@ -46,8 +47,7 @@ class FeatureStatistics:
     @classmethod
     def from_moments(cls, count: int, mean: Tensor, covariance: Tensor) -> FeatureStatistics:
         """Take a known mean ``(F,)`` and (unbiased) covariance ``(F, F)`` of ``count`` samples."""
-        if not isinstance(count, int) or count < 2:
-            raise ValueError(f"count must be an integer >= 2, got {count!r}")
+        count = integer("count", count, 2)
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise ValueError(
                 f"mean must be (F,) and covariance (F, F), got {tuple(mean.shape)} and {tuple(covariance.shape)}"

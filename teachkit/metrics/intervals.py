@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from teachkit.checks import integer
+
 
 class Estimate(NamedTuple):
     """A measured value with the ends of its confidence interval."""
@@ -67,8 +69,7 @@ def bootstrap(
         raise TypeError(f"statistic must be callable, got {type(statistic).__name__}")
     if not samples or any(not isinstance(s, Tensor) or s.ndim < 1 or len(s) < 2 for s in samples):
         raise ValueError("samples must be one or more tensors with at least 2 entries along their first axis")
-    if not isinstance(n_resamples, int) or n_resamples < 10:
-        raise ValueError(f"n_resamples must be an integer >= 10, got {n_resamples!r}")
+    n_resamples = integer("n_resamples", n_resamples, 10)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
     if paired and len({len(s) for s in samples}) > 1:

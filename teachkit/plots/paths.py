@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from teachkit import geometry
+from teachkit.checks import integer
 from teachkit.plots.figure import BLUE, GREY, ORANGE, VERMILLION, Picture, style
 from teachkit.plots.shared import (
     MARKERS,
@@ -199,8 +200,7 @@ def film_strip(
     if not isinstance(trajectory, Trajectory) or trajectory.x.ndim != 5:
         raise ValueError("trajectory must be a Trajectory of images, with x of shape (N+1, B, C, H, W)")
     check_indices("sample", [sample], trajectory.x.shape[1])
-    if not isinstance(frames, int) or frames < 2:
-        raise ValueError(f"frames must be an integer >= 2, got {frames!r}")
+    frames = integer("frames", frames, 2)
     sigmas = trajectory.sigmas.numpy()
     at = np.unique(np.linspace(0, len(trajectory.denoised) - 1, frames).round().astype(int))
     with style():

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
+from teachkit.checks import integer
 from teachkit.plots.figure import VERMILLION, Picture, style
 from teachkit.plots.shared import (
     MARKERS,
@@ -45,8 +46,7 @@ def image_grid(
     a = as_array("images", images)
     if a.ndim not in (3, 4) or not len(a) or (a.ndim == 4 and a.shape[1] not in (1, 3)):
         raise ValueError(f"images must have shape (B, H, W), (B, 1, H, W) or (B, 3, H, W), got {a.shape}")
-    if not isinstance(columns, int) or columns < 1:
-        raise ValueError(f"columns must be an integer >= 1, got {columns!r}")
+    columns = integer("columns", columns, 1)
     if titles is not None and len(titles) != len(a):
         raise ValueError(f"titles must hold one for each of the {len(a)} images, got {len(titles)}")
     columns, rows = min(columns, len(a)), -(-len(a) // columns)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from teachkit.checks import integer
 from teachkit.denoisers import default_dtype
 from teachkit.sampling import Trajectory
 
 
 def seeded(seed: int) -> torch.Generator:
     """A generator of random numbers from a seed >= 0."""
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(integer("seed", seed, 0))
 
 
 def path(x: Tensor, name: str) -> Tensor:

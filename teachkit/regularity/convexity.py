@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from teachkit import geometry, schedules
+from teachkit.checks import integer
 from teachkit.denoisers import DenoiserModule
 from teachkit.regularity.checks import states
 from teachkit.sampling import Trajectory
@@ -128,8 +129,7 @@ def likelihood_gain(
     """
     if not isinstance(denoiser, DenoiserModule):
         raise TypeError(f"denoiser must be a closed-form denoiser with log_prob, got {type(denoiser).__name__}")
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(f"steps must be an integer >= 1, got {steps!r}")
+    steps = integer("steps", steps, 1)
     u = denoiser(x, sigma) - x
     s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if not (s > 0).all():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from teachkit import geometry
+from teachkit.checks import integer
 from teachkit.denoisers import default_dtype
 from teachkit.regularity.checks import path, seeded, states
 from teachkit.sampling import Trajectory
@@ -38,9 +39,7 @@ def random_walk(n: int, b: int, d: int, seed: int = 0) -> Tensor:
     Tensor
         ``(n+1, b, d)`` float64.
     """
-    for name, value in (("n", n), ("b", b), ("d", d)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    n, b, d = integer("n", n, 1), integer("b", b, 1), integer("d", d, 1)
     steps = torch.randn(n, b, d, generator=seeded(seed), dtype=default_dtype()) / n**0.5
     return torch.cat([torch.zeros_like(steps[:1]), steps.cumsum(0)])
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from teachkit import schedules
+from teachkit.checks import number
 from teachkit.denoisers import Denoiser, DenoiserModule, Empirical, Gaussian, GaussianMixture, LowRankMixture
 from teachkit.regularity.checks import states
 from teachkit.sampling import Trajectory
@@ -157,8 +158,7 @@ def state_gap(traj_a: Trajectory, traj_b: Trajectory, radius: float | None = Non
         raise ValueError("traj_a and traj_b must start from the same noise")
     if radius is None:
         radius = float((b[-1] - b[-1].mean(0)).square().sum(-1).mean().sqrt())
-    if not 0 < radius < float("inf"):
-        raise ValueError(f"radius must be a finite number > 0, got {radius!r}")
+    radius = number("radius", radius, above=0)
     return torch.linalg.vector_norm(a - b.to(a), dim=-1) / radius
 
 

@@ -7,11 +7,11 @@ coefficient above 1 buys care at the end of the path with carelessness at its st
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
+
+from teachkit.checks import integer, number
 
 
 def shortest_path(cost: Tensor, steps: int, coefficient: float = 1.0) -> Tensor:
@@ -112,11 +112,7 @@ def _check(cost: Tensor, steps: int, coefficient: float) -> np.ndarray:
     above = np.triu(np.ones_like(c, dtype=bool), 1)
     if not np.isfinite(c[above]).all():
         raise ValueError("cost must be finite above its diagonal, got NaN or infinity")
-    if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= len(c) - 1:
-        raise ValueError(
-            f"steps must be an integer from 1 to {len(c) - 1} (the grid has {len(c)} points), got {steps!r}"
-        )
-    if not (isinstance(coefficient, (int, float)) and math.isfinite(coefficient) and coefficient > 0):
-        raise ValueError(f"coefficient must be a finite number > 0, got {coefficient!r}")
+    integer("steps", steps, 1, len(c) - 1)
+    number("coefficient", coefficient, above=0)
     c[~above] = np.inf
     return c

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from teachkit import data, schedules, solvers
+from teachkit.checks import integer
 from teachkit.files import write_whole
 from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.solvers import Solver
@@ -57,8 +58,7 @@ class Schedule:
             raise TypeError(f"solver must be a name, got {type(self.solver).__name__}")
         if self.solver != FittedMultistep.name and self.solver not in solvers.REGISTRY:
             raise ValueError(f"solver must be 'fitted' or one of {', '.join(solvers.REGISTRY)}, got {self.solver!r}")
-        if not isinstance(self.nfe, int) or isinstance(self.nfe, bool) or self.nfe < 1:
-            raise ValueError(f"nfe must be an integer >= 1, got {self.nfe!r}")
+        integer("nfe", self.nfe, 1)
         try:
             self.make_solver()
         except (ValueError, TypeError) as error:

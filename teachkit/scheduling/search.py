@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from teachkit import schedules, solvers
+from teachkit.checks import integer
 from teachkit.denoisers import Denoiser
 from teachkit.sampling import Trajectory, sample
 from teachkit.scheduling.costs import cost_matrix
@@ -258,8 +259,7 @@ class _Search:
 
 def step_counts(solver: str, nfe: int, options: dict[str, Any] | None = None) -> list[tuple[int, dict[str, Any]]]:
     """(steps, options): the ways in which a solver can spend ``nfe`` evaluations, at least 2 of them."""
-    if not isinstance(nfe, int) or isinstance(nfe, bool) or nfe < 2:
-        raise ValueError(f"nfe must be an integer >= 2, got {nfe!r}")
+    nfe = integer("nfe", nfe, 2)
     options = dict(options or {})
     if not solvers.get(solver, **options).analytic_first_step:
         raise ValueError(f"solver must be deterministic to be compared path by path, got {solver!r}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from teachkit.checks import number
 from teachkit.noise import initial_noise
 from teachkit.solvers.base import Point, Solver, euler_step
 
@@ -95,8 +96,7 @@ class EDMStochastic(Solver):
         first: int = 0,
     ) -> None:
         for name, value in (("churn", churn), ("sigma_low", sigma_low), ("noise_scale", noise_scale)):
-            if not math.isfinite(value) or value < 0:
-                raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+            number(name, value, least=0)
         if not sigma_high >= sigma_low:
             raise ValueError(f"sigma_high must be at least sigma_low = {sigma_low}, got {sigma_high!r}")
         self.churn, self.sigma_low, self.sigma_high = float(churn), float(sigma_low), float(sigma_high)

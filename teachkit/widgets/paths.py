@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from teachkit import geometry, plots
+from teachkit.checks import integer
 from teachkit.sampling import Trajectory
 from teachkit.widgets.explorer import Explorer, player, slider, trace
 
@@ -33,8 +34,7 @@ def path_player(trajectory: Trajectory, *, sample: int = 0) -> Explorer:
     if trajectory.x.ndim != 5 or not len(trajectory.denoised):
         raise ValueError(f"trajectory must hold whole paths of images (N+1, B, C, H, W), got {trajectory.x.shape}")
     steps, batch = len(trajectory.denoised), trajectory.x.shape[1]
-    if not isinstance(sample, int) or not 0 <= sample < batch:
-        raise ValueError(f"sample must be an integer from 0 to {batch - 1}, got {sample!r}")
+    sample = integer("sample", sample, 0, batch - 1)
     sigmas = trajectory.sigmas.tolist()
     curves = geometry.project(trajectory)
     curves = (100 * curves / (curves[-1] - curves[0]).norm(dim=-1, keepdim=True)).cpu().numpy()  # percent of the chord

@@ -13,6 +13,7 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from teachkit import meanshift, plots
+from teachkit.checks import integer
 from teachkit.denoisers import Denoiser
 from teachkit.widgets.explorer import Explorer, log_slider, number, player, trace
 
@@ -127,8 +128,7 @@ def mean_shift_steps(
     """
     if x.ndim != 2 or x.shape[1] != 2:
         raise ValueError(f"x must have shape (B, 2), got {tuple(x.shape)}")
-    if not isinstance(steps, int) or steps < 2:
-        raise ValueError(f"steps must be an integer >= 2, got {steps!r}")
+    steps = integer("steps", steps, 2)
     picture, axes = plots.panels(1, 2, size=(8.2, 4.0), sharey=True)
     shown = []
     for ax in axes:
