@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teachkit.checks import number
+from teachkit.checks import as_real, batch, flag, function, number, shown
 
 __all__ = ["AdaptedDenoiser", "from_eps", "from_v", "from_velocity", "from_x0", "time_index", "vp_time"]
 
@@ -147,7 +147,7 @@ def from_velocity(
         ``D(x, sigma, labels=None)``.
     """
     time_scale = number("time_scale", time_scale, above=0)
-    sign = -1 if data_at_one else 1
+    sign = -1 if flag("data_at_one", data_at_one) else 1
 
     def time(sigma: Tensor) -> Tensor:
         return time_scale * (1 if data_at_one else sigma) / (1 + sigma)
@@ -174,15 +174,13 @@ def time_index(alphas_cumprod: Tensor | Sequence[float]) -> Time:
     callable
         From sigma, a tensor, to a fractional index in [0, T - 1].
     """
-    try:
-        abar = torch.as_tensor(alphas_cumprod, dtype=torch.float64).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        got = type(alphas_cumprod).__name__
-        raise TypeError(
-            f"alphas_cumprod must be the numbers abar of the training steps, got {got}; a function of sigma is time="
-        ) from error
+    if callable(alphas_cumprod) and not isinstance(alphas_cumprod, Tensor):
+        raise TypeError("alphas_cumprod must be the numbers abar of the training steps; a function of sigma is time=")
+    abar = as_real("alphas_cumprod", alphas_cumprod, torch.float64).detach().cpu().double()
     if abar.ndim != 1 or len(abar) < 2 or not bool(((abar > 0) & (abar < 1)).all()):
-        raise ValueError(f"alphas_cumprod must be 1-D with at least two numbers inside (0, 1), got {alphas_cumprod!r}")
+        raise ValueError(
+            f"alphas_cumprod must be 1-D with at least two numbers inside (0, 1), got {shown(alphas_cumprod)}"
+        )
     if not bool((abar.diff() < 0).all()):
         raise ValueError("alphas_cumprod must decrease from step to step")
     levels = 0.5 * (torch.log1p(-abar) - abar.log())  # log sigma, increasing
@@ -211,7 +209,8 @@ def vp_time(beta_min: float = 0.1, beta_max: float = 20.0) -> Time:
     callable
         From sigma, a tensor, to time.
     """
-    if not 0 < beta_min < beta_max:
+    beta_min, beta_max = number("beta_min", beta_min, above=0), number("beta_max", beta_max)
+    if not beta_min < beta_max:
         raise ValueError(f"need 0 < beta_min < beta_max, got {beta_min!r} and {beta_max!r}")
     slope = beta_max - beta_min
 
@@ -236,8 +235,10 @@ class AdaptedDenoiser(nn.Module):
         denoised: Callable[[Tensor, Tensor, Tensor], Tensor],
     ) -> None:
         super().__init__()
-        if not callable(model):
-            raise TypeError(f"model must be callable as model(z, t), got {type(model).__name__}")
+        function("model", model, "model(z, t)")
+        function("time", time, "time(sigma)")
+        function("scale", scale, "scale(sigma)")
+        function("denoised", denoised, "denoised(x, out, sigma)")
         self.model, self.time, self.scale, self.denoised = model, time, scale, denoised
 
     def forward(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
@@ -260,25 +261,21 @@ def _clock(alphas_cumprod: Any, time: Any, round_time: bool) -> Time:
     """The function from sigma to the model's t, from whichever of the two arguments was given."""
     if (alphas_cumprod is None) == (time is None):
         raise ValueError("give exactly one of alphas_cumprod (a discrete-time model) and time (a function of sigma)")
-    if time is not None and not callable(time):
-        raise TypeError(f"time must be a function from sigma to t, got {type(time).__name__}")
-    function = time_index(alphas_cumprod) if time is None else time
-    return (lambda sigma: function(sigma).round()) if round_time else function
+    if time is not None:
+        function("time", time, "time(sigma)")
+    clock = time_index(alphas_cumprod) if time is None else time
+    return (lambda sigma: clock(sigma).round()) if flag("round_time", round_time) else clock
 
 
 def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
     """A checked noise level: 0-d float64 on the CPU for a number, else shaped to multiply x, (B, 1, ...)."""
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
-        got = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x must be a floating-point tensor (B, *event), got {got}")
-    if not isinstance(sigma, (int, float, Tensor)) or isinstance(sigma, bool):
-        raise TypeError(f"sigma must be a number or a tensor, got {type(sigma).__name__}")
+    batch("x", x)
     if isinstance(sigma, Tensor):
         if sigma.ndim > 1 or sigma.numel() not in (1, len(x)):
             raise ValueError(f"sigma must be a number, 0-d or ({len(x)},), got shape {tuple(sigma.shape)}")
-        level = sigma.to(x.device, torch.promote_types(x.dtype, torch.float32)).reshape(-1, *[1] * (x.ndim - 1))
-    else:
-        level = torch.tensor(sigma, dtype=torch.float64)
-    if not bool((torch.isfinite(level) & (level > 0)).all()):
-        raise ValueError(f"sigma must be finite and > 0, got {sigma!r}")
-    return level
+        level = as_real("sigma", sigma).to(x.device, torch.promote_types(x.dtype, torch.float32))
+        level = level.reshape(-1, *[1] * (x.ndim - 1))
+        if not bool((torch.isfinite(level) & (level > 0)).all()):
+            raise ValueError(f"sigma must be finite and > 0, got {sigma!r}")
+        return level
+    return torch.tensor(number("sigma", sigma, above=0), dtype=torch.float64)

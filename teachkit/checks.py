@@ -61,6 +61,13 @@ def number(
     )
 
 
+def scalar(name: str, value: Any, **limits: float) -> float:
+    """A `number`, also as a tensor of one."""
+    if isinstance(value, Tensor) and value.ndim == 0 and not value.is_meta and not value.is_complex():
+        value = value.item()
+    return number(name, value, **limits)
+
+
 def flag(name: str, value: Any) -> bool:
     """True or False, and nothing that merely counts as one."""
     if isinstance(value, (bool, np.bool_)):
@@ -75,9 +82,84 @@ def real_tensor(name: str, value: Any, shape: str = "") -> Tensor:
         raise TypeError(f"{name} must be {wanted}, got {shown(value)}")
     if value.is_meta or value.layout != torch.strided:
         raise TypeError(f"{name} must be {wanted} with its numbers in memory, got {shown(value)}")
-    if not bool(value.isfinite().all()):
+    if not is_finite(value):
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     return value
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether every number of a tensor is finite; a sum that is tells so without a copy."""
+    value = value.detach()
+    try:
+        return bool(value.sum().isfinite()) or bool(value.isfinite().all())
+    except RuntimeError:
+        if value.is_meta:
+            raise
+        return True  # inside torch.func.vmap nobody may look at values
+
+
+def batch(name: str, value: Any) -> Tensor:
+    """A batch (B, *event) of finite floating-point numbers, of one sample at least."""
+    x = real_tensor(name, value, "(B, *event)")
+    if x.ndim < 2 or x.numel() == 0:
+        raise ValueError(f"{name} must have shape (B, *event) with at least one sample, got {tuple(x.shape)}")
+    return x
+
+
+def as_real(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of real numbers from a tensor, an array or nested lists; ``dtype`` is for what is not a tensor."""
+    try:
+        out = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=dtype)
+        if out.is_complex() or out.dtype == torch.bool or out.is_meta or out.layout != torch.strided:
+            raise TypeError
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise TypeError(f"{name} must be a tensor or nested lists of real numbers, got {shown(value)}") from None
+    return out
+
+
+def class_labels(name: str, value: Any, size: int, device: torch.device) -> Tensor:
+    """Integers (size,) >= 0, as int64."""
+    wanted = f"{name} must be ({size},) integers >= 0"
+    try:
+        out = torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise TypeError(f"{wanted}, got {shown(value)}") from None
+    whole = not (out.is_floating_point() or out.is_complex() or out.dtype == torch.bool)
+    if not whole or out.is_meta or out.layout != torch.strided or out.shape != (size,) or bool((out < 0).any()):
+        raise ValueError(f"{wanted}, got {shown(value)}")
+    return out.long()
+
+
+def generator(name: str, value: Any) -> torch.Generator | None:
+    """A source of random numbers, or None for torch's own."""
+    if value is None or isinstance(value, torch.Generator):
+        return value
+    raise TypeError(f"{name} must be a torch.Generator or None, got {shown(value)}")
+
+
+def device(name: str, value: Any) -> torch.device | None:
+    """A device, from its name too; None stays None."""
+    if value is None or isinstance(value, torch.device):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a torch.device or the name of one, got {shown(value)}")
+    try:
+        return torch.device(value)
+    except RuntimeError:
+        raise ValueError(f"{name} must be the name of a device, such as 'cpu' or 'cuda', got {value!r}") from None
+
+
+def floating_dtype(name: str, value: Any) -> torch.dtype | None:
+    """A floating-point dtype; None stays None."""
+    if value is None or (isinstance(value, torch.dtype) and value.is_floating_point):
+        return value
+    raise TypeError(f"{name} must be a floating-point dtype of torch, got {shown(value)}")
+
+
+def function(name: str, value: Any, form: str) -> None:
+    """Something to call; ``form`` says how it is called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be callable as {form}, got {shown(value)}")
 
 
 def shown(value: Any) -> str:

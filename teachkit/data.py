@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachkit.checks import integer, number
+from teachkit.checks import integer, number, shown
 
 __all__ = [
     "NAMES",
@@ -85,6 +85,8 @@ def load(name: str, root: str | Path | None = None, *, n: int = 2000, seed: int 
     >>> images.shape, labels[::500].tolist()
     (torch.Size([5000, 1, 28, 28]), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be the name of a data set, got {shown(name)}")
     if name in _SHIPPED:
         with np.load(verify(f"{name}.npz"), allow_pickle=False) as stored:
             pixels, labels = torch.from_numpy(stored["images"]), torch.from_numpy(stored["labels"])
@@ -115,6 +117,8 @@ def split(dataset: Dataset) -> tuple[Dataset, Dataset]:
     Dataset, Dataset
         To train on, and held out.
     """
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"dataset must be a Dataset of images and labels, got {shown(dataset)}")
     if len(dataset.images) != len(dataset.labels):
         raise ValueError(f"dataset has {len(dataset.images)} images but {len(dataset.labels)} labels")
     held_out = torch.arange(len(dataset.images)) % 10 == 0
@@ -140,6 +144,8 @@ def verify(file_name: str) -> Path:
     FileNotFoundError, ValueError
         When the file, or the list of checksums, is missing or not what was shipped.
     """
+    if not isinstance(file_name, str):
+        raise TypeError(f"file_name must be the name of a file, got {shown(file_name)}")
     path, listed = directory() / file_name, directory() / "checksums.json"
     for needed in (path, listed):
         if not needed.is_file():
@@ -196,7 +202,7 @@ def spiral(n: int, seed: int = 0, noise: float = 0.03, turns: float = 1.5) -> Te
         ``(n, 2)`` float64.
     """
     rng = _rng(n, seed, noise=noise)
-    radius = _uniform(rng, n).sqrt()
+    radius, turns = _uniform(rng, n).sqrt(), number("turns", turns)
     angle = 2 * math.pi * turns * radius + math.pi * (torch.arange(n) % 2)
     return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + noise * _normal(rng, n)
 
@@ -217,7 +223,8 @@ def checkerboard(n: int, seed: int = 0, cells: int = 4) -> Tensor:
         ``(n, 2)`` float64.
     """
     rng = _rng(n, seed)
-    if not isinstance(cells, int) or cells < 2 or cells % 2:
+    cells = integer("cells", cells, 2)
+    if cells % 2:
         raise ValueError(f"cells must be an even integer >= 2, got {cells!r}")
     row = torch.arange(n) % cells
     column = 2 * torch.randint(cells // 2, (n,), generator=rng) + row % 2
@@ -243,7 +250,7 @@ def ring(n: int, seed: int = 0, modes: int = 8, radius: float = 1.0, noise: floa
         ``(n, 2)`` float64.
     """
     rng = _rng(n, seed, noise=noise)
-    modes = integer("modes", modes, 1)
+    modes, radius = integer("modes", modes, 1), number("radius", radius)
     angle = 2 * math.pi * (torch.arange(n) % modes).double() / modes
     return radius * torch.stack([angle.cos(), angle.sin()], 1) + noise * _normal(rng, n)
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from teachkit.checks import integer, number, real_tensor
+from teachkit.checks import batch, function, integer, number, real_tensor, scalar, shown
 from teachkit.denoisers import Denoiser
 
 __all__ = ["annealed_mean_shift", "mean_shift", "merge", "modes"]
@@ -49,7 +49,9 @@ def mean_shift(
 
 def _climb(denoiser: Denoiser, x: Tensor, bandwidth: float, max_steps: int, tolerance: float) -> Iterator[Tensor]:
     """The points after x of a mean-shift path, one at a time: whoever needs only the last need not keep the others."""
-    bandwidth = number("bandwidth", bandwidth, above=0)
+    function("denoiser", denoiser, "D(x, sigma)")
+    batch("x", x)
+    bandwidth = scalar("bandwidth", bandwidth, above=0)
     max_steps = integer("max_steps", max_steps, 1)
     tolerance = number("tolerance", tolerance, above=0)
     for _ in range(max_steps):
@@ -80,15 +82,13 @@ def annealed_mean_shift(denoiser: Denoiser, x: Tensor, bandwidths: Iterable[floa
     Tensor
         The path, ``(steps + 1, B, *event)``, from the starting points on.
     """
-    try:
-        levels = [float(h) for h in bandwidths]
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"bandwidths must be a sequence of numbers, got {bandwidths!r}") from error
+    function("denoiser", denoiser, "D(x, sigma)")
+    if not isinstance(bandwidths, Iterable) or (isinstance(bandwidths, Tensor) and bandwidths.ndim != 1):
+        raise TypeError(f"bandwidths must be a sequence of numbers, got {shown(bandwidths)}")
+    levels = [scalar("bandwidths", h, above=0) for h in bandwidths]
     if not levels:
         raise ValueError("bandwidths must hold at least one value")
-    for h in levels:
-        number("bandwidths", h, above=0)
-    path = [x]
+    path = [batch("x", x)]
     for h in levels:
         path.append(denoiser(path[-1], h))
     return torch.stack(path)
@@ -154,4 +154,4 @@ def modes(
     """
     merge_tolerance = number("merge_tolerance", merge_tolerance, above=0)
     end = deque(_climb(denoiser, x, bandwidth, max_steps, tolerance), maxlen=1).pop()
-    return merge(end, merge_tolerance * bandwidth)
+    return merge(end, merge_tolerance * float(bandwidth))

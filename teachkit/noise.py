@@ -6,14 +6,14 @@ drawn in any order, on any number of machines, with the same result.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from teachkit.checks import integer
+from teachkit import checks
+from teachkit.checks import floating_dtype, integer, scalar, shown
 from teachkit.denoisers import default_dtype
 
 __all__ = ["initial_noise"]
@@ -60,11 +60,13 @@ def initial_noise(
     """
     n = integer("n", n, 1)
     seed, first, stream = integer("seed", seed, 0), integer("first", first, 0), integer("stream", stream, 0)
-    event = tuple(int(k) for k in event_shape)
-    if not math.isfinite(float(sigma)) or float(sigma) < 0:
-        raise ValueError(f"sigma must be a finite number >= 0, got {sigma!r}")
+    if not isinstance(event_shape, Sequence) or isinstance(event_shape, str):
+        raise TypeError(f"event_shape must be a sequence of integers, got {shown(event_shape)}")
+    event = tuple(integer("event_shape", k, 0) for k in event_shape)
+    level = scalar("sigma", sigma, least=0)
+    dtype, device = floating_dtype("dtype", dtype), checks.device("device", device)
     draw = np.empty((n, *event))
     for i in range(n):
         bits = np.random.Philox(key=[seed, first + i], counter=[0, 0, 0, stream])
         draw[i] = np.random.Generator(bits).standard_normal(event)
-    return torch.from_numpy(draw).mul_(float(sigma)).to(dtype or default_dtype(device)).to(device)
+    return torch.from_numpy(draw).mul_(level).to(dtype or default_dtype(device)).to(device)

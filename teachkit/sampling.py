@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from teachkit import schedules, solvers
-from teachkit.checks import choice, number, real_tensor
+from teachkit.checks import batch, choice, flag, function, integer, is_finite, number, real_tensor
 from teachkit.denoisers import Denoiser
 from teachkit.noise import initial_noise
 from teachkit.solvers import Point, Solver
@@ -44,12 +44,30 @@ class Trajectory:
         after adding noise.
     nfe : int
         Number of function evaluations: how often the denoiser was called for the batch.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For tensors that do not belong together, or hold NaN or infinity.
     """
 
     sigmas: Tensor
     x: Tensor
     denoised: Tensor
     nfe: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigmas", schedules.validate(self.sigmas))
+        object.__setattr__(self, "nfe", integer("nfe", self.nfe, 0))
+        x, denoised = real_tensor("x", self.x, "(N+1, B, *event)"), real_tensor("denoised", self.denoised)
+        states = len(self.sigmas)
+        if x.ndim < 3 or x.numel() == 0 or len(x) not in (1, states):
+            raise ValueError(f"x must have shape ({states} or 1, B, *event), as sigmas say, got {tuple(x.shape)}")
+        if denoised.numel() and denoised.shape != (states - 1, *x.shape[1:]):
+            raise ValueError(
+                f"denoised must be empty or have shape {(states - 1, *x.shape[1:])}, as sigmas and x say, "
+                f"got {tuple(denoised.shape)}"
+            )
 
     @property
     def final(self) -> Tensor:
@@ -144,7 +162,7 @@ def sample(
     ValueError, TypeError
         For bad arguments, before any evaluation.
     FloatingPointError
-        If the denoiser produced NaN or infinity on the way.
+        If the denoiser produced NaN or infinity on the way: after the step that did.
 
     Examples
     --------
@@ -157,7 +175,7 @@ def sample(
     grid = schedules.validate(sigmas)
     rule = solvers.get(solver) if isinstance(solver, str) else solver
     _check_arguments(denoiser, x, rule, labels, guidance, dynamic_threshold, keep)
-    if afs and not rule.analytic_first_step:
+    if flag("afs", afs) and not rule.analytic_first_step:
         raise ValueError(f"afs is not defined for {rule.name}")
     evaluate = _Evaluator(denoiser, labels, guidance, dynamic_threshold)
     levels = tuple(grid.tolist())
@@ -167,21 +185,21 @@ def sample(
     denoised = x.new_empty(len(levels) - 1 if whole else 0, *x.shape)
     history: deque[Point] = deque(maxlen=rule.memory)
     with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
-        for i in tqdm(range(len(levels) - 1), desc=rule.name, disable=not progress, leave=False):
-            given = x / math.sqrt(1 + levels[0] ** 2) if afs and i == 0 else None
+        for i in tqdm(range(len(levels) - 1), desc=rule.name, disable=not flag("progress", progress), leave=False):
+            given = x / math.hypot(1, levels[0]) if afs and i == 0 else None
             now = Point(x, levels[i], evaluate, levels, i, given)
             if history:
                 now.x = rule.correct(now, history)
             if whole:
                 path[i] = now.x
             x = rule.step(now, levels[i + 1], history)
+            if not is_finite(x):
+                at = f"at sigma = {levels[i + 1]:.4g}"
+                raise FloatingPointError(f"sampling with {rule.name} ended in NaN or infinity {at}; check the denoiser")
             history.append(now)
             if whole:
                 denoised[i] = now.denoised
         path[-1] = x
-        final = x.detach()
-        if not bool(torch.isfinite(final.sum())) and not bool(torch.isfinite(final).all()):
-            raise FloatingPointError(f"sampling with {rule.name} ended in NaN or infinity; check the denoiser")
         return Trajectory(grid, path, denoised, evaluate.nfe)
 
 
@@ -194,11 +212,8 @@ def _check_arguments(
     dynamic_threshold: float | None,
     keep: str,
 ) -> None:
-    if not callable(denoiser):
-        raise TypeError(f"denoiser must be callable as D(x, sigma), got {type(denoiser).__name__}")
-    real_tensor("x", x, "(B, *event)")
-    if x.ndim < 2 or x.numel() == 0:
-        raise ValueError(f"x must have shape (B, *event) with at least one sample, got {tuple(x.shape)}")
+    function("denoiser", denoiser, "D(x, sigma)")
+    batch("x", x)
     if not isinstance(rule, Solver):
         raise TypeError(f"solver must be a name or a Solver instance, got {rule!r}")
     if isinstance(denoiser, nn.Module):

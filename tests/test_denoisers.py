@@ -259,11 +259,11 @@ def test_bad_inputs_are_named(make):
     with pytest.raises(TypeError, match="x must be a tensor"):
         D([[1.0, 2.0, 3.0]], 1.0)
     for sigma in (-1.0, math.nan, math.inf):
-        with pytest.raises(ValueError, match="sigma must be finite and >= 0"):
+        with pytest.raises(ValueError, match="sigma must be a finite number >= 0"):
             D(x, sigma)
     with pytest.raises(ValueError, match="sigma must be a number, 0-d or"):
         D(x, torch.ones(3))
-    with pytest.raises(TypeError, match="sigma must be a number"):
+    with pytest.raises(TypeError, match="sigma must be a finite number"):
         D(x, "1.0")
 
 
@@ -534,7 +534,21 @@ def test_duplicates_and_ties_share_their_weight():
 def test_infinity_is_not_turned_into_a_plausible_number(dtype):
     D = Empirical(torch.rand(50, 4, generator=rng()).to(dtype))
     for sigma in (0.01, 10.0):
-        assert not torch.isfinite(D(torch.full((1, 4), math.inf, dtype=dtype), sigma)).any()
+        with pytest.raises(ValueError, match="x must be finite"):
+            D(torch.full((1, 4), math.inf, dtype=dtype), sigma)
+
+
+def test_a_state_too_far_for_its_square_is_named():
+    D = GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], 0.1)
+    with pytest.raises(ValueError, match=r"x must be near enough .* values up to 1e\+200"):
+        D(torch.tensor([[1e200]], dtype=F64), 1.0)
+
+
+@pytest.mark.parametrize("sigma", [1e200, 1e-200])
+def test_a_level_whose_square_is_no_number_is_named(sigma):
+    D = GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], 0.1)
+    with pytest.raises(ValueError, match="its square a number"):
+        D(torch.ones(1, 1, dtype=F64), sigma)
 
 
 @pytest.mark.parametrize("sigma", [0.002, 0.02, 0.2, 80.0])

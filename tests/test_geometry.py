@@ -752,5 +752,5 @@ def test_norms_refuse_a_bad_value_in_either_half_of_a_trajectory(part):
     path = sample(Gaussian([1.0, 0.0], 1.0), initial_noise(4, (2,)), schedules.polynomial(5))
     parts = {"x": path.x.clone(), "denoised": path.denoised.clone()}
     parts[part][2, 1, 0] = math.nan
-    with pytest.raises(ValueError, match="traj must be finite"):
+    with pytest.raises(ValueError, match=f"{part} must be finite"):
         geometry.norms(Trajectory(path.sigmas, parts["x"], parts["denoised"], path.nfe))

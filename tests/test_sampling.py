@@ -361,7 +361,7 @@ def test_solver_options_are_checked():
         ("ipndm", {"oder": 2}, "does not take these options"),
         ("unipc", {"variant": "bh3"}, "variant must be one of 'bh1', 'bh2'"),
         ("dpmpp_3m", {"prediction": "v"}, "prediction must be one of"),
-        ("dpm2", {"r": 1.0}, r"r must lie in \(0, 1\)"),
+        ("dpm2", {"r": 1.0}, "r must be a finite number > 0 and < 1"),
         ("edm_stochastic", {"churn": -1.0}, "churn must be"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from teachkit import checks
+
 
 class Denoiser(Protocol):
     """Anything that maps (noisy x, noise level, labels) to E[x0 | x]."""
@@ -33,7 +35,8 @@ def default_dtype(device: torch.device | str | None = None) -> torch.dtype:
     torch.dtype
         What closed forms and geometry are computed in.
     """
-    return torch.float32 if device is not None and torch.device(device).type == "mps" else torch.float64
+    chosen = checks.device("device", device)
+    return torch.float32 if chosen is not None and chosen.type == "mps" else torch.float64
 
 
 class DenoiserModule(nn.Module):
@@ -54,12 +57,12 @@ class DenoiserModule(nn.Module):
     def forward(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """E[x0 | x]: ``(B, *event)`` to ``(B, *event)``. Raises ValueError or TypeError on bad input."""
         flat, s = self._check(x, sigma)
-        return self._denoise(flat, s, self._check_labels(labels, len(flat))).reshape(x.shape)
+        return finite(self._denoise(flat, s, self._check_labels(labels, len(flat))), x).reshape(x.shape)
 
     def log_prob(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """log p_sigma(x), the log density of the data blurred by noise of level sigma: ``(B,)``, in nats."""
         flat, s = self._check(x, sigma)
-        return self._log_prob(flat, s, self._check_labels(labels, len(flat)))
+        return finite(self._log_prob(flat, s, self._check_labels(labels, len(flat))), x)
 
     def score(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """grad_x log p_sigma(x) by Tweedie's identity: (D(x; sigma) - x) / sigma^2, ``(B, *event)``; sigma > 0."""
@@ -67,7 +70,7 @@ class DenoiserModule(nn.Module):
         s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
         if not (s > 0).all():
             raise ValueError("sigma must be > 0: Tweedie's identity divides by sigma^2")
-        return (denoised - x) / s.reshape(-1, *[1] * (x.ndim - 1)) ** 2
+        return finite((denoised - x) / s.reshape(-1, *[1] * (x.ndim - 1)) ** 2, x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` samples of clean data: ``(n, *event)``."""
@@ -100,62 +103,72 @@ class DenoiserModule(nn.Module):
             return None
         if self.num_classes is None:
             raise ValueError(f"labels were given but this {type(self).__name__} has no classes")
-        labels = torch.as_tensor(labels, device=next(self.buffers()).device)
-        if not integral(labels) or labels.shape != (batch,):
-            raise ValueError(f"labels must be ({batch},) integers, got {tuple(labels.shape)} {labels.dtype}")
-        if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < self.num_classes):
+        labels = checks.class_labels("labels", labels, batch, next(self.buffers()).device)
+        if batch and int(labels.max()) >= self.num_classes:
             raise ValueError(f"labels must lie in [0, {self.num_classes - 1}], got {labels.tolist()}")
-        return labels.long()
+        return labels
 
 
-def check_sigma(sigma: float | Tensor, x: Tensor) -> Tensor:
+def finite(result: Tensor, x: Tensor) -> Tensor:
+    """``result`` itself, unless it holds NaN or infinity: then what is wrong with x."""
+    if checks.is_finite(result):
+        return result
+    checks.real_tensor("x", x)
+    raise ValueError(
+        f"x must be near enough for its squared distance to the data, over sigma^2, to be a {x.dtype}, got values up "
+        f"to {float(x.detach().abs().max()):.3g}"
+    )
+
+
+def check_sigma(sigma: float | Tensor, x: Tensor, name: str = "sigma") -> Tensor:
     """Validate a noise level against a batch.
 
     Parameters
     ----------
     sigma : float, 0-d or (B,)
         Noise level.
+        Its square must be a number of the dtype of x too, and above 0 unless it is 0 itself.
     x : (B, *event)
         The batch it goes with.
+    name : str
+        Of the level, for messages.
 
     Returns
     -------
     Tensor
         ``(1,)`` or ``(B,)``, with dtype and device of x.
     """
-    if not isinstance(sigma, (int, float, Tensor)) or isinstance(sigma, bool):
-        raise TypeError(f"sigma must be a number or a tensor, got {type(sigma).__name__}")
-    # The dtype matters: as_tensor(0.3) alone would round to float32.
-    s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
-    if isinstance(sigma, Tensor) and (sigma.ndim > 1 or len(s) not in (1, len(x))):
-        raise ValueError(f"sigma must be a number, 0-d or ({len(x)},), got shape {tuple(sigma.shape)}")
-    if not (torch.isfinite(s).all() and (s >= 0).all()):
-        raise ValueError(f"sigma must be finite and >= 0, got {sigma!r}")
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.is_meta or x.ndim == 0:
+        raise TypeError(f"x must be a floating-point tensor (B, *event) with its numbers, got {checks.shown(x)}")
+    if isinstance(sigma, Tensor):
+        if sigma.ndim > 1 or sigma.numel() not in (1, len(x)):
+            raise ValueError(f"{name} must be a number, 0-d or ({len(x)},), got shape {tuple(sigma.shape)}")
+        s = checks.as_real(name, sigma).to(x).reshape(-1)
+    else:
+        s = torch.full((1,), checks.number(name, sigma, least=0), dtype=x.dtype, device=x.device)
+    limits = torch.finfo(x.dtype)
+    least, most = limits.tiny**0.5, limits.max**0.5
+    if not bool(((s == 0) | ((s >= least) & (s <= most))).all()):
+        raise ValueError(
+            f"{name} must be finite and >= 0, its square a number of {x.dtype} (from {least:.2g} to {most:.2g}, or 0), "
+            f"got {checks.shown(sigma) if s.numel() > 9 else s.tolist()}"
+        )
     return s
-
-
-def integral(labels: Tensor) -> bool:
-    return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
 
 
 def floating(value: Tensor | Sequence[Any] | float, name: str, like: Tensor | None = None) -> Tensor:
     """A finite floating-point tensor: as given, or float64 from Python numbers and integers."""
-    try:  # the dtype matters: as_tensor(0.3) alone would round to float32
-        dtype = None if isinstance(value, Tensor) else default_dtype(None if like is None else like.device)
-        out = torch.as_tensor(value, dtype=dtype)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} must be a tensor or nested lists of numbers, got {type(value).__name__}") from error
+    if like is not None and isinstance(value, Tensor) and value.device != like.device:
+        raise ValueError(f"{name} is on {value.device} but must be on the device of the means, {like.device}")
+    # The dtype matters: as_tensor(0.3) alone would round to float32.
+    out = checks.as_real(name, value, default_dtype(None if like is None else like.device))
     if like is not None:
         if isinstance(value, Tensor) and out.is_floating_point() and out.dtype != like.dtype:
             raise ValueError(f"{name} is {out.dtype} but must have one dtype with the means, {like.dtype}")
-        if isinstance(value, Tensor) and out.device != like.device:
-            raise ValueError(f"{name} is on {out.device} but must be on the device of the means, {like.device}")
         out = out.to(like)
     elif not out.is_floating_point():
         out = out.to(default_dtype(out.device))
-    if not torch.isfinite(out).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinity")
-    return out
+    return checks.real_tensor(name, out)
 
 
 def check_data(data: Tensor) -> Tensor:
@@ -163,6 +176,8 @@ def check_data(data: Tensor) -> Tensor:
     y = floating(data, "data")
     if y.ndim < 2 or y.numel() == 0:
         raise ValueError(f"data must have shape (N, *event) with at least one sample, got {tuple(y.shape)}")
+    if not bool((torch.linalg.vector_norm(y) ** 2).isfinite()):
+        raise ValueError(f"data must have squares that are numbers of {y.dtype}, got values up to {y.abs().max():.3g}")
     return y
 
 

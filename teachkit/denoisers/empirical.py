@@ -12,8 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from teachkit import checks
 from teachkit.checks import integer, number
-from teachkit.denoisers.base import DenoiserModule, check_data, default_dtype, integral
+from teachkit.denoisers.base import DenoiserModule, check_data, default_dtype, finite
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -60,9 +61,7 @@ class Empirical(DenoiserModule):
         self.register_buffer("data", flat)
         self.register_buffer("half_norms", 0.5 * torch.linalg.vector_norm(flat, dim=1) ** 2)
         if labels is not None:
-            labels = torch.as_tensor(labels, device=y.device)
-            if labels.shape != (len(y),) or not integral(labels) or int(labels.min()) < 0:
-                raise ValueError(f"labels must be ({len(y)},) integers >= 0, got {tuple(labels.shape)} {labels.dtype}")
+            labels = checks.class_labels("labels", labels, len(y), y.device)
             self.num_classes = int(labels.max()) + 1
             if (labels.bincount(minlength=self.num_classes) == 0).any():
                 raise ValueError(f"labels must use every class from 0 to {self.num_classes - 1} at least once")
@@ -184,11 +183,11 @@ class Empirical(DenoiserModule):
         labels, wide = self._check_labels(labels, len(x)), flat.to(default_dtype(x.device))
         starts = range(0, len(self.data), self.chunk)
         s = self._blurred(s).to(wide.dtype)
-        return torch.cat([self._logits(wide, s, labels, i) for i in starts], 1).softmax(1).to(x.dtype)
+        return finite(torch.cat([self._logits(wide, s, labels, i) for i in starts], 1).softmax(1).to(x.dtype), x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` points of the data set, with replacement, plus noise of the bandwidth: ``(n, *event)``."""
-        n = integer("n", n, 1)
+        n, generator = integer("n", n, 1), checks.generator("generator", generator)
         device = self.data.device
         index = torch.randint(len(self.data), (n,), generator=generator, device=device)
         noise = torch.randn(n, self.dim, generator=generator, dtype=self.data.dtype, device=device)

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from teachkit import checks
 from teachkit.checks import integer
-from teachkit.denoisers.base import DenoiserModule, check_data, check_sigma, default_dtype, floating
+from teachkit.denoisers.base import DenoiserModule, check_data, check_sigma, default_dtype, finite, floating
 
 
 class Gaussian(DenoiserModule):
@@ -137,15 +138,16 @@ class Gaussian(DenoiserModule):
         data, ``sigma`` = 0, needs variance in every direction: elsewhere the solution is not unique (ValueError).
         """
         flat, s = self._check(x, sigma)
-        s_next = check_sigma(sigma_next, x).reshape(-1, 1)
+        s_next = check_sigma(sigma_next, x, "sigma_next").reshape(-1, 1)
         total, full = self.variances + s**2, self.rank == self.dim
         if not (total > 0).all() or not (full or (s > 0).all()):
             raise ValueError("sigma must be > 0: from 0 there is no unique way along directions without variance")
         inside = ((self.variances + s_next**2) / total).sqrt()
-        return self._along_axes(flat, inside, 0.0 if full else s_next / s).reshape(x.shape)
+        return finite(self._along_axes(flat, inside, 0.0 if full else s_next / s), x).reshape(x.shape)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` samples ``(n, *event)``."""
         n = integer("n", n, 1)
+        generator = checks.generator("generator", generator)
         noise = torch.randn(n, self.rank, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
         return (self.mean + (noise * self.variances.sqrt()) @ self.axes.mT).reshape(n, *self.event_shape)

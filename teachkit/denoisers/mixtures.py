@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from teachkit import checks
 from teachkit.checks import integer
-from teachkit.denoisers.base import DenoiserModule, check_data, floating, integral
+from teachkit.denoisers.base import DenoiserModule, check_data, finite, floating
 from teachkit.denoisers.gaussian import Gaussian
 
 
@@ -134,7 +135,7 @@ class GaussianMixture(DenoiserModule):
     def responsibilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Posterior probability of each component given x: ``(B, K)``, rows sum to 1."""
         flat, s = self._check(x, sigma)
-        return self._components(flat, s, None)[0].softmax(-1)
+        return finite(self._components(flat, s, None)[0].softmax(-1), x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` samples of clean data: ``(n, *event)``."""
@@ -142,7 +143,7 @@ class GaussianMixture(DenoiserModule):
 
     def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``."""
-        n = integer("n", n, 1)
+        n, generator = integer("n", n, 1), checks.generator("generator", generator)
         labels = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.dim, generator=generator, dtype=self.means.dtype, device=self.means.device)
         scaled = self.variances[labels].sqrt() * noise
@@ -243,10 +244,8 @@ class LowRankMixture(DenoiserModule):
             For labels that do not match the data or miss a class, a class with one sample, a rank out of range.
         """
         x = check_data(data)
-        labels = torch.as_tensor(labels, device=x.device)
-        if labels.shape != (len(x),) or not integral(labels) or int(labels.min()) < 0:
-            raise ValueError(f"labels must be ({len(x)},) integers >= 0, got {tuple(labels.shape)} {labels.dtype}")
-        counts = labels.long().bincount()
+        labels = checks.class_labels("labels", labels, len(x), x.device)
+        counts = labels.bincount()
         if (counts < 2).any():
             raise ValueError(
                 f"labels must use every class from 0 to {len(counts) - 1} at least twice, got {counts.tolist()}"
@@ -298,7 +297,7 @@ class LowRankMixture(DenoiserModule):
     def responsibilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Posterior probability of each component given x: ``(B, K)``, rows sum to 1."""
         flat, s = self._check(x, sigma)
-        return self._components(flat, s, None)[0].softmax(-1)
+        return finite(self._components(flat, s, None)[0].softmax(-1), x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` samples of clean data: ``(n, *event)``."""
@@ -306,7 +305,7 @@ class LowRankMixture(DenoiserModule):
 
     def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``."""
-        n = integer("n", n, 1)
+        n, generator = integer("n", n, 1), checks.generator("generator", generator)
         labels = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.rank, generator=generator, dtype=self.means.dtype, device=self.means.device)
         out = self.means[labels]

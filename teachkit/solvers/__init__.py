@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from teachkit.checks import shown
 from teachkit.solvers.base import Point, Solver
 from teachkit.solvers.exponential import DPMPP2M, DPMPP3M, RES2M, RES3M, UniPC
 from teachkit.solvers.multistep import DEIS, IPNDM, IPNDMV, LMS
@@ -71,6 +72,8 @@ def get(name: str, **options: Any) -> Solver:
         For an unknown name (the nearest one is suggested), an option the solver does not take, or a value out of
         range.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be the name of a solver, got {shown(name)}")
     if name not in REGISTRY:
         near = difflib.get_close_matches(str(name).lower(), REGISTRY, n=1, cutoff=0.3)
         hint = f"; did you mean {near[0]!r}?" if near else "."

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from teachkit.checks import flag
 from teachkit.solvers.base import Point, Solver, check_choice, combine, euler_step
 
 
@@ -40,7 +41,8 @@ class _Exponential(Solver):
     def __init__(self, order: int, prediction: str, lower_order_final: bool) -> None:
         check_choice("order", order, (1, 2, 3))
         check_choice("prediction", prediction, ("x0", "eps"))
-        self.order, self.prediction, self.lower_order_final = order, prediction, bool(lower_order_final)
+        self.order, self.prediction = order, prediction
+        self.lower_order_final = flag("lower_order_final", lower_order_final)
         self.memory = order - 1
 
     def _model(self, point: Point) -> Tensor:
@@ -81,7 +83,7 @@ class DPMPP3M(_Exponential):
         self, order: int = 3, prediction: str = "x0", lower_order_final: bool = True, corrected: bool = False
     ) -> None:
         super().__init__(order, prediction, lower_order_final)
-        self.corrected = bool(corrected)
+        self.corrected = flag("corrected", corrected)
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
         order = self._order_at(len(history), now.steps_left)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from teachkit.checks import number
+from teachkit.checks import flag, integer, number
 from teachkit.noise import initial_noise
 from teachkit.solvers.base import Point, Solver, euler_step
 
@@ -32,7 +32,7 @@ class Heun(Solver):
     name = "heun"
 
     def __init__(self, euler_last: bool = False) -> None:
-        self.euler_last = bool(euler_last)
+        self.euler_last = flag("euler_last", euler_last)
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
         x_euler = euler_step(now, sigma_next)
@@ -52,9 +52,7 @@ class DPM2(Solver):
     name = "dpm2"
 
     def __init__(self, r: float = 0.5, euler_last: bool = False) -> None:
-        if not (isinstance(r, (int, float)) and 0 < r < 1):
-            raise ValueError(f"r must lie in (0, 1), got {r!r}")
-        self.r, self.euler_last = float(r), bool(euler_last)
+        self.r, self.euler_last = number("r", r, above=0, below=1), flag("euler_last", euler_last)
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
         if sigma_next == 0 or (self.euler_last and now.steps_left == 1):
@@ -95,12 +93,11 @@ class EDMStochastic(Solver):
         seed: int = 0,
         first: int = 0,
     ) -> None:
-        for name, value in (("churn", churn), ("sigma_low", sigma_low), ("noise_scale", noise_scale)):
-            number(name, value, least=0)
-        if not sigma_high >= sigma_low:
-            raise ValueError(f"sigma_high must be at least sigma_low = {sigma_low}, got {sigma_high!r}")
-        self.churn, self.sigma_low, self.sigma_high = float(churn), float(sigma_low), float(sigma_high)
-        self.noise_scale, self.seed, self.first = float(noise_scale), seed, first
+        self.churn, self.noise_scale = number("churn", churn, least=0), number("noise_scale", noise_scale, least=0)
+        self.sigma_low = number("sigma_low", sigma_low, least=0)
+        no_limit = isinstance(sigma_high, float) and sigma_high == math.inf
+        self.sigma_high = math.inf if no_limit else number("sigma_high", sigma_high, least=self.sigma_low)
+        self.seed, self.first = integer("seed", seed, 0), integer("first", first, 0)
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
         steps = len(now.levels) - 1

@@ -113,7 +113,7 @@ def time_limit() -> Iterator[None]:
 def finite(result: object) -> bool:
     """Whether every number in a result is finite; strings, functions and networks hold none."""
     if isinstance(result, torch.Tensor):
-        return bool(result.isfinite().all()) if not result.is_meta else False
+        return not result.is_meta and result.layout == torch.strided and bool(result.isfinite().all())
     if isinstance(result, (float, complex)):
         return math.isfinite(abs(result))
     if isinstance(result, dict):
@@ -148,7 +148,7 @@ def fault(call: Call, name: str, kind: str, value: object, right: object) -> str
     """None where the promise is kept, otherwise what happened."""
     try:
         result = run(call, **{name: value})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, FileNotFoundError) as error:
         said = str(error)
         last = traceback.extract_tb(error.__traceback__)[-1]
         if not last.filename.startswith(PACKAGE) or not (last.line or "").startswith("raise"):
