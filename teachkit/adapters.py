@@ -174,6 +174,19 @@ def time_index(alphas_cumprod: Tensor | Sequence[float]) -> Time:
     callable
         From sigma, a tensor, to a fractional index in [0, T - 1].
     """
+    levels = trained_levels(alphas_cumprod)
+
+    def index(sigma: Tensor) -> Tensor:
+        table, at = levels.to(sigma), sigma.log()
+        upper = torch.searchsorted(table, at).clamp(1, len(table) - 1)
+        low, high = table[upper - 1], table[upper]
+        return upper - 1 + ((at - low) / (high - low)).clamp(0, 1)
+
+    return index
+
+
+def trained_levels(alphas_cumprod: Tensor | Sequence[float]) -> Tensor:
+    """log sigma of every training step (T,), increasing: sigma_t = sqrt(1 / abar_t - 1)."""
     if callable(alphas_cumprod) and not isinstance(alphas_cumprod, Tensor):
         raise TypeError("alphas_cumprod must be the numbers abar of the training steps; a function of sigma is time=")
     abar = as_real("alphas_cumprod", alphas_cumprod, torch.float64).detach().cpu().double()
@@ -183,15 +196,7 @@ def time_index(alphas_cumprod: Tensor | Sequence[float]) -> Time:
         )
     if not bool((abar.diff() < 0).all()):
         raise ValueError("alphas_cumprod must decrease from step to step")
-    levels = 0.5 * (torch.log1p(-abar) - abar.log())  # log sigma, increasing
-
-    def index(sigma: Tensor) -> Tensor:
-        table, at = levels.to(sigma), sigma.log()
-        upper = torch.searchsorted(table, at).clamp(1, len(table) - 1)
-        low, high = table[upper - 1], table[upper]
-        return upper - 1 + ((at - low) / (high - low)).clamp(0, 1)
-
-    return index
+    return 0.5 * (torch.log1p(-abar) - abar.log())
 
 
 def vp_time(beta_min: float = 0.1, beta_max: float = 20.0) -> Time:

@@ -98,6 +98,15 @@ def is_finite(value: Tensor) -> bool:
         return True  # inside torch.func.vmap nobody may look at values
 
 
+def squarable(name: str, value: Tensor) -> Tensor:
+    """Finite numbers, not empty, whose squares have a finite sum in double precision."""
+    low, high = map(float, torch.aminmax(value.detach()))  # unlike abs(), this copies nothing
+    most = max(abs(low), abs(high))
+    if not math.isfinite(most * most * value.numel()):
+        raise ValueError(f"{name} must be finite, and so must the sum of its squares; got numbers up to {most:.3g}")
+    return value
+
+
 def batch(name: str, value: Any) -> Tensor:
     """A batch (B, *event) of finite floating-point numbers, of one sample at least."""
     x = real_tensor(name, value, "(B, *event)")

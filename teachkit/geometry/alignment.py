@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from teachkit.checks import flag, real_tensor, squarable
+
 __all__ = ["align", "procrustes", "procrustes_residual"]
 
 
@@ -36,10 +38,10 @@ def procrustes(
         ``(B, k, k)``. With curve^T reference = U S Vh, R = U Vh (Schönemann 1966; arXiv 2506.10177, eq. 13). Note
         that ``torch.linalg.svd`` returns Vh, already transposed; multiplying by its transpose is a popular bug.
     """
-    reference = _check(curves, reference, about_chord)
+    curves, reference = _check(curves, reference, about_chord)
     fixed = int(about_chord)
     u, _, vh = torch.linalg.svd(torch.einsum("nbi,nj->bij", curves[..., fixed:], reference[:, fixed:]))
-    if not reflections:
+    if not flag("reflections", reflections):
         flip = torch.ones_like(u[:, 0])
         flip[:, -1] = torch.linalg.det(u @ vh).sign()
         u = u * flip[:, None]
@@ -68,7 +70,7 @@ def align(
         ``(N+1, B, k)``.
     """
     turn = procrustes(curves, reference, reflections, about_chord=about_chord)
-    return torch.einsum("nbi,bij->nbj", curves, turn)
+    return torch.einsum("nbi,bij->nbj", curves.to(turn), turn)
 
 
 def procrustes_residual(
@@ -91,7 +93,7 @@ def procrustes_residual(
     Tensor
         ``(B,)``, from 0 (same shape) to 2.
     """
-    reference = _check(curves, reference, about_chord)
+    curves, reference = _check(curves, reference, about_chord)
     if about_chord:
         curves, reference = curves[..., 1:], reference[:, 1:]
     size, target_size = torch.linalg.vector_norm(curves, dim=(0, 2), keepdim=True), torch.linalg.vector_norm(reference)
@@ -102,21 +104,19 @@ def procrustes_residual(
     return (gap**2).sum((0, 2))
 
 
-def _check(curves: Tensor, reference: Tensor | None, about_chord: bool) -> Tensor:
-    """The reference, in the dtype of the curves, once both are found fit."""
-    if not isinstance(curves, Tensor) or not isinstance(reference, Tensor | None):
-        raise TypeError(
-            f"curves and reference must be tensors, got {type(curves).__name__}, {type(reference).__name__}"
-        )
+def _check(curves: Tensor, reference: Tensor | None, about_chord: bool) -> tuple[Tensor, Tensor]:
+    """Both in one precision of at least float32, once they are found fit."""
+    real_tensor("curves", curves, "(N+1, B, k)")
     if curves.ndim != 3 or curves.numel() == 0:
         raise ValueError(f"curves must be (N+1, B, k), got {tuple(curves.shape)}")
-    reference = curves[:, 0] if reference is None else reference.to(curves)
+    curves = squarable("curves", curves).to(torch.promote_types(curves.dtype, torch.float32))
+    if reference is None:
+        reference = curves[:, 0]
+    real_tensor("reference", reference, "(N+1, k)")
     if reference.shape != (curves.shape[0], curves.shape[2]):
         raise ValueError(
             f"curves must be (N+1, B, k) and reference (N+1, k), got {tuple(curves.shape)} and {tuple(reference.shape)}"
         )
-    if about_chord and curves.shape[2] < 2:
+    if flag("about_chord", about_chord) and curves.shape[2] < 2:
         raise ValueError(f"about_chord needs a coordinate beside the chord, got curves of shape {tuple(curves.shape)}")
-    if not (torch.isfinite(curves).all() and torch.isfinite(reference).all()):
-        raise ValueError("curves and reference must be finite, got NaN or infinity")
-    return reference
+    return curves, squarable("reference", reference).to(curves)

@@ -10,11 +10,10 @@ the ends, where the window cannot lie around its point. Compare two windows befo
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from teachkit.checks import choice, number, real_tensor, squarable
 from teachkit.denoisers import default_dtype
 from teachkit.geometry import paths
 
@@ -58,8 +57,7 @@ def curvature_torsion(
     curvature, torsion : (N,) or (N, B)
         In 1 / units. Where the curvature is zero to rounding (a straight line) torsion has no meaning and is 0.
     """
-    if not isinstance(points, Tensor):
-        raise TypeError(f"points must be a tensor of shape (N, 3) or (N, B, 3), got {type(points).__name__}")
+    real_tensor("points", points, "(N, 3) or (N, B, 3)")
     single = points.ndim == 2
     x = _check_points(points[:, None] if single else points)
     s = paths.arc_length(x)
@@ -134,9 +132,7 @@ def _check_points(points: Tensor) -> Tensor:
         raise ValueError(f"points must have shape (N, 3) or (N, B, 3), got {tuple(points.shape)}")
     if len(points) < _LEAST:
         raise ValueError(f"points must hold at least {_LEAST} points a curve, got shape {tuple(points.shape)}")
-    x = points.to(default_dtype(points.device))
-    if not torch.isfinite(x).all():
-        raise ValueError("points must be finite, got NaN or infinity")
+    x = squarable("points", points).to(default_dtype(points.device))
     if not (torch.linalg.vector_norm(x.diff(dim=0), dim=-1) > 0).all():
         raise ValueError("points must not repeat: two successive points coincide")
     return x
@@ -149,13 +145,9 @@ def _check_window(s: Tensor, window: int | None, length: float | None, edges: st
     if length is None:
         if not isinstance(window, int) or window % 2 == 0 or not _LEAST <= window <= len(s):
             raise ValueError(f"window must be an odd integer from 5 to the number of points {len(s)}, got {window!r}")
-    elif not isinstance(length, (int, float)) or not math.isfinite(length) or not 0 < length <= float(s[-1].min()):
+    elif number("length", length, above=0) > float(s[-1].min()):
         shortest = f"{float(s[-1].min()):.4g}"
         raise ValueError(f"length must be a number > 0, at most that of the shortest curve {shortest}, got {length!r}")
     known = ("published", "one_sided", "nan") if length is None else ("one_sided", "nan")
-    edges = known[0] if edges is None else edges
-    if edges not in known:
-        raise ValueError(f"edges must be one of {known} for this kind of window, got {edges!r}")
-    if weights not in ("uniform", "length", "tricube"):
-        raise ValueError(f"weights must be 'uniform', 'length' or 'tricube', got {weights!r}")
-    return edges
+    choice("weights", weights, ("uniform", "length", "tricube"))
+    return known[0] if edges is None else choice("edges", edges, known)

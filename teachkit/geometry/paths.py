@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from teachkit.checks import flag, integer, real_tensor, squarable
 from teachkit.denoisers import default_dtype
 from teachkit.sampling import Trajectory
 
@@ -46,6 +47,8 @@ def deviation(traj: Trajectory | Tensor, relative: bool = False) -> Tensor:
         ``(N+1, B)``, in the units of x. Zero at both ends. A path that ends where it began has no chord; then the
         distance to that point is given (and ``relative`` is refused).
     """
+
+    relative = flag("relative", relative)
 
     def block(x: Tensor) -> Tensor:
         residual, length = _remove_chord(x)
@@ -178,7 +181,8 @@ def explained_variance(traj: Trajectory | Tensor, k: int, remove_chord: bool = F
     Tensor
         ``(B, k)`` in [0, 1], non-decreasing along k. A path with no variance left (exactly straight) gives 1.
     """
-    _check_components(traj, k)
+    k = integer("k", k, 1, len(_path(traj)))
+    remove_chord, centre = flag("remove_chord", remove_chord), flag("centre", centre)
 
     def block(x: Tensor) -> Tensor:
         y = _remove_chord(x)[0] if remove_chord else x
@@ -213,7 +217,6 @@ def project(traj: Trajectory | Tensor) -> Tensor:
         ``(N+1, B, 3)``: distance along the chord from the first state, then the two residual coordinates, in the
         units of x. Coordinates that do not exist (a straight path, or d < 3) are 0.
     """
-    _check_components(traj, 1)
 
     def block(x: Tensor) -> Tensor:
         residual, length = _remove_chord(x)
@@ -249,24 +252,20 @@ def _blocks(function: Callable[..., Tensor], *paths: Trajectory | Tensor, batch_
     out = []
     for pieces in zip(*(t.split(size, 1) for t in tensors)):
         flat = [p.flatten(2).to(dtype) for p in pieces]
-        if not all(bool(p.sum().isfinite()) or bool(p.isfinite().all()) for p in flat):
-            raise ValueError("traj must be finite, got NaN or infinity")
         out.append(function(flat[0] if len(flat) == 1 else torch.stack(flat)))
     return torch.cat(out, batch_dim)
 
 
 def _path(traj: Trajectory | Tensor) -> Tensor:
     """The states (N+1, B, *event) of a trajectory or tensor, checked."""
-    x = traj.x if isinstance(traj, Trajectory) else traj
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"traj must be a Trajectory or a floating-point tensor, got {type(traj).__name__}")
+    x = real_tensor("traj", traj.x if isinstance(traj, Trajectory) else traj, "or a Trajectory")
     if x.ndim < 3 or x.numel() == 0:
         raise ValueError(f"traj must have shape (N+1, B, *event), got {tuple(x.shape)}")
     if isinstance(traj, Trajectory) and len(x) != len(traj.sigmas):
         raise ValueError("traj holds only its final state; sample with keep='all' to measure the path")
     if len(x) < 2:
         raise ValueError(f"traj must hold at least two states, got shape {tuple(x.shape)}")
-    return x
+    return squarable("traj", x)
 
 
 def _remove_chord(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -292,9 +291,3 @@ def _gram(x: Tensor) -> Tensor:
 def _rounding(x: Tensor) -> float:
     """Size, relative to the chord, below which a residual is rounding."""
     return 64 * torch.finfo(x.dtype).eps
-
-
-def _check_components(traj: Trajectory | Tensor, k: int) -> None:
-    states = len(_path(traj))
-    if not isinstance(k, int) or not 1 <= k <= states:
-        raise ValueError(f"k must be an integer from 1 to the number of states {states}, got {k!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from teachkit.checks import integer
+from teachkit.checks import integer, real_tensor, shown, squarable
 from teachkit.denoisers import default_dtype
 from teachkit.sampling import Trajectory
 
@@ -17,18 +17,29 @@ def seeded(seed: int) -> torch.Generator:
 
 def path(x: Tensor, name: str) -> Tensor:
     """``x`` itself, if it holds finite paths (N+1, B, *event) of at least two states; ``name`` is for the message."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"{name} must be a Trajectory or a floating-point tensor, got {type(x).__name__}")
+    real_tensor(name, x, "or a Trajectory")
     if x.ndim < 3 or len(x) < 2 or x.numel() == 0:
         raise ValueError(f"{name} must have shape (N+1, B, *event) with at least two states, got {tuple(x.shape)}")
-    if not torch.isfinite(x).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinity")
-    return x
+    return squarable(name, x)
 
 
-def states(traj: Trajectory | Tensor) -> Tensor:
+def states(traj: Trajectory | Tensor, name: str = "traj") -> Tensor:
     """All states of a trajectory, flattened to (N+1, B, d), in the precision for sums."""
     if isinstance(traj, Trajectory) and len(traj.x) != len(traj.sigmas):
-        raise ValueError("the trajectory holds only its final state; sample with keep='all'")
-    x = path(traj.x if isinstance(traj, Trajectory) else traj, "traj")
+        raise ValueError(f"{name} holds only its final state; sample with keep='all'")
+    x = path(traj.x if isinstance(traj, Trajectory) else traj, name)
     return x.flatten(2).to(default_dtype(x.device))
+
+
+def kept(traj: Trajectory, name: str = "traj") -> Tensor:
+    """The same of what must be a `Trajectory`, because its levels are needed too."""
+    if not isinstance(traj, Trajectory):
+        raise TypeError(f"{name} must be a Trajectory, got {shown(traj)}")
+    return states(traj, name)
+
+
+def outputs(traj: Trajectory, x: Tensor) -> Tensor:
+    """What the denoiser said, (N, B, d), beside the states x."""
+    if len(traj.denoised) != len(traj.sigmas) - 1:
+        raise ValueError("traj holds no outputs of its denoiser; sample with keep='all'")
+    return traj.denoised.flatten(2).to(x)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from teachkit import geometry, schedules
-from teachkit.checks import integer
+from teachkit.checks import integer, shown
 from teachkit.denoisers import DenoiserModule
-from teachkit.regularity.checks import states
+from teachkit.regularity.checks import kept, outputs
 from teachkit.sampling import Trajectory
 
 __all__ = ["likelihood_gain", "noise_norm_spread", "span_residual", "step_targets", "unrolled_weights"]
@@ -44,7 +44,7 @@ def step_targets(traj: Trajectory) -> Tensor:
     Tensor
         ``(N, B, *event)``.
     """
-    x = states(traj)
+    x = kept(traj)
     ratio = (traj.sigmas[1:] / traj.sigmas[:-1]).to(x)[:, None, None]
     return ((x[1:] - ratio * x[:-1]) / (1 - ratio)).reshape(-1, *traj.x.shape[1:])
 
@@ -90,11 +90,12 @@ def span_residual(traj: Trajectory) -> Tensor:
     Tensor
         ``(N+1, B)``, in the units of x.
     """
-    x, denoised = states(traj), traj.denoised.to(traj.x.device).flatten(2)
+    x = kept(traj)
+    denoised = outputs(traj, x)
     out = x.new_empty(x.shape[:2])
     for b in range(x.shape[1]):
         start = x[:1, b] / torch.linalg.vector_norm(x[0, b]).clamp(min=torch.finfo(x.dtype).tiny)
-        rows = torch.cat([start, denoised[:, b].to(x)])  # (N+1, d)
+        rows = torch.cat([start, denoised[:, b]])  # (N+1, d)
         _, size, axes = torch.linalg.svd(rows, full_matrices=False)
         axes = axes[size > torch.finfo(x.dtype).eps * size[0]]
         rest = x[:, b] - (x[:, b] @ axes.mT) @ axes
@@ -133,7 +134,7 @@ def likelihood_gain(
     u = denoiser(x, sigma) - x
     s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if not (s > 0).all():
-        raise ValueError(f"sigma must be > 0, got {sigma!r}")
+        raise ValueError(f"sigma must be > 0, got {shown(sigma)}")
     t = torch.linspace(0, 1, steps + 1, dtype=x.dtype, device=x.device)
     log_p = torch.stack([denoiser.log_prob(x + share * u, sigma) for share in t])
     bound = (t - t**2 / 2)[:, None] * u.flatten(1).square().sum(1) / s**2

@@ -70,7 +70,7 @@ def brownian_bridge(n: int, b: int, d: int, seed: int = 0, like: Trajectory | Te
     bridge[-1] = 0
     if like is None:
         return bridge
-    x = states(like)
+    x = states(like, "like")
     if x.shape != bridge.shape:
         raise ValueError(f"like must hold paths of n+1, b, d = {tuple(bridge.shape)}, got {tuple(x.shape)}")
     offset = x - x[0]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from teachkit import schedules
-from teachkit.checks import number
+from teachkit.checks import function, number, real_tensor, scalar, shown
 from teachkit.denoisers import Denoiser, DenoiserModule, Empirical, Gaussian, GaussianMixture, LowRankMixture
-from teachkit.regularity.checks import states
+from teachkit.regularity.checks import kept, outputs
 from teachkit.sampling import Trajectory
 
 __all__ = [
@@ -49,7 +49,7 @@ def effective_neighbours(empirical: Empirical, traj: Trajectory) -> Tensor:
     """
     if not isinstance(empirical, Empirical):
         raise TypeError(f"empirical must be an Empirical denoiser, got {type(empirical).__name__}")
-    states(traj)
+    kept(traj)
     counts = [1 / (empirical.weights(x, float(s)) ** 2).sum(1) for x, s in zip(traj.x, traj.sigmas)]
     return torch.stack(counts)
 
@@ -94,7 +94,7 @@ def class_posteriors(denoiser: Empirical | GaussianMixture | LowRankMixture, tra
     """
     if not isinstance(denoiser, (Empirical, GaussianMixture, LowRankMixture)) or denoiser.num_classes is None:
         raise TypeError(f"denoiser must be a mixture or an Empirical with labels, got {type(denoiser).__name__}")
-    states(traj)
+    kept(traj)
     if not isinstance(denoiser, Empirical):
         return torch.stack([denoiser.responsibilities(x, float(s)) for x, s in zip(traj.x, traj.sigmas)])
     assert denoiser.classes is not None
@@ -122,10 +122,10 @@ def commitment_sigma(posteriors: Tensor, sigmas: Tensor, level: float = 0.5) -> 
         ``(B,)``.
     """
     p = posteriors
-    if not isinstance(p, Tensor) or p.ndim != 3 or not p.is_floating_point():
-        raise ValueError("posteriors must be a floating-point tensor of shape (N+1, B, K)")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level!r}")
+    real_tensor("posteriors", p, "(N+1, B, K)")
+    if p.ndim != 3 or p.numel() == 0 or bool((p < 0).any()) or bool(((p.sum(-1) - 1).abs() > 0.05).any()):
+        raise ValueError(f"posteriors must have shape (N+1, B, K), each row adding up to 1, got {shown(p)}")
+    level = number("level", level, above=0, below=1)
     s = schedules.validate(sigmas)
     if len(s) != len(p):
         raise ValueError(f"sigmas must hold one level per row of posteriors, {len(p)}, got {len(s)}")
@@ -151,7 +151,7 @@ def state_gap(traj_a: Trajectory, traj_b: Trajectory, radius: float | None = Non
     Tensor
         ``(N+1, B)``. Small until the approximation fails (arXiv 2412.09726 for a Gaussian).
     """
-    a, b = states(traj_a), states(traj_b)
+    a, b = kept(traj_a, "traj_a"), kept(traj_b, "traj_b")
     if a.shape != b.shape or not torch.allclose(traj_a.sigmas.cpu(), traj_b.sigmas.cpu(), rtol=1e-12, atol=0):
         raise ValueError(f"traj_a and traj_b must have equal shapes and levels, got {tuple(a.shape)}, {tuple(b.shape)}")
     if not torch.equal(a[0], b[0].to(a)):
@@ -180,14 +180,18 @@ def score_gap(denoiser: Denoiser, traj: Trajectory) -> Tensor:
     Tensor
         ``(N, B)``: at every level but the last, where the path holds no output.
     """
-    x = states(traj)[:-1]
-    reference = traj.denoised.to(traj.x.device).flatten(2).to(x)
+    function("denoiser", denoiser, "D(x, sigma)")
+    x = kept(traj)[:-1]
+    reference = outputs(traj, x)
     # Where the path comes from a network, the closed form may be of another precision.
     dtype = next(denoiser.buffers()).dtype if isinstance(denoiser, DenoiserModule) else traj.x.dtype
     with torch.no_grad():
         own = [denoiser(state.to(dtype), float(s)) for state, s in zip(traj.x[:-1], traj.sigmas)]
     gap = torch.linalg.vector_norm(torch.stack(own).flatten(2).to(x) - reference, dim=-1)
-    return gap / torch.linalg.vector_norm(x - reference, dim=-1)
+    size = torch.linalg.vector_norm(x - reference, dim=-1)
+    if not bool((size > 0).all()):
+        raise ValueError("traj has a state that equals the output there: its score is 0, and nothing is relative to it")
+    return gap / size
 
 
 def teleport(gaussian: Gaussian, x: Tensor, sigma_from: float, sigma_to: float) -> Tensor:
@@ -211,6 +215,7 @@ def teleport(gaussian: Gaussian, x: Tensor, sigma_from: float, sigma_to: float) 
     """
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"gaussian must be a Gaussian, got {type(gaussian).__name__}")
-    if not 0 <= sigma_to <= sigma_from:
+    sigma_from, sigma_to = scalar("sigma_from", sigma_from, least=0), scalar("sigma_to", sigma_to, least=0)
+    if not sigma_to <= sigma_from:
         raise ValueError(f"sigma_to must lie between 0 and sigma_from = {sigma_from!r}, got {sigma_to!r}")
     return gaussian.flow(x, sigma_from, sigma_to)

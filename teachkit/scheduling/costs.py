@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from teachkit.checks import choice, shown, squarable
 from teachkit.denoisers import default_dtype
 from teachkit.sampling import Trajectory
 
@@ -41,12 +42,8 @@ def cost_matrix(teacher: Trajectory, metric: str = "deviation") -> Tensor:
     ValueError, TypeError
         For an unknown metric, or a teacher without its path.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {metric!r}")
-    if not isinstance(teacher, Trajectory) or len(teacher.denoised) != len(teacher.sigmas) - 1:
-        raise TypeError("teacher must be a Trajectory that kept its whole path (keep='all')")
-    if not torch.isfinite(teacher.final).all():
-        raise ValueError("teacher must be finite, got NaN or infinity")
+    choice("metric", metric, METRICS)
+    whole(teacher)
     states, batch = teacher.x.shape[:2]
     dtype = default_dtype(teacher.x.device)
     total = torch.zeros(states, states, dtype=dtype, device=teacher.x.device)
@@ -57,6 +54,16 @@ def cost_matrix(teacher: Trajectory, metric: str = "deviation") -> Tensor:
         x, denoised = x.flatten(2).to(dtype), denoised.flatten(2).to(dtype)
         total += rule(x, (x[:-1] - denoised) / sigma[:-1, None, None], sigma)
     return total.triu(1).cpu() / batch
+
+
+def whole(teacher: Trajectory) -> None:
+    """Raise an error unless a teacher is a trajectory kept whole, of numbers whose distances are numbers too."""
+    if not isinstance(teacher, Trajectory) or len(teacher.denoised) != len(teacher.sigmas) - 1:
+        raise TypeError(f"teacher must be a Trajectory that kept its whole path (keep='all'), got {shown(teacher)}")
+    if len(teacher.x) != len(teacher.sigmas):
+        raise ValueError("teacher must have a state for every level; sample with keep='all'")
+    squarable("teacher", teacher.x)
+    squarable("teacher", teacher.denoised)
 
 
 def _l1(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:

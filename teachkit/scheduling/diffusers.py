@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from teachkit import checks
+from teachkit.checks import shown
 from teachkit.scheduling.schedule import Schedule
 
 __all__ = ["drive"]
@@ -38,6 +40,9 @@ def drive(scheduler: Any, schedule: Schedule, device: torch.device | str | None 
     TypeError
         For a scheduler of another kind; those take ``**schedule.to_diffusers()``.
     """
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be a Schedule, got {shown(schedule)}")
+    device = checks.device("device", device)
     steps, levels = len(schedule.sigmas) - 1, schedule.sigmas.to(torch.float32)
     if hasattr(scheduler, "precondition_noise"):
         scheduler.set_timesteps(steps, device=device)

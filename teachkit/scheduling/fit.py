@@ -12,6 +12,7 @@ is kept only where it is better on warm-up noise that took no part.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 
 import torch
@@ -19,14 +20,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from teachkit import schedules, solvers
+from teachkit.checks import as_real, flag, integer, shown
 from teachkit.denoisers import Denoiser
 from teachkit.sampling import Trajectory, sample
-from teachkit.scheduling.costs import cost_matrix
+from teachkit.scheduling.costs import cost_matrix, whole
 from teachkit.scheduling.fitted import FittedMultistep, fit_weights
 from teachkit.scheduling.paths import shortest_path
 from teachkit.scheduling.refine import refine_levels, refine_numbers, sample_errors
 from teachkit.scheduling.schedule import Schedule
-from teachkit.scheduling.search import teacher_paths
+from teachkit.scheduling.search import check_warm_up, teacher_paths, usual_levels
 
 _RIDGES = (1e-3, 1e-1)
 _TRIED = 24  # warm-up samples on which starting levels are compared, at least
@@ -91,24 +93,26 @@ def fit_solver(
         For levels that are not a schedule or end at 0, an order outside 1 to 4, too few samples.
     """
     solvers.base.check_choice("order", order, (1, 2, 3, 4))
-    if x.ndim < 2 or len(x) < 8:
-        raise ValueError(f"x must hold at least 8 warm-up samples (B, *event), got shape {tuple(x.shape)}")
+    check_warm_up(denoiser, x, budget, teacher)
     levels: Tensor | None = None
-    if isinstance(sigmas, bool) or (isinstance(sigmas, int) and sigmas < 2):
-        raise ValueError(f"sigmas must be a schedule or a number of steps >= 2, got {sigmas!r}")
-    if not isinstance(sigmas, int):
+    if isinstance(sigmas, int | numbers.Number):
+        sigmas = steps = integer("sigmas, a number of steps,", sigmas, 2)
+    else:
         levels = schedules.validate(sigmas)
         sigma_max, sigma_min = float(levels[0]), float(levels[-1])
         if sigma_min == 0:
             raise ValueError("sigmas must end above 0 to fit weights")
-    steps = sigmas if isinstance(sigmas, int) else len(sigmas) - 1
+        steps = len(levels) - 1
     if teacher is None:
-        teacher = teacher_paths(denoiser, x, sigma_min, sigma_max, labels=labels, grid=max(grid, steps))
-    elif teacher.x.shape[1:] != x.shape or not torch.equal(teacher.x[0], x):
-        raise ValueError("teacher must start from x")
-    with tqdm(total=round(budget * teacher.nfe * len(x)), unit="eval", disable=not progress, leave=False) as bar:
+        grid = max(integer("grid", grid, 1), steps)
+        teacher = teacher_paths(denoiser, x, sigma_min, sigma_max, labels=labels, grid=grid)
+    if levels is not None:
+        _check_within(levels, teacher)
+    with tqdm(
+        total=round(budget * teacher.nfe * len(x)), unit="eval", disable=not flag("progress", progress), leave=False
+    ) as bar:
         fit = _Fit(denoiser, x, labels, teacher, order, bar)
-        best = fit.run(levels, steps, budget if refine else 0.0)
+        best = fit.run(levels, steps, budget if flag("refine", refine) else 0.0)
     provenance = {
         "method": f"{best.name}, order {order}",
         "warm_up": len(x),
@@ -188,8 +192,10 @@ class _Fit:
 
     def _starts(self, steps: int) -> dict[str, Tensor]:
         low, high = float(self.teacher.sigmas[-1]), float(self.teacher.sigmas[0])
-        usual = (schedules.cosine, schedules.time_uniform)
-        starts = {make.__name__: make(steps, sigma_min=low, sigma_max=high) for make in usual}
+        usual = {
+            make.__name__: usual_levels(make, steps, low, high) for make in (schedules.cosine, schedules.time_uniform)
+        }
+        starts = {name: levels for name, levels in usual.items() if levels is not None}
         if steps < len(self.teacher.sigmas):
             cost = cost_matrix(self.teacher, "l2")
             paths = {c: shortest_path(cost, steps, c) for c in (1.0, 1.05, 1.1, 0.9)}
@@ -209,7 +215,7 @@ class _Fit:
         return evaluate
 
     def _weights(self, sigmas: Tensor, rows: slice, ridge: float, ahead: int = 0) -> tuple[list[list[float]], Tensor]:
-        targets = states_at(self.teacher, sigmas, rows)
+        targets = _interpolated(self.teacher, sigmas, rows)
         return fit_weights(self._evaluator(rows), self.x[rows], sigmas, targets, self.order, ridge, ahead)
 
     def _refit_gap(self, sigmas: Tensor, rows: slice) -> Tensor:
@@ -266,6 +272,26 @@ def states_at(teacher: Trajectory, sigmas: Tensor, rows: slice = slice(None)) ->
     Tensor
         ``(M+1, b, *event)``.
     """
+    whole(teacher)
+    levels = as_real("sigmas", sigmas)
+    if levels.ndim != 1 or levels.numel() == 0:
+        raise ValueError(f"sigmas must hold one or more levels (M+1,), got shape {tuple(levels.shape)}")
+    _check_within(levels, teacher)
+    if not isinstance(rows, slice):
+        raise TypeError(f"rows must be a slice of the batch, got {shown(rows)}")
+    return _interpolated(teacher, levels, rows)
+
+
+def _check_within(sigmas: Tensor, teacher: Trajectory) -> None:
+    high, low = float(teacher.sigmas[0]), float(teacher.sigmas[-1])
+    if not bool(((sigmas <= high * (1 + 1e-9)) & (sigmas >= low * (1 - 1e-9))).all()):
+        raise ValueError(
+            f"sigmas must lie within the levels of the teacher, {low:.4g} to {high:.4g}, got {shown(sigmas)}"
+        )
+
+
+def _interpolated(teacher: Trajectory, sigmas: Tensor, rows: slice) -> Tensor:
+    """`states_at` of arguments that were found fit."""
     own, x, denoised = teacher.sigmas.tolist(), teacher.x[:, rows], teacher.denoised[:, rows]
     states = []
     for level in sigmas.tolist():

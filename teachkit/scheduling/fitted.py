@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from teachkit import schedules
+from teachkit.checks import number, shown
 from teachkit.solvers.base import Point, Solver, combine
 from teachkit.solvers.multistep import adams_bashforth
 
@@ -35,15 +37,19 @@ class FittedMultistep(Solver):
     name = "fitted"
 
     def __init__(self, weights: Sequence[Sequence[float]]) -> None:
-        self.weights = [[float(w) for w in row] for row in weights]
+        for row in (weights, *(weights if isinstance(weights, Sequence) else ())):
+            if not isinstance(row, Sequence) or isinstance(row, str):
+                raise TypeError(f"weights must be a list of lists of numbers, got {shown(weights)}")
+        self.weights = [[number("weights", w) for w in row] for row in weights]
         if not self.weights or any(not 1 <= len(row) <= n + 1 for n, row in enumerate(self.weights)):
             raise ValueError("weights must hold a list for every step, of 1 to (step number) values")
         self.memory = max(map(len, self.weights)) - 1
 
     def check(self, sigmas: Tensor) -> None:
         """Raise a ValueError unless there is a row of weights for every step of ``sigmas``."""
-        if len(self.weights) != len(sigmas) - 1:
-            raise ValueError(f"weights are for {len(self.weights)} steps, but the schedule has {len(sigmas) - 1}")
+        steps = len(schedules.validate(sigmas)) - 1
+        if len(self.weights) != steps:
+            raise ValueError(f"weights are for {len(self.weights)} steps, but the schedule has {steps}")
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
         if len(now.levels) != len(self.weights) + 1:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachkit.checks import integer, number
+from teachkit.checks import as_real, integer, number, shown
 
 
 def shortest_path(cost: Tensor, steps: int, coefficient: float = 1.0) -> Tensor:
@@ -43,7 +43,7 @@ def shortest_path(cost: Tensor, steps: int, coefficient: float = 1.0) -> Tensor:
     >>> shortest_path(cost, 2).tolist()
     [0, 1, 3]
     """
-    return shortest_paths(cost, steps, coefficient)[-1]
+    return _cheapest(cost, "steps", steps, coefficient)[-1]
 
 
 def shortest_paths(cost: Tensor, max_steps: int, coefficient: float = 1.0) -> list[Tensor]:
@@ -61,8 +61,14 @@ def shortest_paths(cost: Tensor, max_steps: int, coefficient: float = 1.0) -> li
     list of Tensor
         Entry k - 1 holds the k + 1 indices of the path of k steps.
     """
-    c = _check(cost, max_steps, coefficient)
+    return _cheapest(cost, "max_steps", max_steps, coefficient)
+
+
+def _cheapest(cost: Tensor, name: str, max_steps: int, coefficient: float) -> list[Tensor]:
+    """`shortest_paths`; ``name`` is what an error calls the number of steps."""
+    c, coefficient = _check(cost), number("coefficient", coefficient, above=0)
     n = len(c) - 1
+    max_steps = integer(name, max_steps, 1, n)
     value, choices = c[:, n].copy(), []
     for _ in range(max_steps - 1):
         # c is infinite on and below its diagonal; the last point must not be reached early.
@@ -87,7 +93,7 @@ def path_cost(cost: Tensor, path: Tensor, coefficient: float = 1.0) -> float:
     cost : (N+1, N+1)
         As from `cost_matrix`.
     path : (k+1,)
-        Increasing indices.
+        Increasing indices, two or more.
     coefficient : float
         As for `shortest_path`.
 
@@ -96,23 +102,24 @@ def path_cost(cost: Tensor, path: Tensor, coefficient: float = 1.0) -> float:
     float
         In the units of ``cost``.
     """
-    jumps = torch.as_tensor(cost, dtype=torch.float64)[path[:-1], path[1:]]
+    c, at = torch.from_numpy(_check(cost)), as_real("path", path)
+    if at.ndim != 1 or len(at) < 2 or at.is_floating_point():
+        raise ValueError(f"path must hold two or more indices of grid points, got {shown(path)}")
+    if int(at[0]) < 0 or int(at[-1]) >= len(c) or not bool((at.diff() > 0).all()):
+        raise ValueError(f"path must hold increasing indices from 0 to {len(c) - 1}, got {at.tolist()}")
+    coefficient = number("coefficient", coefficient, above=0)
+    jumps = c[at[:-1], at[1:]]
     weights = coefficient ** torch.arange(len(jumps), dtype=torch.float64)
     return float((weights * jumps).sum())
 
 
-def _check(cost: Tensor, steps: int, coefficient: float) -> np.ndarray:
+def _check(cost: Tensor) -> np.ndarray:
     """Validated copy, infinite on and below the diagonal."""
-    try:
-        c = torch.as_tensor(cost, dtype=torch.float64).detach().cpu().numpy().copy()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"cost must be a square matrix of numbers, got {type(cost).__name__}") from error
+    c = as_real("cost", cost, torch.float64).detach().cpu().double().numpy().copy()
     if c.ndim != 2 or c.shape[0] != c.shape[1] or len(c) < 2:
         raise ValueError(f"cost must be a square matrix of at least 2 grid points, got shape {c.shape}")
     above = np.triu(np.ones_like(c, dtype=bool), 1)
     if not np.isfinite(c[above]).all():
         raise ValueError("cost must be finite above its diagonal, got NaN or infinity")
-    integer("steps", steps, 1, len(c) - 1)
-    number("coefficient", coefficient, above=0)
     c[~above] = np.inf
     return c

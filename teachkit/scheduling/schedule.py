@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from teachkit import data, schedules, solvers
-from teachkit.checks import integer
+from teachkit.adapters import trained_levels
+from teachkit.checks import flag, integer
 from teachkit.files import write_whole
 from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.solvers import Solver
@@ -119,12 +120,13 @@ class Schedule:
         FileNotFoundError
             If there is none; the message lists what there is for that model.
         """
-        folder = data.directory() / "schedules"
-        path = folder / f"{model}-{solver}-{nfe}.json"
-        if not path.is_file():
-            there = sorted(p.stem.removeprefix(f"{model}-") for p in folder.glob(f"{model}-*.json"))
-            raise FileNotFoundError(f"no schedule {path.stem} ships; for {model}: {', '.join(there) or 'none'}")
-        return cls.load(path)
+        nfe = integer("nfe", nfe, 1)
+        shipped = {path.stem: path for path in (data.directory() / "schedules").glob("*.json")}
+        name, prefix = f"{model}-{solver}-{nfe}", f"{model}-"
+        if name not in shipped:
+            there = sorted(stem.removeprefix(prefix) for stem in shipped if stem.startswith(prefix))
+            raise FileNotFoundError(f"no schedule {name} ships; for {model}: {', '.join(there) or 'none'}")
+        return cls.load(shipped[name])
 
     def to_comfyui(self) -> str:
         """Comma-separated levels, ending at 0, as custom-sigmas nodes of ComfyUI take them."""
@@ -145,10 +147,11 @@ class Schedule:
         ValueError
             If two levels fall on one of the T steps.
         """
+        flow = flag("flow", flow)
         if alphas_cumprod is None:
             levels = self.sigmas / (1 + self.sigmas) if flow else self.sigmas
             return {"sigmas": (levels[:-1] if flow else levels).tolist()}
-        trained = ((1 - alphas_cumprod.double()) / alphas_cumprod.double()).sqrt().log()
+        trained = trained_levels(alphas_cumprod)
         levels = self.sigmas[:-1].log()
         at = torch.searchsorted(trained, levels).clamp(1, len(trained) - 1)
         part = (levels - trained[at - 1]) / (trained[at] - trained[at - 1])

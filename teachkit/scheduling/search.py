@@ -10,7 +10,7 @@ only where it beats both so.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,17 +18,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from teachkit import schedules, solvers
-from teachkit.checks import integer
+from teachkit.checks import batch, flag, function, integer, number, shown
 from teachkit.denoisers import Denoiser
 from teachkit.sampling import Trajectory, sample
-from teachkit.scheduling.costs import cost_matrix
+from teachkit.scheduling.costs import cost_matrix, whole
 from teachkit.scheduling.paths import shortest_path
 from teachkit.scheduling.refine import refine_levels, sample_errors
 from teachkit.scheduling.schedule import Schedule
 
 COEFFICIENTS = (1.0, 1.1, 0.9, 1.05, 1.15, 0.95, 1.2, 0.85, 0.8)
 TEACHER = "unipc"  # the most accurate at 60 evaluations of those that were tried on digits, mixtures and networks
-_TWO_EVALUATIONS = ("heun", "dpm2")
 _FAMILIES = (schedules.cosine, schedules.time_uniform, schedules.logsnr, schedules.polynomial)
 _CHANCE = 0.5  # standard errors by which a schedule must be better than a simpler one
 
@@ -89,15 +88,12 @@ def find_schedule(
         For too few evaluations or samples, or a solver that is not deterministic.
     """
     forms = step_counts(solver, nfe, options)
-    if x.ndim < 2 or len(x) < 8:
-        raise ValueError(f"x must hold at least 8 warm-up samples (B, *event), got shape {tuple(x.shape)}")
-    if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 1 < budget < math.inf:
-        raise ValueError(f"budget must exceed 1, the teacher itself, got {budget!r}")
+    check_warm_up(denoiser, x, budget, teacher)
     if teacher is None:
         teacher = teacher_paths(denoiser, x, sigma_min, sigma_max, labels=labels, grid=grid)
-    elif teacher.x.shape[1:] != x.shape or not torch.equal(teacher.x[0], x):
-        raise ValueError("teacher must start from x")
-    with tqdm(total=round(budget * teacher.nfe * len(x)), unit="eval", disable=not progress, leave=False) as bar:
+    with tqdm(
+        total=round(budget * teacher.nfe * len(x)), unit="eval", disable=not flag("progress", progress), leave=False
+    ) as bar:
         search = _Search(denoiser, x, labels, teacher, budget, solver, bar)
         best = search.run(forms, float(teacher.sigmas[-1]), float(teacher.sigmas[0]))
     provenance = {
@@ -140,6 +136,28 @@ def teacher_paths(
         Kept whole.
     """
     return sample(denoiser, x, schedules.polynomial(grid, sigma_min, sigma_max), TEACHER, labels=labels)
+
+
+def check_warm_up(denoiser: Denoiser, x: Tensor, budget: float, teacher: Trajectory | None) -> None:
+    """What every search on warm-up noise asks of its arguments."""
+    function("denoiser", denoiser, "D(x, sigma)")
+    if len(batch("x", x)) < 8:
+        raise ValueError(f"x must hold at least 8 warm-up samples (B, *event), got shape {tuple(x.shape)}")
+    number("budget", budget, above=1)
+    if teacher is not None:
+        whole(teacher)
+        if teacher.x.shape[1:] != x.shape or not torch.equal(teacher.x[0], x):
+            raise ValueError("teacher must start from x")
+        if not float(teacher.sigmas[-1]) > 0:
+            raise ValueError("teacher must end above 0, where the schedules to be compared end")
+
+
+def usual_levels(make: Callable[..., Tensor], steps: int, low: float, high: float) -> Tensor | None:
+    """A family's schedule, or None where it has none from ``high`` to ``low``."""
+    try:
+        return make(steps, sigma_min=low, sigma_max=high)
+    except ValueError:
+        return None
 
 
 class _Candidate:
@@ -198,8 +216,9 @@ class _Search:
         out, seen = [], set()
         for steps, options in forms:
             for make in _FAMILIES:
-                levels = make(steps, sigma_min=sigma_min, sigma_max=sigma_max)
-                out.append(_Candidate(make.__name__, levels, options, usual=True))
+                levels = usual_levels(make, steps, sigma_min, sigma_max)
+                if levels is not None:
+                    out.append(_Candidate(make.__name__, levels, options, usual=True))
             for coefficient in COEFFICIENTS:
                 for metric, cost in costs.items():
                     if steps > len(cost) - 1:
@@ -260,10 +279,13 @@ class _Search:
 def step_counts(solver: str, nfe: int, options: dict[str, Any] | None = None) -> list[tuple[int, dict[str, Any]]]:
     """(steps, options): the ways in which a solver can spend ``nfe`` evaluations, at least 2 of them."""
     nfe = integer("nfe", nfe, 2)
+    if not isinstance(options, dict | None):
+        raise TypeError(f"options must be a dict of the solver's options, got {shown(options)}")
     options = dict(options or {})
-    if not solvers.get(solver, **options).analytic_first_step:
+    student = solvers.get(solver, **options)
+    if not student.analytic_first_step:
         raise ValueError(f"solver must be deterministic to be compared path by path, got {solver!r}")
-    if solver not in _TWO_EVALUATIONS:
+    if student.evaluations == 1:
         return [(nfe, options)]
     euler_last = ((nfe + 1) // 2, {**options, "euler_last": True})
     return [euler_last] if nfe % 2 else [(nfe // 2, options), euler_last]

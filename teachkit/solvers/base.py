@@ -67,12 +67,14 @@ class Point:
 class Solver:
     """Base class of solvers.
 
-    A subclass sets ``name`` and defines ``step``; one with a free parameter stores it as an attribute. ``memory`` is
+    A subclass sets ``name`` and defines ``step``; one with a free parameter stores it as an attribute. ``evaluations``
+    is what a step costs (a two-evaluation method can end with a cheaper one: option ``euler_last``). ``memory`` is
     how many earlier points ``step`` reads; ``analytic_first_step`` says whether its first direction may be given
     instead of evaluated.
     """
 
     name: ClassVar[str]
+    evaluations: ClassVar[int] = 1
     memory: int = 0
     analytic_first_step: ClassVar[bool] = True
 

@@ -30,6 +30,7 @@ class Heun(Solver):
     """
 
     name = "heun"
+    evaluations = 2
 
     def __init__(self, euler_last: bool = False) -> None:
         self.euler_last = flag("euler_last", euler_last)
@@ -50,6 +51,7 @@ class DPM2(Solver):
     """
 
     name = "dpm2"
+    evaluations = 2
 
     def __init__(self, r: float = 0.5, euler_last: bool = False) -> None:
         self.r, self.euler_last = number("r", r, above=0, below=1), flag("euler_last", euler_last)
@@ -82,6 +84,7 @@ class EDMStochastic(Solver):
     """
 
     name = "edm_stochastic"
+    evaluations = 2
     analytic_first_step = False
 
     def __init__(

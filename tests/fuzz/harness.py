@@ -7,6 +7,7 @@ layout or the dtype differed.
 """
 
 import dataclasses
+import functools
 import math
 import signal
 import traceback
@@ -75,6 +76,8 @@ SAME = ("requires grad", "not contiguous", "torch.float32")
 def corruptions(value: object) -> Iterator[tuple[str, object]]:
     """Wrong values by kind; for a tensor also itself holding NaN or infinity, in other dtypes, layouts and shapes."""
     yield from WRONG.items()
+    if isinstance(value, teachkit.Trajectory):
+        yield from paths_like(value)
     if not isinstance(value, torch.Tensor):
         return
     yield "on meta", value.to("meta")
@@ -94,6 +97,22 @@ def corruptions(value: object) -> Iterator[tuple[str, object]]:
         yield "huge", value * 1e200
         yield "tiny", value * 1e-200
         yield "negated", -value
+
+
+def paths_like(path: teachkit.Trajectory) -> Iterator[tuple[str, teachkit.Trajectory]]:
+    """Trajectories that are in order, and not what most functions expect."""
+    change = functools.partial(dataclasses.replace, path)
+    yield "final state only", change(x=path.x[-1:], denoised=path.denoised[:0])
+    yield "no outputs", change(denoised=path.denoised[:0])
+    yield "ends at 0", change(sigmas=torch.cat([path.sigmas[:-1], path.sigmas.new_zeros(1)]))
+    yield "two states", change(x=path.x[:2], sigmas=path.sigmas[:2], denoised=path.denoised[:1])
+    yield "standing still", change(x=torch.ones_like(path.x), denoised=torch.ones_like(path.denoised))
+    yield "one sample", change(x=path.x[:, :1], denoised=path.denoised[:, :1])
+    yield "one dimension", change(x=path.x[..., :1], denoised=path.denoised[..., :1])
+    yield "huge", change(x=path.x * 1e200, denoised=path.denoised * 1e200)
+    yield "requires grad", change(x=path.x.clone().requires_grad_())
+    for dtype in (torch.float16, torch.float32):
+        yield str(dtype), change(x=path.x.to(dtype), denoised=path.denoised.to(dtype))
 
 
 @contextmanager
