@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +75,20 @@ def flag(name: str, value: Any) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise TypeError(f"{name} must be True or False, got {shown(value)}")
+
+
+def text(name: str, value: Any) -> str:
+    """A string."""
+    if isinstance(value, str):
+        return value
+    raise TypeError(f"{name} must be a string, got {shown(value)}")
+
+
+def path(name: str, value: Any) -> Path:
+    """A path, from a string too."""
+    if isinstance(value, (str, os.PathLike)):
+        return Path(value)
+    raise TypeError(f"{name} must be a path, got {shown(value)}")
 
 
 def real_tensor(name: str, value: Any, shape: str = "") -> Tensor:

@@ -193,7 +193,7 @@ def test_a_schedule_that_ends_at_zero_can_be_drawn():
         (lambda: plots.mixture_contours(POINTS[:5], torch.zeros(5)), "square grid"),
         (lambda: plots.steps_on_path(POINTS), "trajectory must be a Trajectory"),
         (lambda: plots.boomerang(torch.zeros(5, 2, 3)), "no chord"),
-        (lambda: plots.boomerang(torch.rand(5, 2, 3), dims=4), "dims must be 2 or 3"),
+        (lambda: plots.boomerang(torch.rand(5, 2, 3), dims=4), "dims must be an integer from 2 to 3"),
         (lambda: plots.deviation(np.ones((5, 2))), "sigmas must be given"),
         (lambda: plots.deviation(np.ones((5, 2)), np.ones(4)), "sigmas must have shape"),
         (lambda: plots.film_strip(POINTS), "Trajectory of images"),
@@ -214,7 +214,7 @@ def test_a_schedule_that_ends_at_zero_can_be_drawn():
         (lambda: plots.image_grid(torch.zeros(4, 1, 8, 8), titles=["a"]), "titles must hold one"),
         (lambda: plots.steps_on_path(PLANE, samples=()), "samples must be at least 1"),
         (lambda: plots.steps_on_path(PLANE, samples=(99,)), "samples must be at least 1 of 0 to 2"),
-        (lambda: plots.film_strip(IMAGES, sample=9), "sample must be at least 1 of 0 to 2"),
+        (lambda: plots.film_strip(IMAGES, sample=9), "sample must be an integer from 0 to 2"),
         (lambda: plots.film_strip(IMAGES, frames=0), "frames must be"),
     ],
 )

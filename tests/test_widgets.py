@@ -243,7 +243,10 @@ def test_the_monitor_follows_a_run_and_looks_back(run_dir):
             ),
             "paths of images",
         ),
-        (lambda: widgets.schedule_lab(MIXTURE, initial_noise(4, (2,)), steps=9), "steps must be from 2 to max_steps"),
+        (
+            lambda: widgets.schedule_lab(MIXTURE, initial_noise(4, (2,)), steps=9),
+            "steps must be an integer from 2 to 8",
+        ),
         (lambda: widgets.schedule_lab(MIXTURE, initial_noise(4, (2,)), solver="magic"), "solver must be one of"),
         (lambda: widgets.schedule_lab(MIXTURE, initial_noise(4, (3,))), r"x must have shape \(B, 2\) or"),
     ],

@@ -8,7 +8,7 @@ import html
 import io
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from teachkit.checks import integer, number, shown, text
+
 BLUE, VERMILLION, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#777777"
 STYLE = Path(__file__).parents[1] / "teachkit.mplstyle"
 _ONE_AT_A_TIME = threading.RLock()
+_MOST = 100  # rows or columns of panels
 
 
 @contextlib.contextmanager
@@ -68,6 +71,11 @@ def panels(
     axes : Axes, or array of Axes
         As ``pyplot.subplots`` would return them.
     """
+    rows, columns = integer("rows", rows, 1, _MOST), integer("columns", columns, 1, _MOST)
+    if size is not None:
+        if not isinstance(size, Sequence) or len(size) != 2:
+            raise TypeError(f"size must be (width, height) in inches, got {shown(size)}")
+        size = number("size", size[0], above=0), number("size", size[1], above=0)
     with style():
         picture = Picture(figsize=size or (min(4.4 * columns, 9.6) if columns > 1 else 6.4, 3.1 * rows + 0.6))
         return picture, picture.subplots(rows, columns, **kwargs)
@@ -87,12 +95,14 @@ def show(figure: Figure, alt: str | None = None, caption: str | None = None) -> 
     caption : str, optional
         Printed below.
     """
-    alt = alt or getattr(figure, "alt", "")
-    if not isinstance(figure, Figure) or not alt:
-        raise ValueError(f"show needs a Figure and alt, a text that says what is seen; got {figure!r}, alt={alt!r}")
+    if not isinstance(figure, Figure):
+        raise TypeError(f"figure must be a Figure, got {shown(figure)}")
+    alt = getattr(figure, "alt", "") if alt is None else text("alt", alt)
+    if not alt:
+        raise ValueError("alt must be a text that says what is seen")
     from IPython.display import display
 
-    caption = getattr(figure, "caption", "") if caption is None else caption
+    caption = getattr(figure, "caption", "") if caption is None else text("caption", caption)
     data, metadata = _mimebundle(figure, alt, caption)
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close(figure)
@@ -116,6 +126,9 @@ def markup(figure: Picture, dpi: int = 96) -> str:
     str
         HTML that needs nothing from elsewhere.
     """
+    if not isinstance(figure, Picture):
+        raise TypeError(f"figure must be a Picture, got {shown(figure)}")
+    dpi = integer("dpi", dpi, 10, 2400)
     canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
     with style():
         figure.set_dpi(dpi)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from teachkit import geometry
-from teachkit.checks import integer
+from teachkit.checks import flag, integer, text
 from teachkit.plots.figure import BLUE, GREY, ORANGE, VERMILLION, Picture, style
 from teachkit.plots.shared import (
     MARKERS,
@@ -19,7 +19,6 @@ from teachkit.plots.shared import (
     as_lines,
     axes_or_new,
     band,
-    check_indices,
     finish,
     legend,
     noise_axis,
@@ -57,8 +56,7 @@ def boomerang(
     """
     sigmas = curves.sigmas.numpy() if isinstance(curves, Trajectory) else None
     c = as_array("curves", geometry.project(curves) if isinstance(curves, Trajectory) else curves, (None, None, 3))
-    if dims not in (2, 3):
-        raise ValueError(f"dims must be 2 or 3, got {dims!r}")
+    dims, relative = integer("dims", dims, 2, 3), flag("relative", relative)
     length = np.linalg.norm(c[-1] - c[0], axis=1)  # (B,)
     if not length.all():
         raise ValueError("curves must end away from where they began: there is no chord to draw them on")
@@ -93,7 +91,7 @@ def boomerang(
         f"at most {short(np.median(across))} % of its length, the one that bends most by {short(across.max())} %."
     )
     caption = f"Distances across the chord are magnified about {float(f'{magnified:.1g}'):g} times."
-    return finish(ax, title or f"{c.shape[1]} trajectories, one shape", alt, caption)
+    return finish(ax, f"{c.shape[1]} trajectories, one shape" if title is None else title, alt, caption)
 
 
 def deviation(
@@ -199,8 +197,9 @@ def film_strip(
     """
     if not isinstance(trajectory, Trajectory) or trajectory.x.ndim != 5:
         raise ValueError("trajectory must be a Trajectory of images, with x of shape (N+1, B, C, H, W)")
-    check_indices("sample", [sample], trajectory.x.shape[1])
-    frames = integer("frames", frames, 2)
+    if len(trajectory.denoised) < 2:
+        raise ValueError("trajectory must hold two outputs of the denoiser or more; sample with keep='all'")
+    sample, frames = integer("sample", sample, 0, trajectory.x.shape[1] - 1), integer("frames", frames, 2)
     sigmas = trajectory.sigmas.numpy()
     at = np.unique(np.linspace(0, len(trajectory.denoised) - 1, frames).round().astype(int))
     with style():
@@ -213,7 +212,7 @@ def film_strip(
             column[0].set_title(f"σ = {short(sigmas[i])}", fontsize=8, loc="center")
         for ax, label in zip(axes[:, 0], ("state x", "D(x; σ)")):
             ax.set_ylabel(label, fontsize=9)
-        picture.suptitle(title, x=0.01, ha="left", fontsize=11)
+        picture.suptitle(text("title", title), x=0.01, ha="left", fontsize=11)
     change = (trajectory.denoised[at][1:, sample] - trajectory.denoised[at][:-1, sample]).flatten(1).norm(dim=1)
     late = at[1:][int(change.argmax())]
     picture.alt = (

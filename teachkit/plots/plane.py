@@ -9,8 +9,9 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from teachkit.checks import flag, integer, number, scalar, shown
 from teachkit.plots.figure import BLUE, GREY, ORANGE, VERMILLION, Picture, style
-from teachkit.plots.shared import Array, as_array, as_plane, axes_or_new, check_indices, dots, finish, legend, short
+from teachkit.plots.shared import Array, as_array, as_indices, as_plane, axes_or_new, dots, finish, legend, short
 from teachkit.sampling import Trajectory
 
 
@@ -29,7 +30,14 @@ def grid(extent: float | Sequence[float], n: int = 20) -> Tensor:
     Tensor
         ``(n*n, 2)`` float64.
     """
-    left, right, bottom, top = extent if isinstance(extent, Sequence) else (-extent, extent, -extent, extent)
+    n = integer("n", n, 1)
+    if isinstance(extent, Sequence) and not isinstance(extent, str):
+        if len(extent) != 4:
+            raise ValueError(f"extent must be a half-width or (left, right, bottom, top), got {shown(extent)}")
+        left, right, bottom, top = (scalar("extent", side) for side in extent)
+    else:
+        half = number("extent", extent)
+        left, right, bottom, top = -half, half, -half, half
     u, v = np.meshgrid(np.linspace(left, right, n), np.linspace(bottom, top, n))
     return torch.from_numpy(np.stack([u, v], -1).reshape(-1, 2))
 
@@ -71,7 +79,7 @@ def vector_field(
         arrows = ax.quiver(
             *p.T, *unit.T, length, cmap="cividis", angles="xy", pivot="mid", scale=32, width=0.005, zorder=3
         )
-        if colorbar:
+        if flag("colorbar", colorbar):
             ax.figure.colorbar(arrows, ax=ax, label="length of the arrow", shrink=0.85)
         as_plane(ax)
     alt = f"{len(p)} arrows, {short(length.min())} to {short(length.max())} long (median {short(np.median(length))})."
@@ -117,7 +125,7 @@ def mixture_contours(
         ax = axes_or_new(ax, size=(5.6, 4.6))
         filled = ax.contourf(u, v, z, levels=np.linspace(0, 1, 11), cmap="Blues")
         ax.contour(u, v, z, levels=[0.1, 0.5], colors=GREY, linewidths=0.8)
-        if colorbar:
+        if flag("colorbar", colorbar):
             ax.figure.colorbar(filled, ax=ax, label="density / its maximum", shrink=0.85, ticks=[0, 0.5, 1])
         dots(ax, data, colour=VERMILLION)
         as_plane(ax)
@@ -151,8 +159,11 @@ def steps_on_path(
     """
     if not isinstance(trajectory, Trajectory):
         raise TypeError(f"trajectory must be a Trajectory, got {type(trajectory).__name__}")
-    x, d = as_array("trajectory.x", trajectory.x, (None, None, 2)), as_array("denoised", trajectory.denoised)
-    check_indices("samples", samples, x.shape[1])
+    x, d = (
+        as_array("trajectory.x", trajectory.x, (None, None, 2)),
+        as_array("outputs of trajectory", trajectory.denoised),
+    )
+    samples = as_indices("samples", samples, x.shape[1])
     with style():
         ax = axes_or_new(ax, size=(5.6, 4.6))
         dots(ax, data)

@@ -8,17 +8,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
-from teachkit.checks import integer
+from teachkit.checks import integer, shown, text
 from teachkit.plots.figure import VERMILLION, Picture, style
 from teachkit.plots.shared import (
     MARKERS,
     Array,
     as_array,
+    as_indices,
     as_levels,
     as_lines,
     axes_or_new,
     band,
-    check_indices,
     finish,
     legend,
     noise_axis,
@@ -47,8 +47,9 @@ def image_grid(
     if a.ndim not in (3, 4) or not len(a) or (a.ndim == 4 and a.shape[1] not in (1, 3)):
         raise ValueError(f"images must have shape (B, H, W), (B, 1, H, W) or (B, 3, H, W), got {a.shape}")
     columns = integer("columns", columns, 1)
-    if titles is not None and len(titles) != len(a):
-        raise ValueError(f"titles must hold one for each of the {len(a)} images, got {len(titles)}")
+    listed = isinstance(titles, Sequence) or getattr(titles, "ndim", 0) > 0
+    if titles is not None and not (listed and len(titles) == len(a)):
+        raise ValueError(f"titles must hold one for each of the {len(a)} images, got {shown(titles)}")
     columns, rows = min(columns, len(a)), -(-len(a) // columns)
     with style():
         cell = 0.75 if titles is None else 0.9
@@ -60,7 +61,7 @@ def image_grid(
             show_pixels(ax, image)
             if titles is not None:
                 ax.set_title(str(titles[k]), fontsize=8, loc="center", pad=2)
-        picture.suptitle(title, x=0.01, ha="left", fontsize=11)
+        picture.suptitle(text("title", title), x=0.01, ha="left", fontsize=11)
     picture.alt = f"{title}: {len(a)} images of {a.shape[-2]} by {a.shape[-1]} pixels."
     picture.caption = ""
     return picture
@@ -98,7 +99,7 @@ def cost_matrix(
     if not np.isfinite(c).any():
         raise ValueError("cost has no positive entry above its diagonal")
     if path is not None:
-        check_indices("path", path, len(c), least=2)
+        path = as_indices("path", path, len(c), least=2)
     low, high = max(np.nanmin(c), 1e-6 * np.nanmax(c)), np.nanmax(c)
     alt = f"Costs between {len(c)} noise levels, from {short(np.nanmin(c))} to {short(high)}."
     with style():
@@ -148,6 +149,8 @@ def work_precision(
     title : str
         Above the axes.
     """
+    if not isinstance(results, Mapping) or not all(isinstance(r, Sequence) and len(r) == 2 for r in results.values()):
+        raise TypeError(f"results must be a mapping of names to (nfe, errors), got {shown(results)}")
     if not results:
         raise ValueError("results must have at least one entry, got an empty mapping")
     parts = []
@@ -164,7 +167,7 @@ def work_precision(
         ticks = ticks if len(ticks) <= 8 else ticks[:: -(-len(ticks) // 8)]
         ax.set_xticks(ticks, [f"{t:.0f}" for t in ticks])
         ax.set_xticks([], minor=True)
-        ax.set(xlabel="number of function evaluations (NFE)", ylabel=error)
+        ax.set(xlabel="number of function evaluations (NFE)", ylabel=text("error", error))
         ax.legend()
     return finish(ax, title, f"{error} against evaluations: " + "; ".join(parts) + ".", "Lower left is better.")
 
@@ -207,7 +210,7 @@ def loss_by_noise_level(
                 f"{name + ': ' if name else ''}from {short(middle[j])} at sigma {short(s[j])}"
                 f" to {short(middle[i])} at {short(s[i])}"
             )
-        ax.set_ylabel(ylabel)
+        ax.set_ylabel(text("ylabel", ylabel))
         ax.set_yscale("log")
         noise_axis(ax)
         legend(ax)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from teachkit.checks import as_real, shown, text
 from teachkit.plots.figure import GREY, Picture, style
 
 Array: TypeAlias = ArrayLike | Tensor
@@ -44,17 +45,23 @@ def as_levels(sigmas: Array | None, n: int) -> NDArray[Any]:
 
 
 def as_lines(name: str, values: Mapping[str, Array] | Array) -> dict[str, NDArray[Any]]:
-    """Lines by name; a single one has none."""
+    """Lines (K,) or (K, B) by name; a single one has none."""
     lines = values if isinstance(values, Mapping) else {"": values}
     if not lines:
         raise ValueError(f"{name} must have at least one entry, got an empty mapping")
-    return {label: as_array(f"{name} of {label}" if label else name, line) for label, line in lines.items()}
+    found = {label: as_array(f"{name} of {label}" if label else name, line) for label, line in lines.items()}
+    for label, line in found.items():
+        if line.ndim not in (1, 2):
+            raise ValueError(f"{name} must have one axis or two, got shape {line.shape} {label}".rstrip())
+    return found
 
 
-def check_indices(name: str, indices: Sequence[int], size: int, least: int = 1) -> None:
+def as_indices(name: str, indices: Sequence[int] | Tensor, size: int, least: int = 1) -> list[int]:
     """At least ``least`` integers from 0 to size - 1."""
-    if len(indices) < least or any(i != int(i) or not 0 <= i < size for i in indices):
-        raise ValueError(f"{name} must be at least {least} of 0 to {size - 1}, got {list(indices)}")
+    i = as_real(name, indices)
+    if i.ndim != 1 or i.is_floating_point() or len(i) < least or not bool(((i >= 0) & (i < size)).all()):
+        raise ValueError(f"{name} must be at least {least} of 0 to {size - 1}, got {shown(indices)}")
+    return i.tolist()
 
 
 def short(value: float) -> str:
@@ -63,6 +70,8 @@ def short(value: float) -> str:
 
 
 def axes_or_new(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0), projection: str | None = None) -> Any:
+    if not isinstance(ax, Axes | None):
+        raise TypeError(f"ax must be the Axes to draw into, or None, got {shown(ax)}")
     return ax if ax is not None else Picture(figsize=size).add_subplot(projection=projection)
 
 
@@ -110,7 +119,7 @@ def show_pixels(ax: Axes, image: NDArray[Any]) -> None:
 def finish(ax: Any, title: str, alt: str, caption: str) -> Picture:
     """Set the title, and describe the picture; a further panel adds its sentence to the alternative text."""
     with style():
-        ax.set_title(title)
+        ax.set_title(text("title", title))
     picture: Picture = ax.figure
     picture.alt = " ".join(filter(None, [getattr(picture, "alt", ""), f"{title}: {alt}"]))
     picture.caption = caption

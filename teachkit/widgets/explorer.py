@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import time
 import traceback
@@ -10,12 +11,16 @@ from typing import Any
 
 import ipywidgets as W
 import numpy as np
+import torch
 from matplotlib.axis import Axis
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
+from torch import Tensor
 
-from teachkit import plots
+from teachkit import checks, plots
+from teachkit.checks import function, shown
+from teachkit.sampling import Trajectory
 
 _WIDE = {"description_width": "initial"}
 
@@ -44,6 +49,11 @@ class Explorer(W.VBox):
     def __init__(
         self, picture: plots.Picture, redraw: Callable[[], tuple[str, str]], controls: Sequence[W.DOMWidget]
     ) -> None:
+        if not isinstance(picture, plots.Picture):
+            raise TypeError(f"picture must be a Picture, got {shown(picture)}")
+        function("redraw", redraw, "redraw()")
+        if not isinstance(controls, Sequence) or not all(isinstance(control, W.Widget) for control in controls):
+            raise TypeError(f"controls must be a sequence of widgets, got {shown(controls)}")
         self.picture, self._redraw, self.controls = picture, redraw, tuple(controls)
         self.seconds, self._settled, self._busy = 0.0, False, False
         self.screen = W.HTML(layout=W.Layout(width="100%", max_width="100%"))
@@ -85,12 +95,24 @@ class Explorer(W.VBox):
         return {**live, **still}, metadata
 
 
+def points(name: str, x: Tensor) -> Tensor:
+    """Points of the plane (B, 2), to be drawn."""
+    if checks.batch(name, x).ndim != 2 or x.shape[1] != 2:
+        raise ValueError(f"{name} must have shape (B, 2), got {tuple(x.shape)}")
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))  # numpy knows no bfloat16
+
+
+def detached(path: Trajectory) -> Trajectory:
+    """The same numbers without gradients, to be drawn."""
+    return dataclasses.replace(path, x=path.x.detach(), denoised=path.denoised.detach())
+
+
 def slider(description: str, value: int, least: int, most: int, **kwargs: Any) -> W.IntSlider:
     """An integer slider with its whole label visible."""
     return W.IntSlider(value=value, min=least, max=most, description=description, style=_WIDE, **kwargs)
 
 
-def number(description: str, value: float, least: float, most: float, step: float = 0.05) -> W.FloatSlider:
+def real_slider(description: str, value: float, least: float, most: float, step: float = 0.05) -> W.FloatSlider:
     """The same for real numbers."""
     return W.FloatSlider(value=value, min=least, max=most, step=step, description=description, style=_WIDE)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from teachkit import geometry, plots
 from teachkit.checks import integer
 from teachkit.sampling import Trajectory
-from teachkit.widgets.explorer import Explorer, player, slider, trace
+from teachkit.widgets.explorer import Explorer, detached, player, slider, trace
 
 _BEHIND = 40
 
@@ -34,6 +34,7 @@ def path_player(trajectory: Trajectory, *, sample: int = 0) -> Explorer:
     if trajectory.x.ndim != 5 or not len(trajectory.denoised):
         raise ValueError(f"trajectory must hold whole paths of images (N+1, B, C, H, W), got {trajectory.x.shape}")
     steps, batch = len(trajectory.denoised), trajectory.x.shape[1]
+    trajectory = detached(trajectory)
     sample = integer("sample", sample, 0, batch - 1)
     sigmas = trajectory.sigmas.tolist()
     curves = geometry.project(trajectory)

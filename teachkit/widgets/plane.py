@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,9 +14,9 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from teachkit import meanshift, plots
-from teachkit.checks import integer
+from teachkit.checks import function, integer, number, shown
 from teachkit.denoisers import Denoiser
-from teachkit.widgets.explorer import Explorer, log_slider, number, player, trace
+from teachkit.widgets.explorer import Explorer, log_slider, player, points, real_slider, trace
 
 _FINE = 64
 _BARS = 12
@@ -54,6 +55,14 @@ def denoiser_field(
     ValueError
         If the denoiser does not take points in the plane.
     """
+    function("denoiser", denoiser, "D(x, sigma)")
+    extent, sigma_min = number("extent", extent, above=0), number("sigma_min", sigma_min, above=0)
+    sigma_max = number("sigma_max", sigma_max, above=sigma_min)
+    sigma = number("sigma", sigma, least=sigma_min, most=sigma_max)
+    if not isinstance(point, Sequence) or len(point) != 2:
+        raise TypeError(f"point must be two numbers, got {shown(point)}")
+    point = number("point", point[0], -extent, extent), number("point", point[1], -extent, extent)
+    data = None if data is None else points("data", data)
     places = plots.grid(0.94 * extent, 13)
     picture, (ax, bars) = plots.panels(1, 2, size=(8.2, 4.0), width_ratios=(1.25, 1))
     ax.set(xlabel="x₁", ylabel="x₂", xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
@@ -69,7 +78,7 @@ def denoiser_field(
     ax.legend(loc="upper left", frameon=True, framealpha=0.85)
     weights = _Weights(denoiser, bars)
     level = log_slider("noise level σ", sigma, sigma_min, sigma_max)
-    first, second = (number(f"x{s}", v, -extent, extent, extent / 40) for s, v in zip("₁₂", point))
+    first, second = (real_slider(f"x{s}", v, -extent, extent, extent / 40) for s, v in zip("₁₂", point))
 
     def redraw() -> tuple[str, str]:
         s, x = level.value, torch.tensor([[first.value, second.value]], dtype=torch.float64)
@@ -126,9 +135,10 @@ def mean_shift_steps(
     ValueError
         For starting points of another shape or too few steps.
     """
-    if x.ndim != 2 or x.shape[1] != 2:
-        raise ValueError(f"x must have shape (B, 2), got {tuple(x.shape)}")
-    steps = integer("steps", steps, 2)
+    function("denoiser", denoiser, "D(x, sigma)")
+    x, data = points("x", x), None if data is None else points("data", data)
+    bandwidth, start = number("bandwidth", bandwidth, above=0), number("start", start, above=0)
+    steps, extent = integer("steps", steps, 2), number("extent", extent, above=0)
     picture, axes = plots.panels(1, 2, size=(8.2, 4.0), sharey=True)
     shown = []
     for ax in axes:

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from teachkit import plots, schedules, scheduling
+from teachkit.checks import batch, function, integer
+from teachkit.checks import choice as one_of
 from teachkit.denoisers import Denoiser
 from teachkit.sampling import Trajectory, sample
-from teachkit.widgets.explorer import Explorer, choice, log_slider, number, plain_ticks, slider, trace
+from teachkit.widgets.explorer import Explorer, choice, detached, log_slider, plain_ticks, real_slider, slider, trace
 from teachkit.widgets.solvers import DETERMINISTIC
 
 _SHOWN = 8
+_MOST_STEPS = 40  # sliders
 _STEP = 0.01  # of a level slider, in log10 of the level
 
 
@@ -58,18 +61,22 @@ def schedule_lab(
     ValueError
         For steps out of range, an unknown solver, or samples that are neither points in the plane nor images.
     """
-    if not 2 <= steps <= max_steps:
-        raise ValueError(f"steps must be from 2 to max_steps = {max_steps}, got {steps!r}")
-    if solver not in DETERMINISTIC:
-        raise ValueError(f"solver must be one of {', '.join(DETERMINISTIC)}, got {solver!r}")
+    max_steps = integer("max_steps", max_steps, 2, _MOST_STEPS)
+    steps = integer("steps", steps, 2, max_steps)
+    one_of("solver", solver, DETERMINISTIC)
+    function("denoiser", denoiser, "D(x, sigma)")
+    x = batch("x", x).detach()
     if not (x.ndim == 2 and x.shape[1] == 2) and x.ndim != 4:
         raise ValueError(f"x must have shape (B, 2) or (B, C, H, W), got {tuple(x.shape)}")
-    teacher = teacher or scheduling.teacher_paths(denoiser, x, sigma_min, sigma_max)
+    teacher = scheduling.teacher_paths(denoiser, x, sigma_min, sigma_max) if teacher is None else teacher
+    if not isinstance(teacher, Trajectory) or teacher.x.shape[1:] != x.shape or len(teacher.denoised) < max_steps:
+        raise ValueError(f"teacher must hold whole paths from x, of max_steps = {max_steps} steps or more")
+    teacher = detached(teacher)
     student = _Student(denoiser, x, teacher)
     board = _Board(teacher, max_steps)
     rule = choice("solver", DETERMINISTIC, solver)
     metric = choice("cost", scheduling.METRICS, "l2")
-    coefficient = number("coefficient", 1.0, 0.6, 1.6, 0.05)
+    coefficient = real_slider("coefficient", 1.0, 0.6, 1.6, 0.05)
     count = slider("steps", steps, 2, max_steps)
     top, low = float(teacher.sigmas[0]), float(teacher.sigmas[-1])
     levels = [log_slider(f"σ{_subscript(k)}", 1.0, low, top, _STEP) for k in range(1, max_steps)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from teachkit import plots, schedules, solvers
 from teachkit.denoisers import Denoiser
 from teachkit.sampling import sample
-from teachkit.widgets.explorer import Explorer, choice, slider, trace
+from teachkit.widgets.explorer import Explorer, choice, points, slider, trace
 
 FAMILIES: dict[str, Callable[..., Tensor]] = {
     "polynomial (EDM)": schedules.polynomial,
@@ -51,8 +51,7 @@ def solver_lab(
     ValueError
         If x has another shape.
     """
-    if x.ndim != 2 or x.shape[1] != 2:
-        raise ValueError(f"x must have shape (B, 2), got {tuple(x.shape)}")
+    x, data = points("x", x), None if data is None else points("data", data)
     exact = sample(denoiser, x, schedules.polynomial(200, sigma_min, sigma_max), "heun")
     picture, lines = _board(exact.x[:, :_SHOWN], data)
     solver = choice("solver", DETERMINISTIC, "euler")

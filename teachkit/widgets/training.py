@@ -10,7 +10,8 @@ import ipywidgets as W
 import numpy as np
 from matplotlib import image
 
-from teachkit import plots
+from teachkit import checks, plots
+from teachkit.checks import integer
 from teachkit.widgets.explorer import Explorer, plain_ticks, slider
 
 
@@ -28,7 +29,7 @@ def training_monitor(run_dir: str | Path, *, interval: int = 2000) -> Explorer:
     interval : int
         Milliseconds between two readings.
     """
-    folder = Path(run_dir)
+    folder, interval = checks.path("run_dir", run_dir), integer("interval", interval, 1, 10**6)
     board = _Board()
     follow = W.Play(value=0, min=0, max=10**6, interval=interval, show_repeat=False)
     moment = slider("moment", 0, 0, 0)
@@ -78,7 +79,8 @@ class _Board:
         (self.first,) = self.levels.plot([], [], color="0.7", label="first")
         (self.last,) = self.levels.plot([], [], color=plots.BLUE, label="this moment")
         self.levels.set(xlabel="noise level σ", title="held-out loss", xscale="log", yscale="log")
-        self.levels.legend(loc="upper left")
+        self.levels.invert_xaxis()  # as in every picture of this course: sampling runs to the right
+        self.levels.legend()
         plain_ticks(self.course.yaxis)
         plain_ticks(self.levels.yaxis)
         plain_ticks(self.levels.xaxis, every=(1.0,))
