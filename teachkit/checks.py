@@ -178,7 +178,8 @@ def floating_dtype(name: str, value: Any) -> torch.dtype | None:
     """A floating-point dtype; None stays None."""
     if value is None or (isinstance(value, torch.dtype) and value.is_floating_point):
         return value
-    raise TypeError(f"{name} must be a floating-point dtype of torch, got {shown(value)}")
+    wrong = ValueError if isinstance(value, torch.dtype) else TypeError
+    raise wrong(f"{name} must be a floating-point dtype of torch, got {shown(value)}")
 
 
 def function(name: str, value: Any, form: str) -> None:

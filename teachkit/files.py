@@ -7,6 +7,9 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from teachkit.checks import function
+from teachkit.checks import path as checked_path
+
 __all__ = ["write_whole"]
 
 
@@ -22,6 +25,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     write : callable
         Gets the path to write, which ends like ``path``.
     """
+    function("write", write, "write(path)")
+    path = checked_path("path", path)
+    if not path.name:
+        raise ValueError(f"path must name a file, got {str(path)!r}")
     beside = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
         beside.touch()

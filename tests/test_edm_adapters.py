@@ -71,7 +71,7 @@ def test_bad_input_is_refused():
     x = torch.zeros(2, 1, 4, 4)
     for args, word in [
         ((x[0], 1.0), "images"),
-        ((x, 0.0), "positive"),
+        ((x, 0.0), "sigma must be a finite number > 0"),
         ((x, torch.ones(3)), "sigma must be"),
         ((x, 1.0, torch.tensor([0, 1])), "unconditional"),
     ]:

@@ -168,9 +168,9 @@ def test_arguments_are_in_the_order_of_the_published_constructors():
         ((torch.zeros(1, 8, 8), 1.0), ValueError, "x must have shape"),
         ((torch.zeros(2, 1, 8, 8, dtype=torch.int64), 1.0), TypeError, "floating-point"),
         (([[0.0]], 1.0), TypeError, "floating-point"),
-        ((torch.zeros(2, 1, 8, 8), 0.0), ValueError, "positive"),
-        ((torch.zeros(2, 1, 8, 8), -1.0), ValueError, "positive"),
-        ((torch.zeros(2, 1, 8, 8), math.nan), ValueError, "positive"),
+        ((torch.zeros(2, 1, 8, 8), 0.0), ValueError, "sigma must be a finite number > 0"),
+        ((torch.zeros(2, 1, 8, 8), -1.0), ValueError, "sigma must be a finite number > 0"),
+        ((torch.zeros(2, 1, 8, 8), math.nan), ValueError, "sigma must be a finite number > 0"),
         ((torch.zeros(2, 1, 8, 8), torch.tensor([1.0, math.inf])), ValueError, "positive"),
         ((torch.zeros(2, 1, 8, 8), torch.ones(3)), ValueError, "sigma must be"),
         ((torch.zeros(2, 1, 8, 8), torch.ones(2, 1)), ValueError, "sigma must be"),
@@ -200,7 +200,7 @@ def test_inputs_the_network_does_not_have_are_refused():
     [
         ({"model_type": "UNet"}, "model_type"),
         ({"sigma_data": 0.0}, "sigma_data"),
-        ({"sigma_min": 2.0, "sigma_max": 1.0}, "sigma_min"),
+        ({"sigma_min": 2.0, "sigma_max": 1.0}, "sigma_max must be a finite number > 2"),
     ],
 )
 def test_bad_construction_is_refused(kwargs, word):

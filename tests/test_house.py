@@ -28,8 +28,8 @@ NAMES = [
 
 # A module imports from the lines above its own, and from its own package.
 LAYERS = (
-    ("checks", "files"),
-    ("adapters", "data", "schedules"),
+    ("checks",),
+    ("adapters", "data", "files", "schedules"),
     ("denoisers",),
     ("meanshift", "noise"),
     ("solvers",),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from teachkit.adapters import time_index
+from teachkit.checks import as_real, batch, choice, number, shown
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
@@ -53,15 +54,19 @@ class DiffusersDenoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """E[x0 | x] for ``x`` (B, C, H, W) at ``sigma``, a float, a 0-d tensor or (B,); ``labels`` (B,) integers."""
-        if x.ndim != 4 or not x.is_floating_point():
-            raise ValueError(f"x must be floating-point images (B, C, H, W), got {tuple(x.shape)} {x.dtype}")
+        if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
+            raise ValueError(f"x must be floating-point images (B, C, H, W), got {shown(x)}")
+        batch("x", x)
         if labels is not None and not self.label_dim:
             raise ValueError("labels must be None: this model is unconditional")
-        levels = torch.as_tensor(sigma, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32)).flatten()
+        if not isinstance(sigma, Tensor):
+            number("sigma", sigma, above=0)
+        levels = as_real("sigma", sigma, torch.float64)
+        levels = levels.to(x.device, torch.promote_types(x.dtype, torch.float32)).flatten()
         if len(levels) not in (1, len(x)):
             raise ValueError(f"sigma must be a number, a 0-d tensor or ({len(x)},), got {len(levels)} values")
-        if not bool((levels > 0).all()):
-            raise ValueError("sigma must be positive")
+        if not bool(((levels > 0) & (levels < torch.finfo(levels.dtype).max ** 0.5)).all()):
+            raise ValueError(f"sigma must be positive and finite, and so must its square, got {shown(sigma)}")
         dtype = next((p.dtype for p in self.unet.parameters()), x.dtype)
         levels = levels.expand(len(x))
         scale = (levels.square() + 1).rsqrt()[:, None, None, None]  # sqrt(abar)
@@ -111,6 +116,7 @@ def from_diffusers(unet: nn.Module, scheduler_or_alphas: Any, prediction_type: s
     alphas = getattr(scheduler_or_alphas, "alphas_cumprod", scheduler_or_alphas)
     if prediction_type is None:
         prediction_type = getattr(getattr(scheduler_or_alphas, "config", None), "prediction_type", "epsilon")
-    if prediction_type not in PREDICTIONS:
-        raise ValueError(f"prediction_type must be one of {PREDICTIONS}, got {prediction_type!r}")
+    choice("prediction_type", prediction_type, PREDICTIONS)
+    if not isinstance(unet, nn.Module):
+        raise TypeError(f"unet must be a network called as unet(z, t), got {shown(unet)}")
     return DiffusersDenoiser(unet, alphas, prediction_type).eval()

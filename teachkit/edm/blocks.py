@@ -20,7 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from teachkit.checks import integer, is_finite, number, shown
+
 from .layers import Conv2d, Init, Linear, downsample, group_norm, upsample
+
+_LARGEST = 2**20  # of any size: more is a mistake, and would take the memory before anyone could say so
+
+
+def readable(values: Tensor) -> bool:
+    """Whether looking at the values costs nothing: not in a traced graph, not across a device queue."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,7 @@ class UNet(nn.Module):
 
     enc: nn.ModuleDict
     dec: nn.ModuleDict
+    map_layer0: Linear
 
     def __init__(
         self,
@@ -149,15 +159,32 @@ class UNet(nn.Module):
         out_channels: int,
         label_dim: int,
         augment_dim: int,
+        model_channels: int,
         channel_mult: Sequence[int],
+        channel_mult_emb: int,
         num_blocks: int,
+        attn_resolutions: Sequence[int],
+        dropout: float,
         label_dropout: float,
     ) -> None:
         super().__init__()
-        sizes = {"img_resolution": img_resolution, "in_channels": in_channels, "out_channels": out_channels}
-        for name, value in {**sizes, "num_blocks": num_blocks, "len(channel_mult)": len(channel_mult)}.items():
-            if int(value) != value or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value}")
+        integer("img_resolution", img_resolution, 1, _LARGEST)
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+            integer(name, value, 1, _LARGEST)
+        for name, value in (("label_dim", label_dim), ("augment_dim", augment_dim)):
+            integer(name, value, 0, _LARGEST)
+        integer("model_channels", model_channels, 4, _LARGEST)
+        integer("channel_mult_emb", channel_mult_emb, 1, _LARGEST)
+        integer("num_blocks", num_blocks, 1, _LARGEST)
+        for name, values in (("channel_mult", channel_mult), ("attn_resolutions", attn_resolutions)):
+            if not isinstance(values, Sequence) or isinstance(values, str):
+                raise TypeError(f"{name} must be a sequence of integers, got {shown(values)}")
+            for value in values:
+                integer(name, value, 1, _LARGEST)
+        if not channel_mult:
+            raise ValueError("channel_mult must hold a factor for one level at least")
+        for name, share in (("dropout", dropout), ("label_dropout", label_dropout)):
+            number(name, share, least=0, most=1)
         if img_resolution % 2 ** (len(channel_mult) - 1):
             raise ValueError(
                 f"img_resolution must halve {len(channel_mult) - 1} times without remainder, got {img_resolution}"
@@ -166,6 +193,45 @@ class UNet(nn.Module):
         self.label_dim, self.augment_dim, self.label_dropout = label_dim, augment_dim, label_dropout
         self.num_blocks = num_blocks
         self.level_names = [f"{img_resolution >> i}x{img_resolution >> i}" for i in range(len(channel_mult))]
+
+    def _check(self, name: str, value: Tensor, *shape: int | None, batch: int | None = None) -> None:
+        """Refuse what is no floating-point tensor of this shape (None: any length) where the weights are.
+
+        ``batch`` samples may share one value. NaN and infinity are looked for where looking costs nothing.
+        """
+        if torch.compiler.is_compiling():
+            return
+        weight = self.map_layer0.weight
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.layout != torch.strided:
+            raise TypeError(f"{name} must be a floating-point tensor, got {shown(value)}")
+        fits = value.ndim == len(shape) and all(want in (None, size) for want, size in zip(shape, value.shape))
+        if not fits or len(value) == 0 or (batch is not None and len(value) not in (1, batch)):
+            wanted = ", ".join("B" if size is None else str(size) for size in shape)
+            raise ValueError(f"{name} must have shape ({wanted}), got {tuple(value.shape)}")
+        if value.device != weight.device:
+            raise ValueError(f"{name} is on {value.device} but the network is on {weight.device}; move one of them")
+        mixed = torch.is_autocast_enabled(value.device.type) if value.device.type != "meta" else False
+        if value.dtype != weight.dtype and not mixed and name != "c_noise":  # which keeps its precision
+            raise ValueError(f"{name} is {value.dtype} but the network holds {weight.dtype}; convert one of them")
+        if readable(value) and not is_finite(value):
+            raise ValueError(f"{name} must be finite in {value.dtype}, got NaN or infinity")
+
+    def _check_steering(self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None) -> None:
+        """What `embed` takes."""
+        self._check("c_noise", c_noise, None)
+        batch = len(c_noise) if len(c_noise) > 1 else None
+        for name, value, size in (
+            ("labels", labels, self.label_dim),
+            ("augment_labels", augment_labels, self.augment_dim),
+        ):
+            if value is not None:
+                self._check(name, value, None, size, batch=batch)
+
+    def _check_batch(self, emb: Tensor, batch: int) -> Tensor:
+        """The embedding itself, if it is that of one sample or of all."""
+        if len(emb) not in (1, batch):
+            raise ValueError(f"c_noise and labels must be of 1 sample or of {batch}, as x is, got {len(emb)}")
+        return emb
 
     def _kept_labels(self, labels: Tensor) -> Tensor:
         """Zero the labels of a random part of the batch while training (classifier-free guidance)."""

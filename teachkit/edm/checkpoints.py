@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from teachkit import checks
 from teachkit.files import write_whole
 
 from . import published
@@ -85,8 +86,7 @@ def load(
     >>> denoiser.img_resolution
     8
     """
-    if dtype is not None and not dtype.is_floating_point:
-        raise ValueError(f"dtype must be a floating-point dtype, got {dtype}")
+    dtype, device = checks.floating_dtype("dtype", dtype), checks.device("device", device)
     path = _find(path_or_name)
     if _is_safetensors(path):
         class_name, arguments, state = _read_safetensors(path)
@@ -137,10 +137,13 @@ def save(
     denoiser = getattr(denoiser, "_orig_mod", denoiser)  # what torch.compile wraps
     if type(denoiser).__name__ not in PRECONDITIONINGS:
         raise TypeError(f"denoiser must be one of {sorted(PRECONDITIONINGS)}, got {type(denoiser).__name__}")
-    path = Path(path)
+    path = checks.path("path", path)
     if path.suffix != ".safetensors":
         raise ValueError(f"path must end in .safetensors, got {path.name!r}")
-    dtype = dtype or denoiser.dtype
+    dtype = checks.floating_dtype("dtype", dtype) or denoiser.dtype
+    metadata = {} if metadata is None else metadata
+    if not isinstance(metadata, Mapping) or not all(isinstance(t, str) for item in metadata.items() for t in item):
+        raise TypeError(f"metadata must be a mapping of strings to strings, got {checks.shown(metadata)}")
     if dtype not in STORED_DTYPES.values():
         raise ValueError(f"dtype must be one of {sorted(STORED_DTYPES)}, got {dtype}")
     state = {}
@@ -149,7 +152,7 @@ def save(
         state[name] = value.detach().to("cpu", stored, copy=True).contiguous(memory_format=torch.contiguous_format)
         _check_finite(name, state[name])
     header = {
-        **(metadata or {}),
+        **metadata,
         "format": FORMAT,
         "class": type(denoiser).__name__,
         "arguments": json.dumps(_to_json(denoiser.config)),
@@ -265,7 +268,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _find(path_or_name: str | os.PathLike[str]) -> Path:
-    path = Path(path_or_name).expanduser()
+    path = checks.path("path_or_name", path_or_name).expanduser()
     if path.is_file():
         return path
     name = str(path_or_name)

@@ -12,21 +12,18 @@ Reference: Karras et al. 2022 (arXiv 2206.00364), Section 5, Eq. 7.
 from __future__ import annotations
 
 import inspect
-import math
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from teachkit.checks import as_real, choice, flag, integer, number, shown
+
+from .blocks import readable
 from .networks import DhariwalUNet, SongUNet
 
 NETWORKS: dict[str, type[SongUNet] | type[DhariwalUNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
-
-
-def _readable(values: Tensor) -> bool:
-    """Whether looking at the values costs nothing: not in a traced graph, not across a device queue."""
-    return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 class Coefficients(NamedTuple):
@@ -85,8 +82,9 @@ class Denoiser(nn.Module):
         **model_kwargs: Any,
     ) -> None:
         super().__init__()
-        if model_type not in NETWORKS:
-            raise ValueError(f"model_type must be one of {sorted(NETWORKS)}, got {model_type!r}")
+        choice("model_type", model_type, NETWORKS)
+        integer("img_channels", img_channels, 1, 2**20)
+        use_fp16 = flag("use_fp16", use_fp16)
         self.img_resolution, self.img_channels, self.label_dim = img_resolution, img_channels, label_dim
         self.config: dict[str, Any] = {
             "img_resolution": img_resolution,
@@ -119,6 +117,15 @@ class Denoiser(nn.Module):
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """``(c_skip, c_out, c_in, c_noise)`` at ``sigma``, a tensor of any shape; dimensionless but for c_out, c_in."""
+        return self._coefficients(self._levels(sigma))
+
+    def _levels(self, sigma: Tensor) -> Tensor:
+        """Noise levels as they are, in at least single precision, once found positive."""
+        floating = isinstance(sigma, Tensor) and sigma.is_floating_point()
+        precision = torch.promote_types(sigma.dtype, torch.float32) if floating else torch.float64
+        return self._positive(sigma, sigma.device if floating else self.device, precision)
+
+    def _coefficients(self, sigma: Tensor) -> Coefficients:
         raise TypeError("Denoiser is the base class: use EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond")
 
     @classmethod
@@ -130,7 +137,7 @@ class Denoiser(nn.Module):
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The nearest noise level that the model knows; all of them but for models of discrete time."""
-        return sigma
+        return self._levels(sigma)
 
     def forward(
         self,
@@ -187,33 +194,55 @@ class Denoiser(nn.Module):
         levels = self._checked_sigma(sigma, batch, x.device)  # (B or 1, 1, 1, 1)
         vectors = self._checked_labels(labels, batch, x.device)
         augment_labels = self._checked_augment_labels(augment_labels, batch)
-        coefficients = self.coefficients(levels)
+        coefficients = self._coefficients(levels)
         scaled = (coefficients.c_in * x).to(dtype)
         raw = self.model(scaled, coefficients.c_noise.flatten(), vectors, augment_labels)
         return coefficients, raw[:, : self.img_channels]
 
     def _check_images(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise TypeError(f"x must be a floating-point tensor, got {getattr(x, 'dtype', type(x).__name__)}")
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.layout != torch.strided:
+            raise TypeError(f"x must be a floating-point tensor, got {shown(x)}")
         event = (self.img_channels, self.img_resolution, self.img_resolution)
         if x.ndim != 4 or tuple(x.shape[1:]) != event:
             raise ValueError(f"x must have shape (B, {', '.join(map(str, event))}), got {tuple(x.shape)}")
+        if x.device != self.device:
+            raise ValueError(f"x is on {x.device} but the model is on {self.device}; move one of them")
 
     def _checked_sigma(self, sigma: float | Tensor, batch: int, device: torch.device) -> Tensor:
         precision = torch.promote_types(self.dtype, torch.float32)
-        levels = sigma if isinstance(sigma, Tensor) else torch.tensor(sigma, dtype=torch.float64)
-        if levels.numel() not in (1, batch) or levels.ndim > 1:
-            raise ValueError(f"sigma must be a number, a 0-d tensor or ({batch},), got shape {tuple(levels.shape)}")
-        if _readable(levels) and not bool(((levels > 0) & (levels < math.inf)).all()):
-            raise ValueError(f"sigma must be positive and finite, got {levels.tolist()}")
-        return levels.to(device=device, dtype=precision).reshape(-1, 1, 1, 1)
+        if not isinstance(sigma, Tensor):
+            sigma = torch.tensor(number("sigma", sigma, above=0), dtype=torch.float64)
+        if sigma.numel() not in (1, batch) or sigma.ndim > 1:
+            raise ValueError(f"sigma must be a number, a 0-d tensor or ({batch},), got shape {tuple(sigma.shape)}")
+        return self._positive(sigma, device, precision).reshape(-1, 1, 1, 1)
+
+    def _positive(self, sigma: Tensor, device: torch.device, precision: torch.dtype) -> Tensor:
+        """Noise levels > 0 whose squares are numbers of ``precision``."""
+        if not isinstance(sigma, Tensor) or (sigma.is_meta and device.type != "meta"):
+            raise TypeError(f"sigma must be a tensor of noise levels, got {shown(sigma)}")
+        if not sigma.is_meta:
+            as_real("sigma", sigma)
+        levels = sigma.to(device=device, dtype=precision)
+        if readable(levels):
+            limits = torch.finfo(precision)
+            least, most = limits.tiny**0.5, limits.max**0.5
+            if not bool(((levels >= least) & (levels <= most)).all()):
+                raise ValueError(
+                    f"sigma must be positive and finite, and so must its square ({least:.2g} to {most:.2g}), "
+                    f"got {sigma.tolist()}"
+                )
+        return levels
 
     def _checked_labels(self, labels: Tensor | int | None, batch: int, device: torch.device) -> Tensor | None:
         if labels is None:
             return None
         if not self.label_dim:
             raise ValueError("labels must be None: this model is unconditional (label_dim is 0)")
-        labels = torch.as_tensor(labels, device=device)
+        if not isinstance(labels, Tensor):
+            labels = torch.tensor(integer("labels", labels, 0, self.label_dim - 1))
+        if labels.layout != torch.strided or (labels.is_meta and device.type != "meta"):
+            raise TypeError(f"labels must be integers or floats in memory, got {shown(labels)}")
+        labels = labels.to(device)
         if labels.is_floating_point():
             if tuple(labels.shape) != (batch, self.label_dim):
                 raise ValueError(
@@ -225,7 +254,7 @@ class Denoiser(nn.Module):
             raise TypeError(f"labels must be integers or floats, got {labels.dtype}")
         if tuple(labels.shape) not in ((), (batch,)):
             raise ValueError(f"integer labels must have shape ({batch},), got {tuple(labels.shape)}")
-        if _readable(labels) and bool(((labels < 0) | (labels >= self.label_dim)).any()):
+        if readable(labels) and bool(((labels < 0) | (labels >= self.label_dim)).any()):
             raise ValueError(f"labels must lie in 0 … {self.label_dim - 1}, got {labels.tolist()}")
         return F.one_hot(labels.long().expand(batch), self.label_dim).to(self.dtype)
 
@@ -234,6 +263,8 @@ class Denoiser(nn.Module):
             return None
         if not self.model.augment_dim:
             raise ValueError("augment_labels must be None: this network has no augmentation input (augment_dim is 0)")
+        if not isinstance(augment_labels, Tensor) or not augment_labels.is_floating_point():
+            raise TypeError(f"augment_labels must be a floating-point tensor, got {shown(augment_labels)}")
         if tuple(augment_labels.shape) != (batch, self.model.augment_dim):
             raise ValueError(
                 f"augment_labels must have shape ({batch}, {self.model.augment_dim}), got {tuple(augment_labels.shape)}"

@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from teachkit.checks import flag
+
 __all__ = ["end_of_step"]
 
 
@@ -32,6 +34,7 @@ def end_of_step(alone: bool) -> Iterator[Callable[[], bool]]:
         came.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    alone = flag("alone", alone)
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not (alone and usual and threading.current_thread() is threading.main_thread()):
         yield lambda: False

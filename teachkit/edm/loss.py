@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from teachkit.checks import as_real, function, integer, number, real_tensor, shown
+
 __all__ = ["AUGMENT_DIM", "affine_augment", "edm_loss", "noise_levels", "validation_loss"]
 
 AUGMENT_DIM = 4  # shift right, shift down, turn, log size
@@ -58,12 +60,14 @@ def noise_levels(
     >>> noise_levels(torch.tensor([0.5]), log_uniform_share=0).log()
     tensor([-1.2000])
     """
-    if not 0 < std < math.inf:
-        raise ValueError(f"std must be positive and finite, got {std!r}")
-    if not 0 < sigma_min < sigma_max < math.inf:
-        raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min!r} and {sigma_max!r}")
-    if not 0 <= log_uniform_share <= 1:
-        raise ValueError(f"log_uniform_share must lie in [0, 1], got {log_uniform_share!r}")
+    uniform = real_tensor("uniform", uniform, "(B,)")
+    if uniform.ndim != 1 or not bool(((uniform >= 0) & (uniform <= 1)).all()):
+        raise ValueError(f"uniform must hold numbers from 0 to 1, of shape (B,), got {shown(uniform)}")
+    mean, std = number("mean", mean, -100, 100), number("std", std, above=0, most=100)
+    sigma_min = number("sigma_min", sigma_min, above=0)
+    sigma_max = number("sigma_max", sigma_max, above=sigma_min)
+    log_uniform_share = number("log_uniform_share", log_uniform_share, least=0, most=1)
+    uniform = uniform.to(torch.promote_types(uniform.dtype, torch.float32))
     # One number decides both which part and where in it.
     share = log_uniform_share
     in_uniform = uniform < share
@@ -110,12 +114,16 @@ def edm_loss(
     ValueError
         For shapes that do not belong together, or a ``sigma_data`` that is not positive.
     """
+    function("denoiser", denoiser, "D(x, sigma, labels)")
+    for name, value in (("images", images), ("noise", noise), ("sigma", sigma)):
+        real_tensor(name, value)
     if noise.shape != images.shape or images.ndim < 2:
         raise ValueError(f"noise must have the shape of images, got {tuple(noise.shape)} and {tuple(images.shape)}")
     if tuple(sigma.shape) != (len(images),):
         raise ValueError(f"sigma must have shape ({len(images)},), got {tuple(sigma.shape)}")
-    if not 0 < sigma_data < math.inf:
-        raise ValueError(f"sigma_data must be positive and finite, got {sigma_data!r}")
+    sigma_data = number("sigma_data", sigma_data, above=0)
+    if not bool((sigma > 0).all()):
+        raise ValueError(f"sigma must be > 0, got {shown(sigma)}")
     level = sigma.reshape(-1, *[1] * (images.ndim - 1))
     extra = {} if augment_labels is None else {"augment_labels": augment_labels}
     denoised = denoiser(images + level * noise, sigma, labels, **extra)
@@ -151,12 +159,18 @@ def validation_loss(
     Tensor
         ``(S,)`` float64.
     """
-    if len(images) == 0 or batch < 1:
-        raise ValueError(f"need at least one image and batch >= 1, got {len(images)} and {batch!r}")
-    rng = torch.Generator().manual_seed(seed)
+    function("denoiser", denoiser, "D(x, sigma, labels)")
+    if real_tensor("images", images, "(B, C, H, W)").ndim < 2 or len(images) == 0:
+        raise ValueError(f"images must have shape (B, C, H, W) with at least one image, got {tuple(images.shape)}")
+    batch, rng = integer("batch", batch, 1), torch.Generator().manual_seed(integer("seed", seed, 0))
+    levels = as_real("sigmas", sigmas, torch.float64).double()
+    if levels.ndim != 1 or levels.numel() == 0 or not bool(((levels > 0) & levels.isfinite()).all()):
+        raise ValueError(f"sigmas must be finite levels > 0 of shape (S,), got {shown(sigmas)}")
+    if labels is not None and (not isinstance(labels, Tensor) or labels.shape[:1] != images.shape[:1]):
+        raise ValueError(f"labels must be a tensor with one entry for each image ({len(images)}), got {shown(labels)}")
     noise = torch.randn(images.shape, generator=rng).to(images)
     out = []
-    for sigma in torch.as_tensor(sigmas, dtype=torch.float64).tolist():
+    for sigma in levels.tolist():
         total = 0.0
         for start in range(0, len(images), batch):
             rows = slice(start, start + batch)
@@ -194,7 +208,9 @@ def affine_augment(images: Tensor, parameters: Tensor, fill: float = -1.0) -> tu
     ValueError
         For other shapes.
     """
-    if images.ndim != 4 or tuple(parameters.shape) != (len(images), AUGMENT_DIM):
+    real_tensor("images", images), real_tensor("parameters", parameters)
+    fill = number("fill", fill)
+    if images.ndim != 4 or images.numel() == 0 or tuple(parameters.shape) != (len(images), AUGMENT_DIM):
         raise ValueError(
             f"need images (B, C, H, W) and parameters (B, {AUGMENT_DIM}), "
             f"got {tuple(images.shape)} and {tuple(parameters.shape)}"

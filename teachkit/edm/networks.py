@@ -33,6 +33,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from teachkit.checks import choice, integer, shown
+
 from .blocks import BlockStyle, UNet, UNetBlock
 from .layers import BOXES, Conv2d, FourierEmbedding, Init, Linear, PositionalEmbedding, downsample, group_norm, upsample
 
@@ -97,15 +99,17 @@ class SongUNet(UNet):
         resample_filter: Sequence[int] = (1, 1),
     ) -> None:
         super().__init__(
-            img_resolution, in_channels, out_channels, label_dim, augment_dim, channel_mult, num_blocks, label_dropout
-        )
+            img_resolution, in_channels, out_channels, label_dim, augment_dim, model_channels, channel_mult,
+            channel_mult_emb, num_blocks, attn_resolutions, dropout, label_dropout,
+        )  # fmt: skip
         kinds = {"embedding_type": ("positional", "fourier"), "encoder_type": ("standard", "skip", "residual")}
         for name, kind in {**kinds, "decoder_type": ("standard", "skip")}.items():
-            if locals()[name] not in kind:
-                raise ValueError(f"{name} must be one of {kind}, got {locals()[name]!r}")
+            choice(name, locals()[name], kind)
+        integer("channel_mult_noise", channel_mult_noise, 1)
+        if not isinstance(resample_filter, Sequence) or list(resample_filter) not in [list(taps) for taps in BOXES]:
+            known = [list(taps) for taps in BOXES]
+            raise ValueError(f"resample_filter must be one of {known}, got {shown(resample_filter)}")
         taps = tuple(resample_filter)
-        if taps not in BOXES:
-            raise ValueError(f"resample_filter must be one of {[list(t) for t in BOXES]}, got {list(taps)}")
         self.encoder_type, self.decoder_type, self.taps = encoder_type, decoder_type, taps
 
         noise_channels, emb_channels = model_channels * channel_mult_noise, model_channels * channel_mult_emb
@@ -164,6 +168,7 @@ class SongUNet(UNet):
 
     def embed(self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """Embedding of noise level, class and augmentation, (B or 1, emb_channels)."""
+        self._check_steering(c_noise, labels, augment_labels)
         emb = self.map_noise(c_noise).to(self.map_layer0.weight.dtype)
         if self.map_label is not None:
             if labels is None:
@@ -181,7 +186,8 @@ class SongUNet(UNet):
 
         Returns (B, out_channels, H, W) in the dtype of the weights.
         """
-        emb = self.embed(c_noise, labels, augment_labels)
+        self._check("x", x, None, self.in_channels, self.img_resolution, self.img_resolution)
+        emb = self._check_batch(self.embed(c_noise, labels, augment_labels), len(x))
         image, skips = x, []  # image: the input beside the features, for encoder_type "skip" and "residual"
         for level, name in enumerate(self.level_names):
             if level == 0:
@@ -241,8 +247,9 @@ class DhariwalUNet(UNet):
         label_dropout: float = 0.0,
     ) -> None:
         super().__init__(
-            img_resolution, in_channels, out_channels, label_dim, augment_dim, channel_mult, num_blocks, label_dropout
-        )
+            img_resolution, in_channels, out_channels, label_dim, augment_dim, model_channels, channel_mult,
+            channel_mult_emb, num_blocks, attn_resolutions, dropout, label_dropout,
+        )  # fmt: skip
         emb_channels = model_channels * channel_mult_emb
         init = Init("kaiming_uniform", math.sqrt(1 / 3), math.sqrt(1 / 3))
         zero = Init("kaiming_uniform", 0.0, 0.0)
@@ -288,6 +295,7 @@ class DhariwalUNet(UNet):
 
     def embed(self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """Embedding of noise level, class and augmentation, (B or 1, emb_channels)."""
+        self._check_steering(c_noise, labels, augment_labels)
         emb = self.map_noise(c_noise).to(self.map_layer0.weight.dtype)
         if self.map_augment is not None and augment_labels is not None:
             emb = emb + self.map_augment(augment_labels)
@@ -300,7 +308,8 @@ class DhariwalUNet(UNet):
         self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """Raw output F; arguments and result as in :meth:`SongUNet.forward`."""
-        emb = self.embed(c_noise, labels, augment_labels)
+        self._check("x", x, None, self.in_channels, self.img_resolution, self.img_resolution)
+        emb = self._check_batch(self.embed(c_noise, labels, augment_labels), len(x))
         skips = []
         for level, name in enumerate(self.level_names):
             x = self.enc[f"{name}_conv"](x) if level == 0 else self.enc[f"{name}_down"](x, emb)

@@ -17,7 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from teachkit.checks import integer, number
+
 from .denoiser import Coefficients, Denoiser
+
+_MOST_LEVELS = 10**5  # of a model of discrete time
 
 
 class EDMPrecond(Denoiser):
@@ -50,14 +54,12 @@ class EDMPrecond(Denoiser):
         **kwargs: Any,
     ) -> None:
         _check_range(sigma_min, sigma_max)
-        if not (0 < sigma_data < math.inf):
-            raise ValueError(f"sigma_data must be positive and finite, got {sigma_data}")
+        sigma_data = number("sigma_data", sigma_data, above=0)
         super().__init__(*args, model_type=model_type, **kwargs)
         self.sigma_min, self.sigma_max, self.sigma_data = float(sigma_min), float(sigma_max), float(sigma_data)
         self.config |= {"sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
 
-    def coefficients(self, sigma: Tensor) -> Coefficients:
-        """``(c_skip, c_out, c_in, c_noise)`` at ``sigma``."""
+    def _coefficients(self, sigma: Tensor) -> Coefficients:
         variance = sigma.square() + self.sigma_data**2
         c_in = variance.rsqrt()
         return Coefficients(self.sigma_data**2 / variance, sigma * self.sigma_data * c_in, c_in, sigma.log() / 4)
@@ -96,6 +98,8 @@ class VPPrecond(Denoiser):
         model_type: str = "SongUNet",
         **kwargs: Any,
     ) -> None:
+        beta_d, beta_min = number("beta_d", beta_d, above=0), number("beta_min", beta_min, above=0)
+        M, epsilon_t = integer("M", M, 1, _MOST_LEVELS), number("epsilon_t", epsilon_t, above=0, below=1)
         super().__init__(*args, model_type=model_type, **kwargs)
         self.beta_d, self.beta_min, self.M, self.epsilon_t = beta_d, beta_min, M, epsilon_t
         self.sigma_min, self.sigma_max = self.sigma(epsilon_t), self.sigma(1.0)
@@ -103,19 +107,25 @@ class VPPrecond(Denoiser):
 
     def sigma(self, t: float) -> float:
         """Noise level at time ``t`` of the original process."""
-        return math.sqrt(math.expm1(0.5 * self.beta_d * t**2 + self.beta_min * t))
+        t = number("t", t, least=0)
+        exponent = 0.5 * self.beta_d * t * t + self.beta_min * t
+        if not exponent < 700:
+            raise ValueError(f"t = {t:.3g} gives a noise level beyond float64")
+        return math.sqrt(math.expm1(exponent))
 
     def time(self, sigma: Tensor) -> Tensor:
         """Time of the original process at noise level ``sigma``: the inverse of :meth:`sigma`."""
+        return self._time(self._levels(sigma))
+
+    def _time(self, sigma: Tensor) -> Tensor:
         log_variance = sigma.square().log1p()
         # The rationalised root: no cancellation at small sigma.
         root = (self.beta_min**2 + 2 * self.beta_d * log_variance).sqrt()
         return 2 * log_variance / (root + self.beta_min)
 
-    def coefficients(self, sigma: Tensor) -> Coefficients:
-        """``(c_skip, c_out, c_in, c_noise)`` at ``sigma``."""
+    def _coefficients(self, sigma: Tensor) -> Coefficients:
         c_in = (sigma.square() + 1).rsqrt()
-        return Coefficients(torch.ones_like(sigma), -sigma, c_in, (self.M - 1) * self.time(sigma))
+        return Coefficients(torch.ones_like(sigma), -sigma, c_in, (self.M - 1) * self._time(sigma))
 
 
 class VEPrecond(Denoiser):
@@ -148,8 +158,7 @@ class VEPrecond(Denoiser):
         self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
         self.config |= {"sigma_min": sigma_min, "sigma_max": sigma_max}
 
-    def coefficients(self, sigma: Tensor) -> Coefficients:
-        """``(c_skip, c_out, c_in, c_noise)`` at ``sigma``."""
+    def _coefficients(self, sigma: Tensor) -> Coefficients:
         one = torch.ones_like(sigma)
         return Coefficients(one, sigma, one, (0.5 * sigma).log())
 
@@ -184,6 +193,8 @@ class iDDPMPrecond(Denoiser):
         model_type: str = "DhariwalUNet",
         **kwargs: Any,
     ) -> None:
+        C_1, C_2 = number("C_1", C_1, above=0, below=1), number("C_2", C_2, least=0)
+        M = integer("M", M, 1, _MOST_LEVELS)
         super().__init__(*args, model_type=model_type, **kwargs)
         self.M = M
         levels = [0.0] * (M + 1)
@@ -205,10 +216,9 @@ class iDDPMPrecond(Denoiser):
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The nearest of the model's noise levels."""
-        return self._nearest(sigma)[0]
+        return self._nearest(self._levels(sigma))[0]
 
-    def coefficients(self, sigma: Tensor) -> Coefficients:
-        """``(c_skip, c_out, c_in, c_noise)`` at ``sigma``."""
+    def _coefficients(self, sigma: Tensor) -> Coefficients:
         c_noise = (self.M - 1 - self._nearest(sigma)[1]).to(sigma.dtype)
         return Coefficients(torch.ones_like(sigma), -sigma, (sigma.square() + 1).rsqrt(), c_noise)
 
@@ -219,5 +229,6 @@ PRECONDITIONINGS: dict[str, type[Denoiser]] = {
 
 
 def _check_range(sigma_min: float, sigma_max: float) -> None:
-    if not (0 <= sigma_min < sigma_max):
-        raise ValueError(f"sigma_min must be at least 0 and below sigma_max, got {sigma_min} and {sigma_max}")
+    number("sigma_min", sigma_min, least=0)
+    if not (isinstance(sigma_max, float) and sigma_max == math.inf):
+        number("sigma_max", sigma_max, above=sigma_min)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from teachkit.checks import integer
+from teachkit.checks import choice, flag, integer, number, shown, text
 from teachkit.edm.loss import AUGMENT_DIM
 from teachkit.edm.preconditioning import EDMPrecond
 
@@ -52,25 +52,24 @@ class Recipe:
     tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("schedule", self.schedule, ("cosine", "constant")),
-            ("precision", self.precision, ("float32", "bfloat16", "float16")),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        text("data", self.data)
+        for name in ("network", "tags"):
+            if not isinstance(getattr(self, name), dict):
+                raise TypeError(f"{name} must be a dict, got {shown(getattr(self, name))}")
+        choice("schedule", self.schedule, ("cosine", "constant"))
+        choice("precision", self.precision, ("float32", "bfloat16", "float16"))
+        flag("compile", self.compile)
+        integer("seed", self.seed, 0)
         for name in ("images", "batch", "validate_every", "cycles"):
             integer(name, getattr(self, name), 1)
-        if self.micro_batch is not None and not 1 <= self.micro_batch <= self.batch:
-            raise ValueError(f"micro_batch must lie in 1 … batch ({self.batch}), got {self.micro_batch!r}")
+        if self.micro_batch is not None:
+            integer("micro_batch", self.micro_batch, 1, self.batch)
         for name in ("sigma_data", "learning_rate", "gradient_clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)!r}")
+            number(name, getattr(self, name), above=0)
         for name in ("log_uniform_share", "label_dropout", "augment"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
+            number(name, getattr(self, name), least=0, most=1)
         for name in ("warmup", "ema_half_life", "ema_ramp"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and >= 0, got {getattr(self, name)!r}")
+            number(name, getattr(self, name), least=0)
         if self.augment and self.network.get("augment_dim", 0) != AUGMENT_DIM:
             raise ValueError(f"augment needs a network with augment_dim={AUGMENT_DIM}, got {self.augment} without")
 
@@ -82,6 +81,12 @@ class Recipe:
     def text(self) -> str:
         """Everything in it as one line of JSON, by which a run directory knows its recipe again."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise a TypeError unless it is one."""
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe must be a Recipe, got {shown(recipe)}")
 
 
 def _network(side: int, width: int, mult: tuple[int, ...]) -> dict[str, Any]:
@@ -137,6 +142,7 @@ def make_denoiser(recipe: Recipe) -> EDMPrecond:
     EDMPrecond
         In training mode.
     """
+    check_recipe(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return EDMPrecond(sigma_data=recipe.sigma_data, **recipe.network)

@@ -24,11 +24,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from teachkit import data
+from teachkit import checks, data
+from teachkit.checks import flag, integer, number
 from teachkit.edm.ending import end_of_step
 from teachkit.edm.loss import AUGMENT_DIM, affine_augment, edm_loss, noise_levels, validation_loss
 from teachkit.edm.preconditioning import EDMPrecond
-from teachkit.edm.recipes import Recipe, make_denoiser
+from teachkit.edm.recipes import Recipe, check_recipe, make_denoiser
 from teachkit.files import write_whole
 from teachkit.noise import initial_noise
 from teachkit.sampling import sample
@@ -50,6 +51,7 @@ def validation_sigmas(n: int = 13) -> Tensor:
     Tensor
         ``(n,)`` float64, increasing.
     """
+    n = integer("n", n, 1)
     return torch.logspace(math.log10(0.005), math.log10(80), n, dtype=torch.float64)
 
 
@@ -93,13 +95,17 @@ def train(
     KeyboardInterrupt
         After Ctrl-C, at the end of the step and with a checkpoint; a second Ctrl-C does not wait.
     """
-    if stop_after is not None and stop_after < 0:
-        raise ValueError(f"stop_after must be a number of steps >= 0, got {stop_after!r}")
-    device = torch.device(device)
+    check_recipe(recipe)
+    folder = checks.path("run_dir", run_dir)
+    if stop_after is not None:
+        stop_after = integer("stop_after", stop_after, 0)
+    number("checkpoint_seconds", checkpoint_seconds, least=0)
+    progress = flag("progress", progress)
+    device = checks.device("device", device) or torch.device("cpu")
     rank, world = _join_group(device)
     if device.type == "cuda" and device.index is None and world > 1:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    run = _Run(recipe, Path(run_dir), device, rank, world)
+    run = _Run(recipe, folder, device, rank, world)
     run.resume()
     last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
     saved, shown = time.monotonic(), run.step
@@ -146,7 +152,11 @@ def load_ema(recipe: Recipe, run_dir: str | Path) -> EDMPrecond:
     ValueError
         If it trains another network than the recipe's.
     """
-    state = torch.load(Path(run_dir) / "checkpoint.pt", map_location="cpu", weights_only=True)
+    check_recipe(recipe)
+    file = checks.path("run_dir", run_dir) / "checkpoint.pt"
+    if not file.is_file():
+        raise FileNotFoundError(f"run_dir holds no checkpoint yet: there is no {file}")
+    state = torch.load(file, map_location="cpu", weights_only=True)
     if json.loads(state["recipe"])["network"] != json.loads(recipe.text())["network"]:
         raise ValueError(f"{run_dir} holds a run of another network than the recipe's")
     denoiser = make_denoiser(recipe)

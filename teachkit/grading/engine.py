@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from teachkit.checks import integer, number, text
+
 __all__ = ["CHECKS", "Check", "Result", "check", "compare", "evaluate", "register"]
 
 Cases = Iterator[tuple[str, Any, Any]]
@@ -42,10 +44,6 @@ class Result:
 CHECKS: dict[str, Check] = {}
 
 
-class _NotAnswered(Exception):
-    """The answer, or what it returned, is None or an ellipsis."""
-
-
 def register(name: str, hint: str = "", *, rtol: float = 1e-4, atol: float = 1e-8) -> Callable[[Question], Question]:
     """Decorator: register a generator ``(answer, rng) -> (what, got, expected), ...`` as the check ``name``.
 
@@ -63,7 +61,8 @@ def register(name: str, hint: str = "", *, rtol: float = 1e-4, atol: float = 1e-
     callable
         The decorator. The inputs of the generator must be drawn from ``rng``, a seeded generator of random numbers.
     """
-    if name in CHECKS:
+    hint, rtol, atol = text("hint", hint), number("rtol", rtol, least=0), number("atol", atol, least=0)
+    if text("name", name) in CHECKS:
         raise ValueError(f"name must be new, but a check called {name!r} exists")
 
     def add(cases: Question) -> Question:
@@ -108,18 +107,19 @@ def evaluate(name: str, answer: Any, *, seed: int = 0) -> Result:
     Result
         Passed, failed or not answered, with the message.
     """
-    if name not in CHECKS:
+    seed = integer("seed", seed, 0)
+    if text("name", name) not in CHECKS:
         near = difflib.get_close_matches(name, CHECKS, n=1)
         raise ValueError(f"name must be one of {sorted(CHECKS)}, got {name!r}" + (f"; {near[0]!r}?" if near else ""))
     entry, count = CHECKS[name], 0
     try:
         for what, got, expected in entry.cases(answer, torch.Generator().manual_seed(seed)):
             count += 1
+            if got is None or got is ...:
+                return Result(name, None, "not answered yet")
             problem = compare(got, expected, rtol=entry.rtol, atol=entry.atol)
             if problem:
                 return Result(name, False, f"{what}: {problem}." + (f" Hint: {entry.hint}" if entry.hint else ""))
-    except _NotAnswered:
-        return Result(name, None, "not answered yet")
     except Exception as error:
         if "ellipsis" in str(error) or answer is None or answer is ...:
             return Result(name, None, "not answered yet")
@@ -147,13 +147,12 @@ def compare(got: Any, expected: Any, *, rtol: float = 1e-4, atol: float = 1e-8) 
     str or None
         What is wrong, None if nothing is.
     """
-    if got is None or got is ...:
-        raise _NotAnswered
+    rtol, atol = number("rtol", rtol, least=0), number("atol", atol, least=0)
     if isinstance(expected, (str, bool)):
         return None if type(got) is type(expected) and got == expected else f"{got!r} is not right"
     try:
         a, b = _numbers(got), _numbers(expected)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return f"expected {_kind(expected)}, got {_kind(got)}"
     if a.shape != b.shape:
         return f"expected {_kind(expected)}, got {_kind(got)}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from teachkit.checks import integer, number
+from teachkit.checks import choice, integer, number
 from teachkit.metrics.checks import checked_pair
 
 _BLOCK = 2**24  # values handled at a time: 128 MiB in float64
@@ -50,6 +52,8 @@ def sliced_wasserstein(a: Tensor, b: Tensor, n_projections: int = 256, seed: int
     for part in directions.split(max(1, _BLOCK // len(levels))):
         sorted_a, sorted_b = (a @ part.T).sort(0).values, (b @ part.T).sort(0).values  # (N, P), (M, P)
         total += float((weights @ (sorted_a[from_a] - sorted_b[from_b]).abs() ** p).sum())
+    if not math.isfinite(total):
+        raise ValueError(f"a and b hold numbers whose differences to the power p = {p:g} are no numbers")
     return (total / n_projections) ** (1 / p)
 
 
@@ -76,8 +80,7 @@ def mmd(a: Tensor, b: Tensor, kernel: str = "polynomial", bandwidth: float | Non
     float
     """
     a, b = checked_pair(a, b, least=2)
-    if kernel not in ("polynomial", "rbf"):
-        raise ValueError(f"kernel must be 'polynomial' or 'rbf', got {kernel!r}")
+    choice("kernel", kernel, ("polynomial", "rbf"))
     degree = integer("degree", degree, 1)
     if kernel == "rbf" and bandwidth is None:
         bandwidth = float(torch.cdist(a[:: -(-len(a) // 1000)], b[:: -(-len(b) // 1000)]).median())
@@ -97,7 +100,10 @@ def mmd(a: Tensor, b: Tensor, kernel: str = "polynomial", bandwidth: float | Non
         total = sum(float(k(part, y).sum()) for part in x.split(max(1, _BLOCK // len(y))))
         return (total - diagonal(x)) / (len(x) * (len(x) - 1)) if same else total / (len(x) * len(y))
 
-    return mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False)
+    found = mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False)
+    if not math.isfinite(found):
+        raise ValueError(f"a and b hold numbers too large for the kernel {kernel!r}; scale them down")
+    return found
 
 
 def error_to_reference(samples: Tensor, reference: Tensor) -> Tensor:
@@ -116,10 +122,10 @@ def error_to_reference(samples: Tensor, reference: Tensor) -> Tensor:
     Tensor
         ``(B,)`` float64.
     """
-    if samples.shape != reference.shape or samples.ndim < 2:
+    a, b = checked_pair(samples, reference, 1, ("samples", "reference"))
+    if a.shape != b.shape:
         raise ValueError(
             f"samples and reference must share one shape (B, *event), got {tuple(samples.shape)} and "
             f"{tuple(reference.shape)}"
         )
-    a, b = checked_pair(samples, reference, least=1)
     return (a - b).square().mean(1).sqrt()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teachkit import data
+from teachkit import checks, data
 from teachkit.checks import integer, real_tensor
 from teachkit.metrics.checks import finite
 
@@ -36,7 +35,12 @@ class DigitClassifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Features ``(N, 64)`` of images ``(N, 1, 28, 28)``."""
-        x = images
+        x = real_tensor("images", images)
+        if x.ndim != 4 or x.shape[1:] != (1, 28, 28) or len(x) == 0:
+            raise ValueError(f"images must have shape (N, 1, 28, 28) with N >= 1, got {tuple(x.shape)}")
+        if x.dtype != self.head.weight.dtype or x.device != self.head.weight.device:
+            own = self.head.weight
+            raise ValueError(f"images are {x.dtype} on {x.device} but the network is {own.dtype} on {own.device}")
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5):
             x = F.relu(conv(x))
         return self.hidden(self.dropout(x.flatten(1)))
@@ -70,7 +74,8 @@ def digit_classifier(path: str | os.PathLike[str] | None = None, device: torch.d
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    file = data.verify("digit-features.safetensors") if path is None else Path(path)
+    file = data.verify("digit-features.safetensors") if path is None else checks.path("path", path)
+    device = checks.device("device", device) or torch.device("cpu")
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}")
     try:

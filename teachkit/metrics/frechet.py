@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from teachkit.checks import integer
+from teachkit.checks import flag, integer, shown
 from teachkit.metrics.checks import checked_features, finite
 
 
@@ -48,15 +48,15 @@ class FeatureStatistics:
     def from_moments(cls, count: int, mean: Tensor, covariance: Tensor) -> FeatureStatistics:
         """Take a known mean ``(F,)`` and (unbiased) covariance ``(F, F)`` of ``count`` samples."""
         count = integer("count", count, 2)
+        mean, covariance = finite("mean", mean), finite("covariance", covariance)
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise ValueError(
                 f"mean must be (F,) and covariance (F, F), got {tuple(mean.shape)} and {tuple(covariance.shape)}"
             )
-        covariance = finite("covariance", covariance)
         if not torch.allclose(covariance, covariance.T, rtol=1e-5, atol=1e-8 * float(covariance.abs().max())):
             raise ValueError("covariance must be symmetric")
         stats = cls()
-        stats.count, stats.mean = count, finite("mean", mean)
+        stats.count, stats.mean = count, mean
         stats.scatter = (covariance + covariance.T) * ((count - 1) / 2)
         return stats
 
@@ -71,6 +71,8 @@ class FeatureStatistics:
 
     def merge(self, other: FeatureStatistics) -> FeatureStatistics:
         """Add the samples that another one has seen; returns itself."""
+        if not isinstance(other, FeatureStatistics):
+            raise TypeError(f"other must be a FeatureStatistics, got {shown(other)}")
         if other.count == 0:
             return self
         if self.count == 0:
@@ -134,7 +136,8 @@ def frechet_distance(
     sizes = [s.mean.shape[0] if isinstance(s, FeatureStatistics) else s.shape[1] for s in sets]
     if sizes[0] != sizes[1]:
         raise ValueError(f"a and b must have the same number of features, got {sizes[0]} and {sizes[1]}")
-    if extrapolate:
+    seed = integer("seed", seed, 0)
+    if flag("extrapolate", extrapolate):
         return _extrapolated(sets, sizes[0], seed)
     stats = [s if isinstance(s, FeatureStatistics) else FeatureStatistics(s) for s in sets]
     return _frechet(stats[0], stats[1])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from teachkit.checks import integer
+from teachkit.checks import flag, integer, number
 
 
 class Estimate(NamedTuple):
@@ -70,9 +70,10 @@ def bootstrap(
     if not samples or any(not isinstance(s, Tensor) or s.ndim < 1 or len(s) < 2 for s in samples):
         raise ValueError("samples must be one or more tensors with at least 2 entries along their first axis")
     n_resamples = integer("n_resamples", n_resamples, 10)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
-    if paired and len({len(s) for s in samples}) > 1:
+    confidence, seed = number("confidence", confidence, above=0, below=1), integer("seed", seed, 0)
+    if any(s.is_meta for s in samples):
+        raise TypeError("samples must have their numbers in memory, got some on meta")
+    if flag("paired", paired) and len({len(s) for s in samples}) > 1:
         raise ValueError(f"paired samples must have equal lengths, got {[len(s) for s in samples]}")
     rng = torch.Generator().manual_seed(seed)
     value = float(statistic(*samples))

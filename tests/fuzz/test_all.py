@@ -1,0 +1,63 @@
+"""Every public function, class and method that takes arguments is tried with wrong ones, or it is said why not."""
+
+import inspect
+
+import pytest
+
+from tests.fuzz import test_core, test_learned, test_paths, test_pictures
+from tests.test_house import CLASSES, FUNCTIONS, TOOLS, part
+
+CALLS = {**test_core.CALLS, **test_paths.CALLS, **test_pictures.CALLS, **test_learned.CALLS}
+TRIED = {name.partition(",")[0] for name in CALLS}
+
+WITHOUT = {
+    "denoisers.Denoiser": "a protocol",
+    "data.Dataset": "a pair of tensors that data.load made; what takes one checks it",
+    "denoisers.DenoiserModule": "a base class; its methods are tried on those that inherit them",
+    **{
+        f"denoisers.DenoiserModule.{method}": "tried on the classes that inherit it"
+        for method in ("forward", "log_prob", "sample", "score")
+    },
+    "edm.Denoiser": "a base class; its methods are tried on those that inherit them",
+    "edm.Denoiser.coefficients": "tried on the classes that define it",
+    "edm.Denoiser.forward": "tried on the classes that inherit it",
+    "edm.Denoiser.raw": "tried on the classes that inherit it",
+    "edm.Denoiser.round_sigma": "tried on the classes that inherit it",
+    "grading.Check": "what grading.register made of arguments that it checked",
+    "grading.Result": "a result",
+    "metrics.Estimate": "a result",
+    "metrics.inception_features": "needs optional packages and the internet; its checks are those of digit_features",
+    "plots.Picture": "a Figure of matplotlib",
+    "plots.Picture.savefig": "matplotlib's",
+    "plots.Picture.set": "matplotlib's",
+    "scheduling.Schedule.save": "tests/fuzz/test_files.py",
+    "scheduling.Schedule.load": "tests/fuzz/test_files.py",
+    "solvers.Point": "made by the sampling loop, of what it checked",
+    "widgets.Explorer.update": "called by widgets",
+}
+
+
+def called(cls: type) -> dict[str, object]:
+    """The public methods that a class defines itself and that take arguments."""
+    own = {name: getattr(cls, name) for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))}
+    return {n: m for n, m in own.items() if set(inspect.signature(m).parameters) - {"self"}}
+
+
+def wanted() -> list[str]:
+    names = [name for value, name in FUNCTIONS.items() if inspect.signature(value).parameters]
+    for cls, name in CLASSES.items():
+        if issubclass(cls, Exception):
+            continue
+        names += [name] if inspect.signature(cls).parameters else []
+        # Steps of a solver are called by the sampling loop, and tried through its constructor's row.
+        names += [f"{name}.{method}" for method in called(cls) if method not in ("step", "correct", "extra_repr")]
+    return sorted(name.removeprefix("teachkit.") for name in names if part(name) not in TOOLS)
+
+
+@pytest.mark.parametrize("name", wanted())
+def test_every_public_name_is_tried_or_excused(name):
+    assert (name in TRIED) != (name in WITHOUT), "neither tried nor excused, or both"
+
+
+def test_no_excuse_is_for_what_is_not_there():
+    assert set(WITHOUT) <= set(wanted())
