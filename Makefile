@@ -44,8 +44,9 @@ test: lint  ## every test: lint, types, unit tests, notebooks
 	"$(BIN)/python" -m pytest $(ARGS) tests
 	"$(BIN)/python" -m pytest -q --nbval notebooks  # settings: conftest.py
 
+# One thread for each process: with more they wait for each other.
 quick: $(VENV)/.stamp-test  ## the unit tests that take seconds
-	"$(BIN)/python" -m pytest -q -m "not slow" $(ARGS) tests
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n auto -m "not slow" $(ARGS) tests
 
 # Two environments of their own, in build/locks: several GB each, kept until `make clean`.
 locks:  ## the fast tests with the oldest and with the newest packages allowed (PYTHON_OLD=python3.11 PYTHON_NEW=python3.13)
@@ -56,7 +57,7 @@ define with_lock
 	$(2) -m venv "build/locks/$(1)"
 	"build/locks/$(1)/bin/python" -m pip install --quiet --requirement locks/$(1).txt
 	"build/locks/$(1)/bin/python" -m pip install --quiet --no-deps --editable .
-	"build/locks/$(1)/bin/python" -m pytest -q -m "not slow" $(ARGS) tests
+	OMP_NUM_THREADS=1 "build/locks/$(1)/bin/python" -m pytest -q -n auto -m "not slow" $(ARGS) tests
 	"build/locks/$(1)/bin/python" -m pytest -q --nbval $(addprefix notebooks/,$(LOCK_LESSONS))
 endef
 

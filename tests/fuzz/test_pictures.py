@@ -112,6 +112,7 @@ WIDGETS = {
 CALLS = {**PLOTS, **WIDGETS}
 
 
+@pytest.mark.slow  # each row draws some hundred pictures
 @pytest.mark.parametrize("name", CALLS)
 def test_a_wrong_argument_is_named_or_the_answer_is_right(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
