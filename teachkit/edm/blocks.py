@@ -148,9 +148,8 @@ class UNetBlock(nn.Module):
 class UNet(nn.Module):
     """What both families share: checked sizes, and the labels of a batch turned into an embedding."""
 
-    enc: nn.ModuleDict
-    dec: nn.ModuleDict
     map_layer0: Linear
+    attends_in_decoder: Literal["all", "last"] = "all"  # blocks of the levels that have attention
 
     def __init__(
         self,
@@ -192,7 +191,45 @@ class UNet(nn.Module):
         self.img_resolution, self.in_channels, self.out_channels = img_resolution, in_channels, out_channels
         self.label_dim, self.augment_dim, self.label_dropout = label_dim, augment_dim, label_dropout
         self.num_blocks = num_blocks
-        self.level_names = [f"{img_resolution >> i}x{img_resolution >> i}" for i in range(len(channel_mult))]
+        sides = [img_resolution >> level for level in range(len(channel_mult))]
+        self.level_names = [f"{side}x{side}" for side in sides]
+        self.widths = [model_channels * mult for mult in channel_mult]  # channels of the blocks of each level
+        self.attends = [side in attn_resolutions for side in sides]
+
+    def _add_levels(self, channels: int, style: BlockStyle) -> int:
+        """Make encoder and decoder; ``channels`` leave the first convolution, and those of the last block return."""
+        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
+        left = []  # channels of the feature maps that the encoder leaves for the decoder
+        levels = list(enumerate(zip(self.level_names, self.widths, self.attends)))
+        for level, (name, width, attends) in levels:
+            if level == 0:
+                self.enc[f"{name}_conv"] = Conv2d(self.in_channels, channels, 3, init=style.init)
+            else:
+                self.enc[f"{name}_down"] = UNetBlock(channels, channels, style, resample="down")
+                self._add_beside_encoder(name, channels, style)
+            left.append(channels)
+            for i in range(self.num_blocks):
+                self.enc[f"{name}_block{i}"] = UNetBlock(channels, width, style, attention=attends)
+                channels = width
+                left.append(channels)
+        for level, (name, width, attends) in reversed(levels):
+            if level == len(levels) - 1:
+                self.dec[f"{name}_in0"] = UNetBlock(channels, channels, style, attention=True)
+                self.dec[f"{name}_in1"] = UNetBlock(channels, channels, style)
+            else:
+                self.dec[f"{name}_up"] = UNetBlock(channels, channels, style, resample="up")
+            for i in range(self.num_blocks + 1):
+                attention = attends and (self.attends_in_decoder == "all" or i == self.num_blocks)
+                self.dec[f"{name}_block{i}"] = UNetBlock(channels + left.pop(), width, style, attention=attention)
+                channels = width
+            self._add_beside_decoder(level, channels, style)
+        return channels
+
+    def _add_beside_encoder(self, name: str, channels: int, style: BlockStyle) -> None:
+        """What a family has beside the blocks where the encoder goes down to level ``name``: nothing here."""
+
+    def _add_beside_decoder(self, level: int, channels: int, style: BlockStyle) -> None:
+        """What a family has beside the blocks at the end of a level of the decoder: nothing here."""
 
     def _check(self, name: str, value: Tensor, *shape: int | None, batch: int | None = None) -> None:
         """Refuse what is no floating-point tensor of this shape (None: any length) where the weights are.

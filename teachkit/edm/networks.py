@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from teachkit.checks import choice, integer, shown
 
-from .blocks import BlockStyle, UNet, UNetBlock
+from .blocks import BlockStyle, UNet
 from .layers import BOXES, Conv2d, FourierEmbedding, Init, Linear, PositionalEmbedding, downsample, group_norm, upsample
 
 SQRT_HALF = math.sqrt(0.5)
@@ -77,6 +77,8 @@ class SongUNet(UNet):
     ----------
     Karras et al. 2022 (arXiv 2206.00364), Table 7; Song et al. 2021 (arXiv 2011.13456), Appendix H.
     """
+
+    attends_in_decoder = "last"
 
     def __init__(
         self,
@@ -127,44 +129,22 @@ class SongUNet(UNet):
         self.map_layer0 = Linear(noise_channels, emb_channels, init=init)
         self.map_layer1 = Linear(emb_channels, emb_channels, init=init)
 
-        channels, image_channels = model_channels, in_channels  # of the features; of the image beside them
-        self.enc = nn.ModuleDict()
-        widths = []
-        for level, (name, mult) in enumerate(zip(self.level_names, channel_mult)):
-            if level == 0:
-                self.enc[f"{name}_conv"] = Conv2d(in_channels, channels, 3, init=init)
-            else:
-                self.enc[f"{name}_down"] = UNetBlock(channels, channels, style, resample="down")
-                if encoder_type == "skip":
-                    self.enc[f"{name}_aux_skip"] = Conv2d(image_channels, channels, 1, init=init)
-                elif encoder_type == "residual":
-                    conv = Conv2d(image_channels, channels, 3, stride=2, padding=0, init=init)
-                    self.enc[f"{name}_aux_residual"] = conv
-                    image_channels = channels
-            widths.append(channels)
-            attention = img_resolution >> level in attn_resolutions
-            for i in range(num_blocks):
-                block = UNetBlock(channels, model_channels * mult, style, attention=attention)
-                self.enc[f"{name}_block{i}"] = block
-                channels = block.out_channels
-                widths.append(channels)
+        self.image_channels = in_channels  # of the image beside the features, going down
+        self._add_levels(model_channels, style)
 
-        self.dec = nn.ModuleDict()
-        last = len(channel_mult) - 1
-        for level, (name, mult) in reversed(list(enumerate(zip(self.level_names, channel_mult)))):
-            if level == last:
-                self.dec[f"{name}_in0"] = UNetBlock(channels, channels, style, attention=True)
-                self.dec[f"{name}_in1"] = UNetBlock(channels, channels, style)
-            else:
-                self.dec[f"{name}_up"] = UNetBlock(channels, channels, style, resample="up")
-            for i in range(num_blocks + 1):
-                attention = i == num_blocks and img_resolution >> level in attn_resolutions
-                block = UNetBlock(channels + widths.pop(), model_channels * mult, style, attention=attention)
-                self.dec[f"{name}_block{i}"] = block
-                channels = block.out_channels
-            if decoder_type == "skip" or level == 0:
-                self.dec[f"{name}_aux_norm"] = group_norm(channels, 1e-6)
-                self.dec[f"{name}_aux_conv"] = Conv2d(channels, out_channels, 3, init=init_out)
+    def _add_beside_encoder(self, name: str, channels: int, style: BlockStyle) -> None:
+        if self.encoder_type == "skip":
+            self.enc[f"{name}_aux_skip"] = Conv2d(self.image_channels, channels, 1, init=style.init)
+        elif self.encoder_type == "residual":
+            conv = Conv2d(self.image_channels, channels, 3, stride=2, padding=0, init=style.init)
+            self.enc[f"{name}_aux_residual"] = conv
+            self.image_channels = channels
+
+    def _add_beside_decoder(self, level: int, channels: int, style: BlockStyle) -> None:
+        if self.decoder_type == "skip" or level == 0:
+            name = self.level_names[level]
+            self.dec[f"{name}_aux_norm"] = group_norm(channels, style.eps)
+            self.dec[f"{name}_aux_conv"] = Conv2d(channels, self.out_channels, 3, init=style.init_out)
 
     def embed(self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """Embedding of noise level, class and augmentation, (B or 1, emb_channels)."""
@@ -261,35 +241,7 @@ class DhariwalUNet(UNet):
         label_init = Init("kaiming_normal", math.sqrt(label_dim))
         self.map_label = Linear(label_dim, emb_channels, bias=False, init=label_init) if label_dim else None
 
-        channels = model_channels * channel_mult[0]
-        self.enc = nn.ModuleDict()
-        widths = []
-        for level, (name, mult) in enumerate(zip(self.level_names, channel_mult)):
-            if level == 0:
-                self.enc[f"{name}_conv"] = Conv2d(in_channels, channels, 3, init=init)
-            else:
-                self.enc[f"{name}_down"] = UNetBlock(channels, channels, style, resample="down")
-            widths.append(channels)
-            attention = img_resolution >> level in attn_resolutions
-            for i in range(num_blocks):
-                block = UNetBlock(channels, model_channels * mult, style, attention=attention)
-                self.enc[f"{name}_block{i}"] = block
-                channels = block.out_channels
-                widths.append(channels)
-
-        self.dec = nn.ModuleDict()
-        last = len(channel_mult) - 1
-        for level, (name, mult) in reversed(list(enumerate(zip(self.level_names, channel_mult)))):
-            if level == last:
-                self.dec[f"{name}_in0"] = UNetBlock(channels, channels, style, attention=True)
-                self.dec[f"{name}_in1"] = UNetBlock(channels, channels, style)
-            else:
-                self.dec[f"{name}_up"] = UNetBlock(channels, channels, style, resample="up")
-            attention = img_resolution >> level in attn_resolutions
-            for i in range(num_blocks + 1):
-                block = UNetBlock(channels + widths.pop(), model_channels * mult, style, attention=attention)
-                self.dec[f"{name}_block{i}"] = block
-                channels = block.out_channels
+        channels = self._add_levels(self.widths[0], style)
         self.out_norm = group_norm(channels, 1e-5)
         self.out_conv = Conv2d(channels, out_channels, 3, init=zero)
 
