@@ -106,6 +106,20 @@ def test_colours_of_the_palette_survive_compression():
         assert (np.abs(pixels - np.array(colour)).max(1) <= 2).mean() > 0.02
 
 
+def test_the_levels_of_a_contour_keep_their_colours():
+    """Beside lines in other colours, too: with a palette chosen for coverage alone each blue was off by several."""
+    picture, ax = plots.panels()
+    plots.mixture_contours(plots.grid(2.2, 90), Gaussian([0.0, 0.0], 0.3).log_prob(plots.grid(2.2, 90), 0.3), ax=ax)
+    for k, colour in enumerate(("C1", "C2", "C3", "black")):
+        ax.plot([-2, 2], [k - 1.5, 1.5 - k], "o-", color=colour)
+    stored = Image.open(io.BytesIO(base64.b64decode(picture._repr_mimebundle_()[0]["image/png"])))
+    drawn = io.BytesIO()
+    with plots.style():
+        picture.savefig(drawn, format="png", dpi=144, facecolor="white")
+    pixels = [np.asarray(image.convert("RGB")).astype(int) for image in (stored, Image.open(drawn))]
+    assert np.abs(pixels[0] - pixels[1]).mean() < 0.3
+
+
 def test_the_deviation_stated_is_the_deviation_measured(path):
     relative = 100 * geometry.deviation(path, relative=True).median(1).values
     peak = int(relative.argmax())
