@@ -29,7 +29,7 @@ from teachkit.scheduling.schedule import Schedule
 COEFFICIENTS = (1.0, 1.1, 0.9, 1.05, 1.15, 0.95, 1.2, 0.85, 0.8)
 TEACHER = "unipc"  # the most accurate at 60 evaluations of those that were tried on digits, mixtures and networks
 _FAMILIES = (schedules.cosine, schedules.time_uniform, schedules.logsnr, schedules.polynomial)
-_CHANCE = 0.5  # standard errors by which a schedule must be better than a simpler one
+_MARGIN = 0.5  # standard errors by which a schedule must be better than a simpler one: a guard, not a test
 
 
 def find_schedule(
@@ -292,10 +292,10 @@ def step_counts(solver: str, nfe: int, options: dict[str, Any] | None = None) ->
 
 
 def _clearly_better(ranked: list[_Candidate], best: _Candidate) -> _Candidate:
-    """The first candidate that beats ``best`` by more than chance, on the same samples; else ``best``."""
+    """The first candidate that beats ``best`` by half a standard error of the difference, on one set of samples."""
     for candidate in ranked:
         gain = best.errors - candidate.errors
-        if gain.mean() > _CHANCE * gain.std() / len(gain) ** 0.5:
+        if gain.mean() > _MARGIN * gain.std() / len(gain) ** 0.5:
             return candidate
     return best
 
