@@ -4,7 +4,7 @@ The published method takes the cheapest path of Euler jumps, at a coefficient se
 programme, at many coefficients, and the usual grids are only candidates, tried with the *student's own solver* on
 warm-up noise against the teacher's final samples. They race: all run on a few samples, the better half on more, and so
 on. The best two are refined (``teachkit.scheduling.refine``) on samples that take no part in the race. A path of the
-dynamic programme is taken only where it beats the best usual grid by more than chance would, and a refined schedule
+dynamic programme is taken only where it clearly beats the best usual grid (`_clearly_better`), and a refined schedule
 only where it beats both so.
 """
 
