@@ -48,7 +48,7 @@ RIGHT = {
     "effective_number": lambda w: torch.stack([1 / (row @ row) for row in w]),
     "monotone_share": lambda d: sum(p == sorted(p, reverse=True) for p in d.T.tolist()) / d.shape[1],
     "gaussian_path": lambda x, lam, s, t: x * torch.sqrt(lam + t * t) / torch.sqrt(lam + s * s),
-    "tweedie": lambda x, score, sigma: x + sigma**2 * score,
+    "score_from_denoiser": lambda x, denoised, sigma: -(x / sigma - denoised / sigma) / sigma,
     "mean_shift_step": lambda x, data, h: torch.softmax(-(torch.cdist(x, data) ** 2) / (2 * h**2), 1) @ data,
     "euler_step": lambda x, d, s, t: x + (t - s) * (x - d) / s,
     "count_evaluations": 11 - 1,
@@ -120,7 +120,7 @@ def test_broken_answers_fail_and_never_raise(name, answer):
 
 
 def test_a_slip_of_one_percent_is_seen():
-    slip = grading.evaluate("tweedie", lambda x, score, sigma: x + 1.01 * sigma**2 * score)
+    slip = grading.evaluate("score_from_denoiser", lambda x, denoised, sigma: 1.01 * (denoised - x) / sigma**2)
     assert slip.passed is False
     assert "Hint" in slip.message
 
@@ -140,13 +140,13 @@ def test_the_popular_bugs_of_the_boomerang_are_seen():
 
 
 def test_check_prints_and_returns_nothing(capsys):
-    assert grading.check("tweedie", RIGHT["tweedie"]) is None
-    assert capsys.readouterr().out == "✓ tweedie: correct\n"
+    assert grading.check("euler_step", RIGHT["euler_step"]) is None
+    assert capsys.readouterr().out == "✓ euler_step: correct\n"
 
 
 def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(ValueError, match="tweedie"):
-        grading.evaluate("tweedy", None)
+    with pytest.raises(ValueError, match="euler_step"):
+        grading.evaluate("euler_stop", None)
 
 
 def test_a_check_that_compares_nothing_is_an_error(monkeypatch):
@@ -157,7 +157,7 @@ def test_a_check_that_compares_nothing_is_an_error(monkeypatch):
 
 def test_a_name_is_registered_once():
     with pytest.raises(ValueError, match="exists"):
-        grading.register("tweedie")
+        grading.register("euler_step")
 
 
 @pytest.mark.parametrize(

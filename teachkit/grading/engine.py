@@ -86,10 +86,10 @@ def check(name: str, answer: Any, *, seed: int = 0) -> None:
 
     Examples
     --------
-    >>> check("tweedie", lambda x, score, sigma: ...)
-    ○ tweedie: not answered yet
-    >>> check("tweedie", lambda x, score, sigma: x + sigma**2 * score)
-    ✓ tweedie: correct
+    >>> check("score_from_denoiser", lambda x, denoised, sigma: ...)
+    ○ score_from_denoiser: not answered yet
+    >>> check("score_from_denoiser", lambda x, denoised, sigma: (denoised - x) / sigma**2)
+    ✓ score_from_denoiser: correct
     """
     print(evaluate(name, answer, seed=seed))
 

@@ -22,13 +22,6 @@ def _normal(rng: Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=rng, dtype=torch.float64)
 
 
-@register("tweedie", "the posterior mean moves x along the score, in proportion to the variance of the noise")
-def _tweedie(answer: Any, rng: Generator) -> Cases:
-    for sigma in (0.3, 2.0):
-        x, score = _normal(rng, 5, 2), _normal(rng, 5, 2)
-        yield f"D(x; sigma) at sigma = {sigma}", answer(x, score, sigma), x + sigma**2 * score
-
-
 @register("mean_shift_step", "weights are a softmax of minus the squared distance over twice the squared bandwidth")
 def _mean_shift_step(answer: Any, rng: Generator) -> Cases:
     for bandwidth, reach in ((0.4, 1.0), (3.0, 1.0), (0.4, 100.0)):
@@ -54,6 +47,13 @@ def _count_evaluations(answer: Any, rng: Generator) -> Cases:
 
 
 # 01_noise_and_denoising
+
+
+@register("score_from_denoiser", "Tweedie: the step from x to D is the score times the variance of the noise")
+def _score_from_denoiser(answer: Any, rng: Generator) -> Cases:
+    for sigma in (0.3, 2.0):
+        x, denoised = _normal(rng, 5, 2), _normal(rng, 5, 2)
+        yield f"the score at sigma = {sigma}", answer(x, denoised, sigma), (denoised - x) / sigma**2
 
 
 @register("two_points", "Bayes: the weight of each point is proportional to exp(-(x - y)^2 / (2 sigma^2))")

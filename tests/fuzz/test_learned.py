@@ -240,7 +240,7 @@ def written(**given):
     return Path("file.txt").read_text()
 
 
-ANSWER = {"name": "tweedie", "answer": lambda x, score, sigma: x + sigma**2 * score, "seed": 1}
+ANSWER = {"name": "euler_step", "answer": lambda x, d, s, t: d + t / s * (x - d), "seed": 1}
 REST = {
     "grading.check": Call(grading.check, ANSWER),
     "grading.evaluate": Call(grading.evaluate, ANSWER),
