@@ -166,12 +166,12 @@ def steps_on_path(
     samples = as_indices("samples", samples, x.shape[1])
     with style():
         ax = axes_or_new(ax, size=(5.6, 4.6))
-        dots(ax, data)
+        dots(ax, data, label="data")
         for i in samples:
             for a, b in zip(x[:-1, i], d[:, i]):
-                ax.plot(*np.stack([a, b]).T, color=ORANGE, lw=0.7, alpha=0.8, zorder=2)
-            ax.plot(*d[:, i].T, "s", color=ORANGE, ms=3, label="D(x; σ)", zorder=3)
-            ax.plot(*x[:, i].T, "o-", color=BLUE, ms=3.5, label="state x", zorder=4)
+                ax.plot(*np.stack([a, b]).T, color=ORANGE, lw=1, label="from x to D", zorder=2)
+            ax.plot(*d[:, i].T, "s", color=ORANGE, ms=3.5, label="D(x; σ)", zorder=3)
+            ax.plot(*x[:, i].T, "o-", color=BLUE, ms=4, label="state x", zorder=4)
             ax.plot(*x[-1, i], "*", color=VERMILLION, ms=10, label="end", zorder=5)
         legend(ax)
         as_plane(ax, "datalim")

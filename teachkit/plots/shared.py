@@ -81,9 +81,9 @@ def as_plane(ax: Axes, adjustable: Literal["box", "datalim"] = "box") -> None:
     ax.grid(False)
 
 
-def dots(ax: Axes, data: Array | None, colour: str = GREY) -> None:
+def dots(ax: Axes, data: Array | None, colour: str = GREY, label: str | None = None) -> None:
     if data is not None:
-        ax.plot(*as_array("data", data, (None, 2)).T, ".", color=colour, ms=3, alpha=0.6, zorder=1)
+        ax.plot(*as_array("data", data, (None, 2)).T, ".", color=colour, ms=3, alpha=0.6, label=label, zorder=1)
 
 
 def noise_axis(ax: Axes) -> None:
