@@ -177,6 +177,16 @@ def test_more_steps_mean_a_smaller_error(make):
     assert errors[1] < errors[0]
 
 
+def test_the_stars_of_the_solver_lab_are_the_exact_ends(make):
+    explorer = make("solver_lab")
+    exact = sample(MIXTURE, initial_noise(24, (2,)), schedules.polynomial(200), "heun").final[:6]
+    for n in (5, 20):
+        control(explorer, "steps").value = n
+        for ax in explorer.picture.axes:
+            (stars,) = (line for line in ax.lines if line.get_marker() == "*")
+            assert np.allclose(stars.get_xydata(), exact)
+
+
 def test_a_level_moved_by_hand_changes_the_error_and_a_route_takes_it_back(make):
     explorer = make("schedule_lab")
     first = alt(explorer)

@@ -62,20 +62,19 @@ def solver_lab(
         grid = FAMILIES[kind.value](steps.value, sigma_min=sigma_min, sigma_max=sigma_max)
         path = sample(denoiser, x, grid, solver.value)
         error = float(torch.linalg.vector_norm(path.final - exact.final, dim=1).mean())
-        for line, star in lines:
+        for line in lines:
             trace(line, path.x[:, :_SHOWN].numpy())
-            star.set_data(*path.final[:_SHOWN].T.numpy())
         alt = (
             f"{solver.value} with {steps.value} steps on the {kind.value} schedule: "
             f"{path.nfe} evaluations, mean error {error:.3g}"
         )
-        return alt, f"{alt}. Grey: exact paths; blue: the solver's steps; stars: where it ends."
+        return alt, f"{alt}. Grey: exact paths; stars: their ends; blue: the solver's steps."
 
     return Explorer(picture, redraw, (solver, steps, kind))
 
 
-def _board(exact: Tensor, data: Tensor | None) -> tuple[plots.Picture, list[tuple[Line2D, Line2D]]]:
-    """Two views of the exact paths, whole and near the data, with empty lines for the solver's."""
+def _board(exact: Tensor, data: Tensor | None) -> tuple[plots.Picture, list[Line2D]]:
+    """Two views of the exact paths and their ends, whole and near the data, with empty lines for the solver's."""
     picture, axes = plots.panels(1, 2, size=(8.2, 3.6))
     centre, lines = exact[-1].mean(0), []
     near = 1.5 * float((exact[-1] - centre).abs().amax()) + 0.1
@@ -84,7 +83,8 @@ def _board(exact: Tensor, data: Tensor | None) -> tuple[plots.Picture, list[tupl
         trace(ax.plot([], [], color="0.75", lw=2.5)[0], exact.numpy())
         if data is not None:
             ax.plot(*data.T.numpy(), ".", ms=3, color="0.5")
-        lines.append((ax.plot([], [], "o-", ms=3.5, lw=1)[0], ax.plot([], [], "*", ms=9, zorder=4)[0]))
+        ax.plot(*exact[-1].T.numpy(), "*", color="C1", ms=11)
+        lines.append(ax.plot([], [], "o-", color="C0", ms=3.5, lw=1, zorder=3)[0])
         ax.set(xlabel="x₁", ylabel="x₂", title=title)
         ax.set(xlim=(u - reach, u + reach), ylim=(v - reach, v + reach))
     return picture, lines
