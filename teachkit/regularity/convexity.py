@@ -145,7 +145,8 @@ def noise_norm_spread(traj: Trajectory) -> tuple[Tensor, Tensor]:
     """How constant the norm of eps = (x - D) / sigma is along each path, in units of sqrt(d).
 
     In high dimension both numbers say that eps keeps the length of pure noise: for data on an m-dimensional manifold
-    the spread of |eps| is of order sqrt(m), small beside sqrt(d) (arXiv 2405.11326, Remark A.12, a sketch).
+    the spread of |eps| is of order sqrt(m), small beside sqrt(d) (arXiv 2405.11326, Remark A.12, a sketch). So it is
+    for the exact denoiser of finitely many points, whatever directions they fill (``notebooks/05_high_dimensions``).
 
     Parameters
     ----------
