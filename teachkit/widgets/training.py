@@ -75,7 +75,7 @@ class _Board:
         (self.held_out,) = self.course.plot([], [], "s-", color=plots.BLUE, ms=3, label="held out, mean")
         self.now = self.course.axvline(0, color=plots.VERMILLION, lw=1)
         self.course.set(xlabel="thousand images seen", ylabel="loss", title="loss", yscale="log")
-        self.course.legend(loc="center right")
+        self.course.legend(loc="upper right")
         (self.first,) = self.levels.plot([], [], color="0.7", label="first")
         (self.last,) = self.levels.plot([], [], color=plots.BLUE, label="this moment")
         self.levels.set(xlabel="noise level σ", title="held-out loss", xscale="log", yscale="log")
