@@ -347,6 +347,29 @@ def test_states_between_levels_are_exact_for_cubics_and_in_the_last_gap_for_quad
     torch.testing.assert_close(own_states, paths.x[:, 1:3], rtol=1e-12, atol=1e-12)
 
 
+def test_states_at_the_teachers_own_levels_are_its_states():
+    paths = scheduling.teacher_paths(mixture(), initial_noise(8, (12,)), grid=10)
+    torch.testing.assert_close(scheduling.states_at(paths, paths.sigmas), paths.x, rtol=1e-12, atol=1e-12)
+
+
+def test_weights_of_a_network_in_single_precision_are_solved_for_in_double():
+    D, x, sigmas = mixture(), initial_noise(64, (12,)), schedules.polynomial(4)
+    targets = scheduling.states_at(sample(D, x, schedules.polynomial(40), "unipc"), sigmas)
+    single = [t.float() for t in (x, targets)]
+    for ahead in (0, 1):
+        exact, _ = fitted.fit_weights(D, x, sigmas, targets, 3, 1e-12, ahead)
+        rows, _ = fitted.fit_weights(
+            lambda y, s: D(y.double(), s).float(), single[0], sigmas, single[1], 3, 1e-12, ahead
+        )
+        for row, expected in zip(rows, exact):
+            assert row == pytest.approx(expected, rel=5e-3)
+
+
+def test_the_number_of_steps_may_be_a_number_of_numpys():
+    _, schedule = scheduling.fit_solver(mixture(), initial_noise(8, (12,)), np.int64(3), refine=False)
+    assert schedule.nfe == 3
+
+
 def test_least_squares_has_its_closed_form_and_is_not_led_by_outliers():
     # Two orthogonal columns and equal samples: each weight is divided by 1 + ridge * mean square / its own square.
     columns = torch.stack([torch.tensor([2.0, 0, 0]), torch.tensor([0, 1.0, 0])], -1).double().expand(5, 3, 2)
@@ -674,11 +697,13 @@ def test_a_search_keeps_to_its_budget_and_counts_what_it_spends(budget):
 
     found = scheduling.find_schedule(counted, initial_noise(32, (12,)), 5, "dpmpp_2m", budget=budget, grid=40)
     assert found.provenance["evaluations"] == spent[0] <= budget * 32 * 40 * 1.001
+    assert spent[0] > (1 + 0.6 * (budget - 1)) * 32 * 40  # and uses most of it
     assert found.provenance["teacher_evaluations"] == 32 * 40
     assert found.provenance["warm_up"] == 32
     spent[0] = 0
     _, schedule = scheduling.fit_solver(counted, initial_noise(32, (12,)), 4, budget=budget, grid=40)
     assert schedule.provenance["evaluations"] == spent[0] <= budget * 32 * 40 * 1.001
+    assert spent[0] > (1 + 0.6 * (budget - 1)) * 32 * 40
 
 
 def test_labels_stay_with_their_samples():

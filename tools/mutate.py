@@ -29,7 +29,7 @@ from tests.assignments.mutants import mutants  # noqa: E402
 TESTS = {
     "solvers": ["tests/test_solvers.py", "tests/test_solvers_oracles.py", "tests/test_sampling.py"],
     "geometry": ["tests/test_geometry.py"],
-    "scheduling": ["tests/test_scheduling.py", "tests/test_scheduling_fit.py"],
+    "scheduling": ["tests/test_scheduling.py", "tests/test_scheduling_fit.py", "tests/fuzz/test_files.py"],
 }
 FUZZ = "tests/fuzz/test_paths.py"
 SECONDS = 240  # a mistake that makes the tests take longer is found

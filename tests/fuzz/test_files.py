@@ -56,7 +56,9 @@ def test_a_schedule_file_with_a_wrong_field_names_file_and_field(tmp_path, field
             assert isinstance(found.options, dict)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" * 5000, "", "null", "[]", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, "1" * 5000, "", "null", "[]", "[1]", "3", b"\xff\xfe"]
+)
 def test_a_strange_schedule_file_is_refused(tmp_path, text):
     with pytest.raises(ValueError, match=r"found\.json"):
         read(tmp_path, text)
