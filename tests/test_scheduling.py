@@ -365,6 +365,20 @@ def test_weights_of_a_network_in_single_precision_are_solved_for_in_double():
             assert row == pytest.approx(expected, rel=5e-3)
 
 
+def test_pictures_are_searched_as_the_vectors_they_are():
+    D, x = mixture(), initial_noise(16, (12,))
+    flat = scheduling.find_schedule(D, x, 4, "ipndm", grid=20)
+    D_of_pictures = lambda y, sigma: D(y.flatten(1), sigma).reshape(y.shape)  # noqa: E731
+    found = scheduling.find_schedule(D_of_pictures, x.reshape(16, 1, 3, 4), 4, "ipndm", grid=20)
+    torch.testing.assert_close(found.sigmas, flat.sigmas)
+    assert found.error == pytest.approx(flat.error)
+
+
+def test_the_teacher_of_a_fit_takes_as_many_steps_as_the_student_at_least():
+    _, schedule = scheduling.fit_solver(mixture(), initial_noise(8, (12,)), 6, grid=3, refine=False)
+    assert schedule.provenance["teacher"] == "6 evaluations on 6 steps"
+
+
 def test_the_number_of_steps_may_be_a_number_of_numpys():
     _, schedule = scheduling.fit_solver(mixture(), initial_noise(8, (12,)), np.int64(3), refine=False)
     assert schedule.nfe == 3
