@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
+import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from teachkit import Empirical, GaussianMixture, data, evaluation, geometry, initial_noise, metrics, sample, schedules
 from teachkit.cli import app
+from teachkit.cli import evaluation as evaluation_command
 
 run = CliRunner().invoke
 ALONE = evaluation.Processes(0, 1, torch.device("cpu"))
@@ -168,6 +172,24 @@ def test_evaluate_refuses_bad_options(tmp_path, change, message):
     result = run(app, ["evaluate", *WORK, "--store", str(tmp_path), *change])
     assert result.exit_code == 2
     assert message in " ".join(result.output.replace("│", " ").split())
+
+
+def test_moments_are_read_from_a_file_of_bounded_size(tmp_path):
+    file, fine = tmp_path / "bomb.npz", tmp_path / "moments.npz"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("mu.npy", "w") as member:
+        for _ in range(257):
+            member.write(bytes(2**20))
+    assert file.stat().st_size < 2**20
+    result = run(app, ["evaluate", *WORK, "--store", str(tmp_path), "--real", str(file)])
+    assert result.exit_code == 2
+    assert "unpacks to 269,484,032 bytes" in " ".join(result.output.replace("│", " ").split())
+    np.savez_compressed(fine, mu=np.zeros(3), sigma=np.eye(3), count=7)
+    read = evaluation_command._moments(fine)
+    assert read.count == 7
+    assert torch.equal(read.covariance, torch.eye(3, dtype=torch.float64))
+    (tmp_path / "single.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(typer.BadParameter, match="does not hold mu and sigma"):
+        evaluation_command._moments(tmp_path / "single.npy")
 
 
 # --- Many processes ---------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from teachkit.evaluation import GeometryStatistics, Row
     from teachkit.metrics import FeatureStatistics
 
+MOST_BYTES = 2**28  # of a file of moments, unpacked; those of 2,048 Inception features take 34 MB
+
 
 @app.command("evaluate")
 def evaluate(
@@ -134,10 +136,14 @@ def _moments(file: Path) -> FeatureStatistics:
     from teachkit.metrics import FeatureStatistics
 
     try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MOST_BYTES:
+            raise ValueError(f"it unpacks to {size:,} bytes, more than {MOST_BYTES:,}")
         with np.load(file, allow_pickle=False) as content:
             mean, covariance = (torch.from_numpy(content[name]).double() for name in ("mu", "sigma"))
             count = int(content["count"]) if "count" in content else 50_000
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, OSError, MemoryError, zipfile.BadZipFile) as error:
         raise typer.BadParameter(f"--real: {file} does not hold mu and sigma ({error})") from None
     return FeatureStatistics.from_moments(count, mean, covariance)
 
