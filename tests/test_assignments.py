@@ -477,9 +477,12 @@ def write_batch(folder, source, names):
     nbformat.write(doubled, folder / "doubled.ipynb")
     text = nbformat.writes(solved(why="WORDS")).replace("WORDS", r"\ud800 \u0000 =1+1")  # half a character, and none
     (folder / os.fsdecode(b"\xff.ipynb")).write_text(text)
-    for name in ("aaa", "zzz"):
+    for name, file in (("aaa", "mine.ipynb"), ("zzz", "tiny.ipynb")):
         (folder / name).mkdir()
-        nbformat.write(solved(), folder / name / "tiny.ipynb")
+        nbformat.write(solved(), folder / name / file)
+    for left in ("__MACOSX/._mine.ipynb", ".ipynb_checkpoints/mine-checkpoint.ipynb"):  # by an archive, by Jupyter
+        (folder / "aaa" / left).parent.mkdir()
+        (folder / "aaa" / left).write_bytes(b"\0\5\x16\7")
     nbformat.write(solved(level="level = 0.75"), folder / "zzz.ipynb")  # of the same name as a folder
 
 

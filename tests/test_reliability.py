@@ -28,6 +28,7 @@ SAMPLE = ["sample", *DIGITS, "-n", "200", "--steps", "30", "--tensors", "a.safet
 CLAIMS = ["claims", "--device", "cpu", "--store", "store"]
 for _name in ("tweedie", "isotropic-straight", "euler-average", "mean-shift-step"):
     CLAIMS += ["--only", _name]
+MEASURED = "store/[!.]*.json"
 # A limit on the size of a file stands for a full disk: the system refuses to write on, with another number.
 LIMITED = """
 import resource, runpy, signal, sys
@@ -105,11 +106,12 @@ def submissions(folder):
     return ["assignments", "grade", "in", "--source", str(source), "--seed", "1", "--seconds", "20"]
 
 
-# What is run, and the glob of the first file that it leaves; without one, a moment after its modules are loaded.
+# What is run, and the glob of the first file that it leaves; without one, a moment after its modules are loaded. Files
+# still being written begin with a dot, and pathlib's * would match them.
 LONG = {
-    "sample": (SAMPLE, ".samples.parts/*/*.safetensors"),
+    "sample": (SAMPLE, ".samples.parts/*/[!.]*.safetensors"),
     "evaluate": (EVALUATE, "store/*/0*.safetensors"),
-    "claims": (CLAIMS, "store/*.json"),
+    "claims": (CLAIMS, MEASURED),
     "schedule": (["schedule", *DIGITS, "--nfe", "4", "--warm-up", "64", "--save", "s.json", "--plot", "p.png"], None),
     "train": (["train", "digits8", "--images", "640", "--run-dir", "run", "--device", "cpu"], None),
     "grade": (None, "grades/grading.json"),
@@ -191,16 +193,16 @@ def test_a_second_ctrl_c_does_not_wait():
 @pytest.mark.slow
 def test_a_ledger_that_was_killed_goes_on_and_measures_nothing_twice(tmp_path):
     process = start(tmp_path, CLAIMS)
-    assert once(process, lambda: any(tmp_path.glob("store/*.json")))
+    assert once(process, lambda: any(tmp_path.glob(MEASURED)))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*.json")}
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.glob(MEASURED)}
     output = finish(tmp_path, CLAIMS)
     assert "4 claims" in output
     assert {file: file.stat().st_mtime_ns for file in before} == before
     (tmp_path / "other").mkdir()
     assert finish(tmp_path / "other", CLAIMS) == output  # as without a kill
-    assert len(list((tmp_path / "store").glob("*.json"))) == 4
+    assert len(list(tmp_path.glob(MEASURED))) == 4
 
 
 def test_a_measurement_is_read_back_only_for_the_same_work(tmp_path):

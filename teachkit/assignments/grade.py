@@ -144,8 +144,7 @@ def _find(folder: Path, assignment: str) -> list[Submission]:
     """Students and their notebooks. Students whose names differ in the ending only keep it."""
     if not folder.is_dir():
         raise ValueError(f"submissions must be a folder, got {folder}")
-    hidden = [e for e in folder.iterdir() if e.name.startswith(".") or e.name == "__MACOSX"]
-    entries = sorted(set(folder.iterdir()) - set(hidden))
+    entries = sorted(e for e in folder.iterdir() if not _hidden(e.name))
     if not entries:
         raise ValueError(f"submissions must hold at least one file or folder, but {folder} is empty")
     names = {e: e.name if e.is_dir() else e.stem for e in entries}
@@ -153,12 +152,17 @@ def _find(folder: Path, assignment: str) -> list[Submission]:
     return [(e.name if same[names[e].casefold()] > 1 else names[e], _notebooks(e, assignment)) for e in entries]
 
 
+def _hidden(name: str) -> bool:
+    """Whether a file or folder is one that systems leave beside what a student made."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def _notebooks(entry: Path, assignment: str) -> list[Path]:
     if entry.is_symlink():
         return []
     if not entry.is_dir():
         return [entry]
-    files = [p for p in sorted(entry.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
+    files = [p for p in sorted(entry.rglob("*.ipynb")) if not any(map(_hidden, p.relative_to(entry).parts))]
     files = [p for p in files if p.is_file() and not p.is_symlink()]
     named = [p for p in files if p.stem == assignment]
     return named if len(named) == 1 else files
