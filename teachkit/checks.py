@@ -131,10 +131,15 @@ def batch(name: str, value: Any) -> Tensor:
     return x
 
 
+def torch_array(value: Any) -> Any:
+    """An array of numpy as torch can read it, copied where its strides are negative; anything else as it is."""
+    return np.asarray(value, order="C") if isinstance(value, np.ndarray) else value
+
+
 def as_real(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor:
     """A tensor of real numbers from a tensor, an array or nested lists; ``dtype`` is for what is not a tensor."""
     try:
-        out = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=dtype)
+        out = value if isinstance(value, Tensor) else torch.as_tensor(torch_array(value), dtype=dtype)
         if out.is_complex() or out.dtype == torch.bool or out.is_meta or out.layout != torch.strided:
             raise TypeError
     except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -146,7 +151,7 @@ def class_labels(name: str, value: Any, size: int, device: torch.device) -> Tens
     """Integers (size,) >= 0, as int64."""
     wanted = f"{name} must be ({size},) integers >= 0"
     try:
-        out = torch.as_tensor(value, device=device)
+        out = torch.as_tensor(torch_array(value), device=device)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise TypeError(f"{wanted}, got {shown(value)}") from None
     whole = not (out.is_floating_point() or out.is_complex() or out.dtype == torch.bool)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from teachkit.checks import choice, flag, integer, number
+from teachkit.checks import choice, flag, integer, number, torch_array
 
 __all__ = ["cosine", "ddpm", "flow_shift", "interpolate", "linear", "logsnr", "polynomial", "time_uniform", "validate"]
 
@@ -285,10 +285,10 @@ def validate(sigmas: Tensor | Sequence[float]) -> Tensor:
         If it is not 1-D, has fewer than two values, or is not finite, non-negative and strictly decreasing.
     """
     try:
-        given = torch.as_tensor(sigmas)
+        given = torch.as_tensor(torch_array(sigmas))
         if given.is_complex():
             raise TypeError("complex numbers")
-        out = torch.as_tensor(sigmas, dtype=torch.float64).detach().cpu().clone()
+        out = torch.as_tensor(torch_array(sigmas), dtype=torch.float64).detach().cpu().clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"sigmas must be a 1-D tensor or a list of numbers, got {type(sigmas).__name__}") from error
     if out.ndim != 1 or len(out) < 2:

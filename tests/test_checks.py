@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from teachkit.checks import choice, flag, integer, number, real_tensor
+from teachkit.checks import as_real, choice, class_labels, flag, integer, number, real_tensor
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
@@ -105,6 +105,13 @@ def test_a_sparse_tensor_and_one_with_holes_are_refused():
     for hole in (math.nan, math.inf):
         with pytest.raises(ValueError, match="x must be finite, got NaN or infinity"):
             real_tensor("x", torch.tensor([1.0, hole]))
+
+
+def test_arrays_may_be_reversed_views():
+    upward = np.arange(4)
+    assert as_real("x", upward[::-1]).tolist() == [3, 2, 1, 0]
+    assert class_labels("labels", upward[::-1], 4, torch.device("cpu")).tolist() == [3, 2, 1, 0]
+    assert as_real("x", np.float64(3)).ndim == 0
 
 
 def test_messages_stay_short():

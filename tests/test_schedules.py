@@ -147,8 +147,11 @@ def test_refining_keeps_every_level_and_splits_its_steps_evenly_in_log_sigma(log
 
 @pytest.mark.parametrize(
     "sigmas",
-    [[3, 2, 1], (3.0, 2.0, 1.0), np.array([3.0, 2.0, 1.0]), torch.tensor([3, 2, 1]), torch.tensor([3.0, 2.0, 1.0])],
-)
+    [
+        [3, 2, 1], (3.0, 2.0, 1.0), np.array([3.0, 2.0, 1.0]), np.array([1.0, 2.0, 3.0])[::-1], torch.tensor([3, 2, 1]),
+        torch.tensor([3.0, 2.0, 1.0]),
+    ],
+)  # fmt: skip
 def test_a_list_of_any_kind_becomes_float64(sigmas):
     out = schedules.validate(sigmas)
     assert out.dtype == torch.float64
