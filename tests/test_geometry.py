@@ -517,6 +517,12 @@ def test_residual_after_alignment_is_between_same_and_unrelated():
     assert 0.05 < float(residual[3]) <= 2
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e-150, 1e150])
+def test_cosines_do_not_depend_on_the_unit(unit):
+    curve = embed(HALF_CIRCLE, 30)
+    torch.testing.assert_close(geometry.cosines((curve - curve[0]) * unit), geometry.cosines(curve), rtol=0, atol=1e-9)
+
+
 def test_single_precision_paths_are_summed_in_double():
     x = (torch.linspace(80, 0, 101)[:, None, None] * torch.ones(1, 2, 3000)).float()
     assert geometry.deviation(x).dtype == F64

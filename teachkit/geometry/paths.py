@@ -150,12 +150,11 @@ def cosines(traj: Trajectory | Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        ``(N, B)``.
+        ``(N, B)``; 0 where a step, or the chord, has no length.
     """
 
     def block(x: Tensor) -> Tensor:
-        steps, chord = x.diff(dim=0), x[-1] - x[0]
-        return torch.nn.functional.cosine_similarity(steps, chord.expand_as(steps), dim=-1)
+        return (_unit(x.diff(dim=0)) * _unit(x[-1] - x[0])).sum(-1).clamp(-1, 1)
 
     return _blocks(block, traj)
 
@@ -266,6 +265,12 @@ def _path(traj: Trajectory | Tensor) -> Tensor:
     if len(x) < 2:
         raise ValueError(f"traj must hold at least two states, got shape {tuple(x.shape)}")
     return squarable("traj", x)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Vectors (..., d) at length 1, however short they were; those without length stay 0."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / length.where(length > 0, torch.ones_like(length))
 
 
 def _remove_chord(x: Tensor) -> tuple[Tensor, Tensor]:
