@@ -245,6 +245,28 @@ def test_schedules_survive_being_saved(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "s.json"]
 
 
+def test_a_loaded_schedule_equals_the_saved_one(tmp_path):
+    found = Schedule(schedules.polynomial(2), "fitted", np.int64(2), {"weights": [[-70.0], [-9.0, -0.5]]})
+    found.save(tmp_path / "s.json")
+    loaded = Schedule.load(tmp_path / "s.json")
+    assert loaded == found
+    assert len({loaded, found}) == 1
+    other = Schedule(schedules.polynomial(2), "fitted", 2, {"weights": [[-70.0], [-9.0, -0.4]]})
+    assert found != other
+    assert found != "s.json"
+
+
+def test_a_schedule_keeps_its_options_when_the_caller_s_change():
+    weights, options = [[-70.0], [-9.0, -0.5]], {"order": 3}
+    fitted_, other = (
+        Schedule(schedules.polynomial(2), "fitted", 2, {"weights": weights}),
+        Schedule(schedules.polynomial(3), "ipndm", 3, options),
+    )
+    weights[1][0], options["order"] = 0.0, 9
+    assert fitted_.make_solver().weights == [[-70.0], [-9.0, -0.5]]
+    assert other.make_solver().order == 3
+
+
 def test_a_save_that_fails_leaves_nothing_behind(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError, match="taken"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import asdict, dataclass, field
@@ -21,9 +22,9 @@ from teachkit.solvers import Solver
 FORMAT = "teachkit schedule 1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schedule:
-    """Noise levels together with the solver they belong to.
+    """Noise levels together with the solver they belong to. Two are equal if they would be saved alike.
 
     Attributes
     ----------
@@ -53,17 +54,24 @@ class Schedule:
         for name in ("options", "provenance"):
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f"{name} must be a dict, got {type(getattr(self, name)).__name__}")
+            object.__setattr__(self, name, copy.deepcopy(getattr(self, name)))  # the caller's may change
         if isinstance(self.error, bool) or not isinstance(self.error, (int, float)) or abs(self.error) == math.inf:
             raise ValueError(f"error must be a finite number, or NaN if unknown, got {self.error!r}")
         if not isinstance(self.solver, str):
             raise TypeError(f"solver must be a name, got {type(self.solver).__name__}")
         if self.solver != FittedMultistep.name and self.solver not in solvers.REGISTRY:
             raise ValueError(f"solver must be 'fitted' or one of {', '.join(solvers.REGISTRY)}, got {self.solver!r}")
-        integer("nfe", self.nfe, 1)
+        object.__setattr__(self, "nfe", integer("nfe", self.nfe, 1))
         try:
             self.make_solver()
         except (ValueError, TypeError) as error:
             raise ValueError(f"options must be those of the solver {self.solver!r}: {error}") from error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schedule) and json.loads(self.to_json()) == json.loads(other.to_json())
+
+    def __hash__(self) -> int:
+        return hash((self.solver, self.nfe, *self.sigmas.tolist()))
 
     def make_solver(self) -> Solver:
         """The solver this schedule was found for, with its options."""
