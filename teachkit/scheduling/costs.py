@@ -47,7 +47,7 @@ def cost_matrix(teacher: Trajectory, metric: str = "deviation") -> Tensor:
     states, batch = teacher.x.shape[:2]
     dtype = default_dtype(teacher.x.device)
     total = torch.zeros(states, states, dtype=dtype, device=teacher.x.device)
-    block = max(1, _BLOCK // (4 * teacher.x[:, 0].numel()))
+    block = max(1, _BLOCK // (4 * states * max(teacher.x[0, 0].numel(), states)))  # of (N+1, b, d) and (N, N+1, b)
     rule = {"deviation": _deviation, "l1": _l1, "l2": _l2}[metric]
     sigma = teacher.sigmas.to(total)
     for x, denoised in zip(teacher.x.split(block, 1), teacher.denoised.split(block, 1)):
