@@ -188,6 +188,15 @@ def test_mmd_of_equal_distributions_takes_both_signs():
     assert min(found) < 0 < max(found)
 
 
+def test_mmd_with_a_gaussian_kernel_does_not_depend_on_the_origin():
+    a, b = normal(60, 3), normal(50, 3, seed=1) * 1.3
+    for bandwidth in (None, 0.7):
+        near, far = mmd(a, b, "rbf", bandwidth), mmd(a + 2.0**23, b + 2.0**23, "rbf", bandwidth)
+        assert far == pytest.approx(near, rel=1e-5)  # the samples themselves are rounded to 1e-9 out there
+    same = torch.full((60, 784), 0.1, dtype=torch.float64)
+    assert mmd(same, same, "rbf") == 0
+
+
 def test_mmd_in_blocks_equals_mmd_at_once(monkeypatch):
     a, b = normal(37, 3), normal(21, 3, seed=1)
     for kernel in ("polynomial", "rbf"):

@@ -82,6 +82,9 @@ def mmd(a: Tensor, b: Tensor, kernel: str = "polynomial", bandwidth: float | Non
     a, b = checked_pair(a, b, least=2)
     choice("kernel", kernel, ("polynomial", "rbf"))
     degree = integer("degree", degree, 1)
+    if kernel == "rbf":  # distances alone count, and far from 0 squares of coordinates would drown them
+        origin = a[0].clone()
+        a, b = a - origin, b - origin
     if kernel == "rbf" and bandwidth is None:
         bandwidth = float(torch.cdist(a[:: -(-len(a) // 1000)], b[:: -(-len(b) // 1000)]).median())
         bandwidth = bandwidth or 1.0  # all points equal: any kernel says so
