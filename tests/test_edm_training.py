@@ -112,6 +112,8 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path):
     other = dataclasses.replace(TINY, network={**TINY.network, "model_channels": 16})
     with pytest.raises(ValueError, match="another network"):
         load_ema(other, tmp_path)
+    with pytest.raises(ValueError, match="sigma_data"):
+        load_ema(dataclasses.replace(TINY, sigma_data=2.0), tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):

@@ -150,15 +150,16 @@ def load_ema(recipe: Recipe, run_dir: str | Path) -> EDMPrecond:
     FileNotFoundError
         If the run has no checkpoint yet.
     ValueError
-        If it trains another network than the recipe's.
+        If it trains another network than the recipe's, or for data of another ``sigma_data``.
     """
     check_recipe(recipe)
     file = checks.path("run_dir", run_dir) / "checkpoint.pt"
     if not file.is_file():
         raise FileNotFoundError(f"run_dir holds no checkpoint yet: there is no {file}")
     state = torch.load(file, map_location="cpu", weights_only=True)
-    if json.loads(state["recipe"])["network"] != json.loads(recipe.text())["network"]:
-        raise ValueError(f"{run_dir} holds a run of another network than the recipe's")
+    own, wanted = json.loads(state["recipe"]), json.loads(recipe.text())
+    if any(own[name] != wanted[name] for name in ("network", "sigma_data")):  # the preconditioning is part of it
+        raise ValueError(f"{run_dir} holds a run of another network or sigma_data than the recipe's")
     denoiser = make_denoiser(recipe)
     denoiser.load_state_dict(state["ema"])
     return denoiser.eval().requires_grad_(False)
