@@ -128,6 +128,17 @@ def test_a_quarter_turn_turns(spot):
     torch.testing.assert_close(twice, spot.flip(2, 3), rtol=0, atol=1e-9)
 
 
+def test_pictures_that_are_not_square_are_shifted_and_turned_as_they_are():
+    image = torch.full((1, 1, 9, 15), -1.0, dtype=torch.float64)
+    image[0, 0, 4, 6:11] = 1
+    moved = affine_augment(image, one(dx=1 / 15, dy=3 / 15))[0]
+    torch.testing.assert_close(moved, image.roll((3, 1), (2, 3)), rtol=0, atol=1e-9)
+    turned = affine_augment(image, one(angle=math.pi / 2))[0]
+    column = torch.full_like(image, -1.0)
+    column[0, 0, 3:8, 7] = 1
+    torch.testing.assert_close(turned, column, rtol=0, atol=1e-9)
+
+
 def test_size_scales_the_area():
     image = torch.full((1, 1, 64, 64), -1.0, dtype=torch.float64)
     image[:, :, 24:40, 24:40] = 1

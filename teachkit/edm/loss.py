@@ -217,11 +217,13 @@ def affine_augment(images: Tensor, parameters: Tensor, fill: float = -1.0) -> tu
         )
     dx, dy, angle, log_size = parameters.unbind(1)
     cos, sin = (angle.cos() * (-log_size).exp(), angle.sin() * (-log_size).exp())
-    # grid_sample maps output to input positions: the inverse of the change wanted, in units of half widths.
+    # grid_sample maps output to input positions: the inverse of the change wanted, across in half widths, down in half
+    # heights.
+    tall = images.shape[2] / images.shape[3]
     matrix = torch.stack(
         [
-            torch.stack([cos, sin, -2 * (cos * dx + sin * dy)], 1),
-            torch.stack([-sin, cos, -2 * (-sin * dx + cos * dy)], 1),
+            torch.stack([cos, sin * tall, -2 * (cos * dx + sin * dy)], 1),
+            torch.stack([-sin / tall, cos, -2 * (-sin * dx + cos * dy) / tall], 1),
         ],
         1,
     )
