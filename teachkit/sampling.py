@@ -133,6 +133,7 @@ def sample(
         ``D(x, sigma, labels=None)``, returning a new tensor (not a reused buffer) of the shape and dtype of x.
     x : (B, *event)
         The state at ``sigmas[0]``, already scaled: for pure noise, ``sigmas[0] * standard_normal`` (`initial_noise`).
+        Gradients are tracked only if x requires them: without, not for the denoiser's parameters either.
     sigmas : (N+1,)
         A schedule: strictly decreasing, ending above 0 or at 0.
     solver : str or Solver

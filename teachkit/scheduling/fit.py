@@ -72,7 +72,9 @@ def fit_solver(
     grid : int
         Steps of the teacher.
     budget : float
-        Limit of all evaluations, the teacher's included, as a multiple of the teacher's.
+        Limit of all evaluations, the teacher's included, as a multiple of the teacher's. Trying the starting levels,
+        and fitting once with each ridge, is done whatever it costs: on few samples, or with many steps, a limit
+        close to 1 is exceeded.
     teacher : Trajectory, optional
         The teacher's paths from ``x``, if they are there already (`teacher_paths`).
     refine : bool

@@ -59,8 +59,8 @@ def find_schedule(
     nfe : int
         Evaluations one sample may cost, at least 2.
     solver : str
-        A deterministic solver of ``solvers.REGISTRY``. Two-evaluation solvers get nfe / 2 steps, or one step more
-        that ends with an Euler step.
+        A deterministic solver of ``solvers.REGISTRY``. Two-evaluation solvers get nfe / 2 steps, or as many and an
+        Euler step last, with nfe - 1 evaluations; an odd nfe gets (nfe + 1) / 2 steps, an Euler step last.
     sigma_min, sigma_max : float
         Ends of the schedule.
     labels : (B, ...), optional
