@@ -46,7 +46,13 @@ def test_importing_teachkit_does_not_import_the_command_line():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize("source", [["--model", "edm-digits8"], ["--data", "digits8", "--labels", "3,4"]])
+@pytest.mark.parametrize(
+    "source",
+    [
+        ["--model", "edm-digits8"], ["--data", "digits8", "--labels", "3,4"],
+        ["--data", "digits8", "--solver", "edm_stochastic"],
+    ],
+)  # fmt: skip
 def test_sampling_writes_a_picture_and_tensors_whatever_the_batch(tmp_path, source):
     for batch in (3, 8):
         arguments = ["sample", *source, "-n", "8", "--steps", "4", "--batch", str(batch), "--device", "cpu"]

@@ -15,7 +15,18 @@ import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from teachkit import Empirical, GaussianMixture, data, evaluation, geometry, initial_noise, metrics, sample, schedules
+from teachkit import (
+    Empirical,
+    GaussianMixture,
+    data,
+    evaluation,
+    geometry,
+    initial_noise,
+    metrics,
+    sample,
+    schedules,
+    solvers,
+)
 from teachkit.cli import app
 from teachkit.cli import evaluation as evaluation_command
 
@@ -141,6 +152,21 @@ def test_a_table_says_what_sampling_and_measuring_by_hand_say(tmp_path):
         by_hand = metrics.frechet_distance(path.final.flatten(1), digits.images.flatten(1))
         assert row.frechet == pytest.approx(by_hand, rel=1e-4)
     assert rows[0].error == 0
+
+
+@pytest.mark.parametrize("solver", ["ipndm", "edm_stochastic"])
+def test_a_sample_depends_on_the_seed_and_its_number_alone(solver):
+    sigmas = schedules.polynomial(8)
+    whole = evaluation.samples_of(MIXTURE, (4,), sigmas, solver, range(0, 6), seed=2).final
+    part = evaluation.samples_of(MIXTURE, (4,), sigmas, solver, range(3, 6), seed=2).final
+    torch.testing.assert_close(part, whole[3:], rtol=1e-9, atol=1e-10)
+
+
+def test_the_noise_of_a_stochastic_solver_follows_the_seed():
+    own = solvers.get("edm_stochastic", seed=5, first=1)
+    given = own.for_samples(2, 3)
+    assert (given.seed, given.first, given.churn) == (7, 4, own.churn)
+    assert (own.seed, own.first) == (5, 1)
 
 
 def test_methods_refuse_what_there_is_not():

@@ -86,7 +86,8 @@ def draw(
                     size, shape, float(sigmas[0]), seed=seed, first=first, dtype=dtype, device=group.device
                 )
                 these = None if chosen is None else chosen[some].to(group.device)
-                parts.append(sample(denoiser, x, sigmas, step, labels=these, guidance=guidance, keep=keep))
+                own = step.for_samples(seed, first)
+                parts.append(sample(denoiser, x, sigmas, own, labels=these, guidance=guidance, keep=keep))
             return {name: torch.cat([getattr(path, name) for path in parts], 1) for name in ("x", "denoised")}
 
         about = {**evaluation.identify(denoiser, model or data or ""), "sigmas": sigmas.tolist(), "seed": seed}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from teachkit import geometry, initial_noise, metrics, sample
+from teachkit import geometry, initial_noise, metrics, sample, solvers
 from teachkit.denoisers import Denoiser
 from teachkit.metrics import FeatureStatistics
 from teachkit.sampling import Trajectory
@@ -42,7 +42,7 @@ def samples_of(
     samples : range
         Numbers of the samples.
     seed : int
-        For their noise.
+        For their noise, that of a stochastic solver included.
     classes : int
         Sample i gets class i modulo this; 0 for none.
     dtype, device
@@ -57,7 +57,8 @@ def samples_of(
     """
     x = initial_noise(len(samples), shape, float(sigmas[0]), seed=seed, first=samples.start, dtype=dtype, device=device)
     labels = torch.tensor([i % classes for i in samples], device=device) if classes else None
-    return sample(denoiser, x, sigmas, solver, labels=labels, keep=keep, **options)
+    step = (solvers.get(solver) if isinstance(solver, str) else solver).for_samples(seed, samples.start)
+    return sample(denoiser, x, sigmas, step, labels=labels, keep=keep, **options)
 
 
 def features_for(name: str) -> Callable[[Tensor], Tensor]:

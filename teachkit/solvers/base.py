@@ -86,6 +86,10 @@ class Solver:
         """Improve the current state with the evaluation just made there. Predictor-corrector methods define this."""
         return now.x
 
+    def for_samples(self, seed: int, first: int) -> Solver:
+        """This solver for a batch that starts at sample number ``first``: itself, unless it adds noise of its own."""
+        return self
+
     def __repr__(self) -> str:
         options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "memory")
         return f"{type(self).__name__}({options})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -101,6 +102,12 @@ class EDMStochastic(Solver):
         no_limit = isinstance(sigma_high, float) and sigma_high == math.inf
         self.sigma_high = math.inf if no_limit else number("sigma_high", sigma_high, least=self.sigma_low)
         self.seed, self.first = integer("seed", seed, 0), integer("first", first, 0)
+
+    def for_samples(self, seed: int, first: int) -> EDMStochastic:
+        """The same with the noise of samples ``first`` on, seed and number being counted from its own."""
+        own = copy.copy(self)
+        own.seed, own.first = self.seed + integer("seed", seed, 0), self.first + integer("first", first, 0)
+        return own
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
         steps = len(now.levels) - 1

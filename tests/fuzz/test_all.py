@@ -32,6 +32,7 @@ WITHOUT = {
     "plots.Picture.set": "matplotlib's",
     "scheduling.Schedule.save": "tests/fuzz/test_files.py",
     "scheduling.Schedule.load": "tests/fuzz/test_files.py",
+    "solvers.Solver.for_samples": "a base class, which uses none of its arguments",
     "solvers.Point": "made by the sampling loop, of what it checked",
     "widgets.Explorer.update": "called by widgets",
 }

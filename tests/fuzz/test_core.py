@@ -193,6 +193,9 @@ SAMPLING = {
         {"sigmas": LEVELS, "x": normal(5, 3, 2), "denoised": normal(4, 3, 2), "nfe": 4},
         {"x": ("sigmas", "denoised"), "sigmas": ("x",)},
     ),
+    "solvers.EDMStochastic.for_samples": Call(
+        lambda **given: vars(solvers.EDMStochastic().for_samples(**given)), {"seed": 2, "first": 3}
+    ),
     "solvers.get": Call(solvers.get, {"name": "ipndm", "order": 3}, {"name": ("solver",)}),
 }
 
