@@ -58,6 +58,27 @@ ALL = {
 every = pytest.mark.parametrize("make", ALL.values(), ids=ALL.keys())
 
 
+@pytest.mark.parametrize(
+    ("make", "given_"),
+    [
+        (Gaussian, (torch.zeros(2, dtype=F64), torch.ones(2, dtype=F64))),
+        (GaussianMixture, (torch.full((2,), 0.5, dtype=F64), torch.eye(2, dtype=F64), torch.ones(2, 2, dtype=F64))),
+        (
+            LowRankMixture,
+            (torch.full((2,), 0.5, dtype=F64), torch.eye(2, dtype=F64), torch.ones(2, 2, dtype=F64),
+             torch.eye(2, dtype=F64).repeat(2, 1, 1)),
+        ),
+    ],
+)  # fmt: skip
+def test_parameters_are_not_the_caller_s_tensors(make, given_):
+    given_ = [value.clone() for value in given_]
+    D, x = make(*given_), torch.tensor([[0.3, -2.0]], dtype=F64)
+    before = D(x, 0.7)
+    for value in given_:
+        value += 1
+    assert torch.equal(D(x, 0.7), before)
+
+
 @every
 @pytest.mark.parametrize("sigma", [0.05, 0.6, 4.0, 80.0])
 def test_tweedie_against_the_gradient_of_the_log_density(make, sigma):

@@ -188,6 +188,13 @@ def test_mmd_of_equal_distributions_takes_both_signs():
     assert min(found) < 0 < max(found)
 
 
+def test_statistics_keep_their_mean_when_the_caller_s_changes():
+    mean = torch.zeros(2, dtype=torch.float64)
+    stats = FeatureStatistics.from_moments(9, mean, torch.eye(2, dtype=torch.float64))
+    mean += 1
+    assert stats.mean.tolist() == [0, 0]
+
+
 def test_mmd_with_a_gaussian_kernel_does_not_depend_on_the_origin():
     a, b = normal(60, 3), normal(50, 3, seed=1) * 1.3
     for bandwidth in (None, 0.7):

@@ -57,7 +57,7 @@ class Gaussian(DenoiserModule):
             raise ValueError(
                 f"covariance must be positive semi-definite, got a smallest eigenvalue of {variances.min():.3g}"
             )
-        self._set(mu, variances.clamp(min=0), axes)
+        self._set(mu.clone(), variances.clamp(min=0), axes)
 
     def _set(self, mean: Tensor, variances: Tensor, axes: Tensor) -> None:
         super().__init__()

@@ -77,9 +77,9 @@ class GaussianMixture(DenoiserModule):
             raise ValueError(f"weights must sum to 1, got a sum of {float(w.sum()):.6g}")
         self.event_shape, self.num_classes = tuple(mu.shape[1:]), len(mu)
         variances, axes = self._eigen(floating(covariances, "covariances", mu))
-        self.register_buffer("weights", w)
-        self.register_buffer("means", mu.reshape(len(mu), -1).contiguous())
-        self.register_buffer("variances", variances)
+        self.register_buffer("weights", w.clone())  # the caller's tensors may change
+        self.register_buffer("means", mu.reshape(len(mu), -1).clone(memory_format=torch.contiguous_format))
+        self.register_buffer("variances", variances.clone())
         self.register_buffer("axes", axes)
 
     def _eigen(self, cov: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -220,10 +220,10 @@ class LowRankMixture(DenoiserModule):
         if ((u.mT @ u - torch.diag_embed(used.to(u))).abs() > tolerance).any() or (lam > 0).logical_and(~used).any():
             raise ValueError("axes must have orthonormal columns (zero ones only where the variance is zero)")
         self.event_shape, self.num_classes = tuple(mu.shape[1:]), k
-        self.register_buffer("weights", w)
-        self.register_buffer("means", mu.reshape(k, d).contiguous())
-        self.register_buffer("variances", lam)
-        self.register_buffer("axes", u)
+        self.register_buffer("weights", w.clone())  # the caller's tensors may change
+        self.register_buffer("means", mu.reshape(k, d).clone(memory_format=torch.contiguous_format))
+        self.register_buffer("variances", lam.clone())
+        self.register_buffer("axes", u.clone())
 
     @classmethod
     def fit(cls, data: Tensor, labels: Tensor, rank: int | None = None) -> LowRankMixture:

@@ -56,7 +56,7 @@ class FeatureStatistics:
         if not torch.allclose(covariance, covariance.T, rtol=1e-5, atol=1e-8 * float(covariance.abs().max())):
             raise ValueError("covariance must be symmetric")
         stats = cls()
-        stats.count, stats.mean = count, mean
+        stats.count, stats.mean = count, mean.clone()
         stats.scatter = (covariance + covariance.T) * ((count - 1) / 2)
         return stats
 
