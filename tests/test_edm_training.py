@@ -68,12 +68,23 @@ def program(recipe, folder, seconds=60.0, processes=1):
         ({"schedule": "linear"}, "schedule"), ({"precision": "int8"}, "precision"), ({"images": 0}, "images"),
         ({"batch": -2}, "batch"), ({"micro_batch": 17}, "micro_batch"), ({"sigma_data": 0.0}, "sigma_data"),
         ({"learning_rate": math.nan}, "learning_rate"), ({"label_dropout": 1.5}, "label_dropout"),
-        ({"ema_half_life": -1}, "ema_half_life"), ({"network": {}}, "augment"),
+        ({"ema_half_life": -1}, "ema_half_life"), ({"network": {}}, "augment"), ({"seed": 2**62}, "seed"),
     ],
 )  # fmt: skip
 def test_recipes_refuse_what_makes_no_run(change, named):
     with pytest.raises(ValueError, match=named):
         dataclasses.replace(TINY, **change)
+
+
+def test_a_recipe_made_from_another_shares_nothing_with_it():
+    other = dataclasses.replace(TINY, images=32)
+    other.network["model_channels"] = 16
+    assert TINY.network["model_channels"] == 8
+
+
+def test_the_largest_seed_trains(tmp_path):
+    recipe = dataclasses.replace(TINY, seed=2**42, images=2**20)
+    training._Run(recipe, tmp_path, torch.device("cpu"), 0, 1).train_step()
 
 
 def test_half_a_batch_is_no_batch():

@@ -7,6 +7,7 @@ scaled down to minutes on a laptop. Taught in ``notebooks/09_training_edm``; `te
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -20,6 +21,8 @@ from teachkit.edm.loss import AUGMENT_DIM
 from teachkit.edm.preconditioning import EDMPrecond
 
 __all__ = ["RECIPES", "Recipe", "make_denoiser"]
+
+_LARGEST_SEED = 2**42  # every step has a seed of its own, a million apart from recipe to recipe, below 2^63
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,11 @@ class Recipe:
         for name in ("network", "tags"):
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f"{name} must be a dict, got {shown(getattr(self, name))}")
+            object.__setattr__(self, name, copy.deepcopy(getattr(self, name)))  # not shared with another recipe
         choice("schedule", self.schedule, ("cosine", "constant"))
         choice("precision", self.precision, ("float32", "bfloat16", "float16"))
         flag("compile", self.compile)
-        integer("seed", self.seed, 0)
+        integer("seed", self.seed, 0, _LARGEST_SEED)
         for name in ("images", "batch", "validate_every", "cycles"):
             integer(name, getattr(self, name), 1)
         if self.micro_batch is not None:
