@@ -29,7 +29,8 @@ class Gaussian(DenoiserModule):
     mean : (*event)
         The mean.
     covariance : float, (d,) or (d, d)
-        Isotropic, diagonal or full; positive semi-definite.
+        Isotropic, diagonal or full; positive semi-definite. Whichever it is, d x d numbers are kept; for large images
+        of one variance ``GaussianMixture([1.0], mean[None], variance)`` is the same without them.
     """
 
     mean: Tensor  # (d,)
