@@ -133,7 +133,8 @@ def compare(got: Any, expected: Any, *, rtol: float = 1e-4, atol: float = 1e-8) 
     """Say how ``got`` differs from ``expected``, or return None if it does not.
 
     Numbers, arrays and tensors agree when |got - expected| <= atol + rtol * max|expected|; bools and strings when
-    equal. The message names type, shape and the size of the error, never the expected values.
+    equal, those of numpy and torch too. The message names type, shape and the size of the error, never the expected
+    values.
 
     Parameters
     ----------
@@ -148,6 +149,7 @@ def compare(got: Any, expected: Any, *, rtol: float = 1e-4, atol: float = 1e-8) 
         What is wrong, None if nothing is.
     """
     rtol, atol = number("rtol", rtol, least=0), number("atol", atol, least=0)
+    got, expected = _plain_bool(got), _plain_bool(expected)
     if isinstance(expected, (str, bool)):
         return None if type(got) is type(expected) and got == expected else f"{got!r} is not right"
     try:
@@ -164,6 +166,12 @@ def compare(got: Any, expected: Any, *, rtol: float = 1e-4, atol: float = 1e-8) 
     wrong = np.mean(np.abs(a - b) > atol + rtol * scale)
     size = f", {error / scale:.1%} of the largest value expected" if scale else ""
     return f"{wrong:.0%} of the values are off, by up to {error:.2g}{size}"
+
+
+def _plain_bool(value: Any) -> Any:
+    """A single bool of numpy or torch as Python's; anything else as it is."""
+    single = isinstance(value, np.bool_) or (isinstance(value, Tensor) and value.dtype == torch.bool and not value.ndim)
+    return bool(value) if single else value
 
 
 def _numbers(value: Any) -> np.ndarray:
