@@ -73,8 +73,8 @@ def fit_solver(
         Steps of the teacher.
     budget : float
         Limit of all evaluations, the teacher's included, as a multiple of the teacher's. Trying the starting levels,
-        and fitting once with each ridge, is done whatever it costs: on few samples, or with many steps, a limit
-        close to 1 is exceeded.
+        and fitting once with each ridge, is done whatever it costs: on few samples and for many steps more than the
+        limit.
     teacher : Trajectory, optional
         The teacher's paths from ``x``, if they are there already (`teacher_paths`).
     refine : bool
