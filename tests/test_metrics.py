@@ -143,6 +143,16 @@ def test_sliced_wasserstein_in_one_dimension_against_scipy():
     assert sliced_wasserstein(a, b, 3, p=1.0) == pytest.approx(truth, rel=1e-12)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+@pytest.mark.parametrize("p", [2.0, 64.0, 1000.0])
+def test_sliced_wasserstein_is_in_the_units_of_the_samples(p, unit, monkeypatch):
+    a, b = normal(30, 3), normal(20, 3, seed=1)
+    whole = sliced_wasserstein(a, b, 40, p=p)
+    assert sliced_wasserstein(unit * a, unit * b, 40, p=p) == pytest.approx(unit * whole, rel=1e-9)
+    monkeypatch.setattr(metrics.distances, "_BLOCK", 100)
+    assert sliced_wasserstein(a, b, 40, p=p) == pytest.approx(whole, rel=1e-9)
+
+
 def test_sliced_wasserstein_is_a_distance():
     a, b, c = normal(40, 3), normal(40, 3, seed=1) + 1, normal(40, 3, seed=2) - 1
     d = sliced_wasserstein

@@ -48,13 +48,16 @@ def sliced_wasserstein(a: Tensor, b: Tensor, n_projections: int = 256, seed: int
     levels = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()  # in units of 1 / (n m)
     weights = torch.diff(levels, prepend=levels.new_zeros(1)).to(a) / (n * m)
     from_a, from_b = ((levels - 1) // m).to(a.device), ((levels - 1) // n).to(a.device)
-    total = 0.0
+    total, largest = 0.0, 0.0  # powers are summed in units of the largest difference, and are numbers whatever p is
     for part in directions.split(max(1, _BLOCK // len(levels))):
         sorted_a, sorted_b = (a @ part.T).sort(0).values, (b @ part.T).sort(0).values  # (N, P), (M, P)
-        total += float((weights @ (sorted_a[from_a] - sorted_b[from_b]).abs() ** p).sum())
-    if not math.isfinite(total):
-        raise ValueError(f"a and b hold numbers whose differences to the power p = {p:g} are no numbers")
-    return (total / n_projections) ** (1 / p)
+        gap = (sorted_a[from_a] - sorted_b[from_b]).abs()
+        top = float(gap.max())
+        if top > largest:
+            total, largest = total * (largest / top) ** p, top
+        if largest:
+            total += float((weights @ (gap / largest) ** p).sum())
+    return largest * (total / n_projections) ** (1 / p)
 
 
 def mmd(a: Tensor, b: Tensor, kernel: str = "polynomial", bandwidth: float | None = None, degree: int = 3) -> float:
