@@ -14,7 +14,7 @@ from torch import Tensor
 
 from teachkit import data, schedules, solvers
 from teachkit.adapters import trained_levels
-from teachkit.checks import flag, integer
+from teachkit.checks import flag, integer, number
 from teachkit.files import write_whole
 from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.solvers import Solver
@@ -35,7 +35,7 @@ class Schedule:
     options : dict
         Options of the solver.
     nfe : int
-        Evaluations one sample costs.
+        Evaluations one sample costs: as many as steps, or twice as many, less one where the last step is one of Euler.
     error : float
         Mean root-mean-square error of the final samples to the teacher's, on warm-up noise kept apart from the search.
     provenance : dict
@@ -55,17 +55,23 @@ class Schedule:
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f"{name} must be a dict, got {type(getattr(self, name)).__name__}")
             object.__setattr__(self, name, copy.deepcopy(getattr(self, name)))  # the caller's may change
-        if isinstance(self.error, bool) or not isinstance(self.error, (int, float)) or abs(self.error) == math.inf:
-            raise ValueError(f"error must be a finite number, or NaN if unknown, got {self.error!r}")
+        if not (isinstance(self.error, float) and math.isnan(self.error)):  # NaN: it is not known
+            object.__setattr__(self, "error", number("error", self.error, least=0))
         if not isinstance(self.solver, str):
             raise TypeError(f"solver must be a name, got {type(self.solver).__name__}")
         if self.solver != FittedMultistep.name and self.solver not in solvers.REGISTRY:
             raise ValueError(f"solver must be 'fitted' or one of {', '.join(solvers.REGISTRY)}, got {self.solver!r}")
         object.__setattr__(self, "nfe", integer("nfe", self.nfe, 1))
         try:
-            self.make_solver()
+            solver = self.make_solver()
         except (ValueError, TypeError) as error:
             raise ValueError(f"options must be those of the solver {self.solver!r}: {error}") from error
+        steps = len(self.sigmas) - 1
+        most = steps * solver.evaluations
+        least = most if solver.evaluations == 1 else most - 1  # the last step may be one of Euler
+        if not least <= self.nfe <= most:
+            fits = " or ".join(str(n) for n in sorted({least, most}))
+            raise ValueError(f"nfe must be {fits} for sigmas of {steps} steps with {self.solver}, got {self.nfe}")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Schedule) and json.loads(self.to_json()) == json.loads(other.to_json())
