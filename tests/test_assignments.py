@@ -173,6 +173,57 @@ def test_locked_cells_come_from_the_source():
     assert any("setup is missing" in n for n in notes)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_what_editors_do_to_files_is_no_change(tmp_path, encoding):
+    given = solved()
+    for c in given.cells:
+        c["source"] = "\r\n".join(f"{line}  " for line in c.source.splitlines()) + "\r\n"
+    (tmp_path / "a.ipynb").write_bytes(nbformat.writes(given).replace("\n", "\r\n").encode(encoding))
+    parts, notes = nb.merge(tiny(), nb.read(tmp_path / "a.ipynb"))
+    assert not notes
+    assert [p.label for p in parts] == ["setup", "twice", "wave", "level", "cell 11"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "text"),
+    [
+        (["why:Because."], "Because."),
+        (["why:*Your answer here.*", ":Because."], "Because."),
+        (["why:Because,", "why:and so."], "Because,\n\nand so."),
+        (["why:Twice.", "why:Twice."], "Twice."),
+        ([":Because."], "Because."),
+        (["why:", ":"], ""),
+    ],
+)
+@pytest.mark.parametrize("metadata", [True, False])
+def test_written_answers_are_found_where_students_put_them(cells, text, metadata):
+    given = solved()
+    where = next(i for i, c in enumerate(given.cells) if nb.grade_id(c) == "why")
+    given.cells[where : where + 1] = [
+        cell("why", c[4:], "markdown") if c[0] == "w" else new_markdown_cell(c[1:]) for c in cells
+    ]
+    given.cells.insert(2, new_markdown_cell("A note."))
+    given.cells.append(new_markdown_cell("Another, after a cell of the source."))
+    for c in given.cells:
+        if not metadata:
+            c["metadata"] = {}
+    assert nb.written_answers(tiny(), given) == {"why": text}
+
+
+def test_cells_of_another_type_are_told_of():
+    given = solved()
+    for i, c in enumerate(given.cells):
+        if nb.grade_id(c) == "twice":
+            given.cells[i] = new_markdown_cell(c.source, metadata=c.metadata)
+        if nb.grade_id(c) == "why":
+            given.cells[i] = new_code_cell(c.source, metadata=c.metadata)
+    parts, notes = nb.merge(tiny(), given)
+    assert notes == ["The cell twice is not a code cell any more; it was not run."]
+    assert not {"twice", "why"} & {p.role for p in parts}
+    assert "Because." not in [p.code for p in parts]
+    assert nb.written_answers(tiny(), given) == {"why": "Because."}
+
+
 def test_names_that_a_test_reads():
     code = "import a.b as c\nfor i in f(i):\n    g = lambda z: z + h\n    def k(m): return m\nexcept_ = [u for u in v]"
     assert nb.names_in(code) == {"f", "h", "v"}

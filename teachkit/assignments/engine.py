@@ -201,12 +201,12 @@ def _title(cell: NotebookNode) -> str:
 
 
 def _written(source: NotebookNode, submission: NotebookNode) -> list[Written]:
-    texts = {nb.grade_id(c): c.source for c in submission.cells if nb.grade_id(c)}
+    texts = nb.written_answers(source, submission)
     found, question = [], ""
     for cell in source.cells:
         if nb.role(cell) == "written":
             name = nb.grade_id(cell)
-            text = texts.get(name, "").replace(nb.WRITTEN_STUB, "").strip()
+            text = texts[name]
             found.append(Written(name, question, text, float(nb.meta(cell)["points"]), None if text else 0.0))
         elif cell.cell_type == "markdown":
             question = cell.source

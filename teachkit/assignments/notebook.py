@@ -30,6 +30,7 @@ import nbformat
 from nbformat import NotebookNode
 
 __all__ = ["Part", "answers_to", "leaks", "merge", "names_in", "read", "role", "student_copy", "tests", "validate"]
+__all__ += ["written_answers"]
 
 STUB = "...  # your code here"
 WRITTEN_STUB = "*Your answer here.*"
@@ -68,7 +69,9 @@ def read(path: Path | str, max_megabytes: float = 20.0) -> NotebookNode:
             f"the file is {size:.0f} MB, more than the {max_megabytes:g} MB allowed; clear the outputs and save again"
         )
     try:
-        notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        raw = path.read_bytes()
+        text = raw.decode(json.detect_encoding(raw))  # Windows may put a byte order mark first, or write UTF-16
+        notebook = nbformat.reads(text, as_version=4)
         cells = [NotebookNode(c) for c in notebook["cells"]]
         for cell in cells:
             if not isinstance(cell["source"], str) or cell["cell_type"] not in ("code", "markdown", "raw"):
@@ -212,15 +215,17 @@ def merge(source: NotebookNode, submission: NotebookNode) -> tuple[list[Part], l
         name = grade_id(cell)
         kind = roles.get(name, "free")
         if kind in ("setup", "test", "text"):
-            if HIDDEN.sub("", locked[name]).strip() != HIDDEN.sub("", cell.source).strip():
+            if _plain(locked[name]) != _plain(cell.source):
                 notes.append(f"The locked cell {name} was changed; the original was used.")
             if kind == "setup" and not any(p.label == name for p in parts):
                 parts.append(Part(name, kind, locked[name]))
-        elif cell.cell_type == "code" and cell.source.strip():
+        elif kind == "answer" and cell.cell_type != "code":
+            notes.append(f"The cell {name} is not a code cell any more; it was not run.")
+        elif kind != "written" and cell.cell_type == "code" and cell.source.strip():
             parts.append(Part(name if kind == "answer" else f"cell {number}", kind, cell.source))
     for name, count in present.items():
-        if count > 1 and roles[name] in ("answer", "written"):
-            notes.append(f"The cell {name} occurs {count} times; the last one counts.")
+        if count > 1 and roles[name] == "answer":
+            notes.append(f"The cell {name} occurs {count} times; all ran, and the last definition counts.")
     before: str | None = None
     for cell in source.cells:
         name, kind = grade_id(cell), role(cell)
@@ -232,6 +237,36 @@ def merge(source: NotebookNode, submission: NotebookNode) -> tuple[list[Part], l
         if kind in ("setup", "answer"):
             before = name
     return parts, notes
+
+
+def _plain(text: str) -> str:
+    """A cell's text as students see it: without hidden tests, ends of lines as editors may leave them."""
+    return "\n".join(line.rstrip() for line in HIDDEN.sub("", text).splitlines()).strip()
+
+
+def written_answers(source: NotebookNode, submission: NotebookNode) -> dict[str, str]:
+    """What a student wrote to every written question: in its cells, and in own markdown cells at the same place.
+
+    Many answer below the cell that is meant for it, split it, or delete it and add another. Cells that lost their
+    metadata are known by their text.
+    """
+    questions: dict[str, str] = {}  # grade_id or text of a source cell -> the written question that it opens
+    for cell, after in zip(source.cells, [*source.cells[1:], None]):
+        opens = cell if role(cell) == "written" else after if cell.cell_type == "markdown" else None
+        name = grade_id(opens) if opens is not None and role(opens) == "written" else ""
+        questions[_plain(cell.source)] = name
+        if meta(cell):
+            questions[grade_id(cell)] = name
+    texts: dict[str, list[str]] = {grade_id(c): [] for c in source.cells if role(c) == "written"}
+    current = ""
+    for cell in submission.cells:
+        known = next((key for key in (grade_id(cell), _plain(cell.source)) if key and key in questions), None)
+        current = current if known is None else questions[known]
+        text = cell.source.replace(WRITTEN_STUB, "").strip()
+        own = grade_id(cell) in texts or (known is None and cell.cell_type == "markdown")
+        if current and own and text and text not in texts[current]:
+            texts[current].append(text)
+    return {name: "\n\n".join(found) for name, found in texts.items()}
 
 
 def names_in(code: str) -> set[str]:
