@@ -454,6 +454,21 @@ def test_tables(tmp_path):
         tables.read_written(path)
 
 
+def test_written_points_from_spreadsheets(tmp_path):
+    path, text = tmp_path / "written.csv", tables.written_csv(reports())
+    path.write_text(text.replace(",", ";").replace("w;;4;", "w;3,5;4;schön"), encoding="utf-8-sig")
+    row = tables.read_written(path)["=Ann", "w"]
+    assert (row["points"], row["comment"]) == ("3.5", "schön")
+    path.write_bytes(text.replace("w,,4,", "w,3.5,4,schön").encode("cp1252"))
+    with pytest.raises(ValueError, match="is not in UTF-8: save it as 'CSV UTF-8'"):
+        tables.read_written(path)
+    path.write_text(text.replace("question", "q"))
+    with pytest.raises(ValueError, match="no column 'question'"):
+        tables.read_written(path)
+    path.write_text(text.replace(",version", ""))  # of an older release
+    assert tables.read_written(path)["=Ann", "w"]["version"] == ""
+
+
 def test_feedback_shows_markup_as_text():
     report = reports()[0]
     report.output = report.student = report.scores[0].message = report.written[0].text = "<script>alert(1)</script>"
@@ -586,6 +601,36 @@ def test_grading_resumes_and_takes_written_points(tmp_path):
     nbformat.write(tiny(), tmp_path / "other.ipynb")
     with pytest.raises(ValueError, match="holds the grades of tiny"):
         grade(tmp_path / "in", tmp_path / "other.ipynb", tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_points_are_not_kept_for_another_answer(tmp_path):
+    student = "Jane Doe_12_assignsubmission_file_"
+    (tmp_path / "in" / student).mkdir(parents=True)
+    (tmp_path / "in" / "Thumbs.db").write_bytes(b"")
+    nbformat.write(tiny(), tmp_path / "tiny.ipynb")
+    written = tmp_path / "out" / "written.csv"
+
+    def again(words, **marks):
+        nbformat.write(solved(why=words), tmp_path / "in" / student / "mine.ipynb")
+        if marks:
+            rows = list(csv.DictReader(written.read_text(encoding="utf-8-sig").splitlines()))
+            written.write_text(written.read_text().replace(f"why,{rows[0]['points']},4,,", "why,3,4,Nearly.,"))
+        (report,) = grade(tmp_path / "in", tmp_path / "tiny.ipynb", tmp_path / "out")
+        return report.written[0].points, report.written[0].comment
+
+    assert again(nb.WRITTEN_STUB) == (0, "")
+    assert again("Late.") == (None, "")  # the 0 was for an empty answer
+    assert again("Late.", points=3) == (3, "Nearly.")
+    assert again("Late.") == (3, "Nearly.")
+    assert again("Later.") == (None, "[to an earlier answer: 3 points; Nearly.]")
+    assert again("Later.") == (None, "[to an earlier answer: 3 points; Nearly.]")
+    assert written.read_bytes().startswith(b"\xef\xbb\xbf")  # for spreadsheets
+    assert [p.name[:34] for p in (tmp_path / "out" / "feedback").iterdir()] == ["Jane_Doe_12_assignsubmission_file_"]
+    written.write_text(written.read_text().replace(",,4,", ",3,4,").replace(student, "Jane"))
+    arguments = [str(tmp_path / "in"), "--source", str(tmp_path / "tiny.ipynb"), "--out", str(tmp_path / "out")]
+    outcome = CliRunner().invoke(app, ["assignments", "grade", *arguments])
+    assert "1 row(s) with points belong to no submission, the first to Jane, why" in outcome.output
 
 
 # The assignments of the course

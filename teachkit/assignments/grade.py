@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import secrets
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -88,7 +89,7 @@ def grade(
     jobs : int
         How many submissions to run at a time.
     progress : bool
-        Show a progress bar on stderr.
+        Show a progress bar on stderr, and say there if points in ``written.csv`` belong to no submission.
 
     Returns
     -------
@@ -121,6 +122,10 @@ def grade(
             raise
     ordered = [reports[student] for student, _ in found]
     _write(ordered, marked, out)
+    names = {(report.student, answer.name) for report in ordered for answer in report.written}
+    if progress and (lost := [who for who, row in marked.items() if row["points"] and who not in names]):
+        what = f"written.csv: {len(lost)} row(s) with points belong to no submission, the first to {', '.join(lost[0])}"
+        tqdm.write(what, file=sys.stderr)
     return ordered
 
 
@@ -154,7 +159,7 @@ def _find(folder: Path, assignment: str) -> list[Submission]:
 
 def _hidden(name: str) -> bool:
     """Whether a file or folder is one that systems leave beside what a student made."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 def _notebooks(entry: Path, assignment: str) -> list[Path]:
@@ -205,9 +210,15 @@ def _write(reports: Sequence[Report], marked: dict[tuple[str, str], dict[str, st
         for answer in report.written:
             if row := marked.get((report.student, answer.name)):
                 answer.comment = row["comment"]
-                answer.points = min(float(row["points"]), answer.maximum) if row["points"] else answer.points
+                if row["version"] not in ("", tables.version(answer.text)):  # another text was handed in since
+                    if row["answer"]:
+                        before = f"{row['points']} points; " if row["points"] else ""
+                        answer.comment = f"[to an earlier answer: {before}{row['comment']}]"
+                elif row["points"]:
+                    answer.points = min(float(row["points"]), answer.maximum)
         write_text(out / "feedback" / f"{_slug(report.student)}.html", feedback.page(report))
-    write_text(out / "written.csv", tables.written_csv(reports, marked))
+    # The mark in front tells spreadsheets that this is UTF-8; without it they spoil names when they save.
+    write_text(out / "written.csv", "\ufeff" + tables.written_csv(reports, marked))
     if board := tables.leaderboard_json(reports):
         write_text(out / "leaderboard.json", board)
     write_text(out / "grades.csv", tables.grades_csv(reports))
@@ -215,6 +226,6 @@ def _write(reports: Sequence[Report], marked: dict[tuple[str, str], dict[str, st
 
 def _slug(student: str) -> str:
     """A file name; names that differ stay apart, also where file names know no case."""
-    plain = re.sub(r"[^a-z0-9_.-]", "_", student).strip(".")[:80]
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", student).strip(".")[:80]
     tag = hashlib.sha256(student.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return plain if plain == student else f"{plain}-{tag}"
+    return plain if plain == student == student.lower() else f"{plain}-{tag}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -12,9 +13,9 @@ from pathlib import Path
 
 from teachkit.assignments.report import Report
 
-COLUMNS = ("student", "question", "points", "maximum", "comment", "answer")
+COLUMNS = ("student", "question", "points", "maximum", "comment", "answer", "version")
 
-__all__ = ["grades_csv", "leaderboard_json", "read_written", "written_csv"]
+__all__ = ["grades_csv", "leaderboard_json", "read_written", "version", "written_csv"]
 
 
 def grades_csv(reports: Sequence[Report]) -> str:
@@ -42,7 +43,7 @@ def written_csv(reports: Sequence[Report], before: Mapping[tuple[str, str], dict
         for w in r.written:
             points = "" if w.points is None else f"{w.points:g}"
             answer = w.text[:20_000].replace("\x00", "")
-            rows.append([_safe(r.student), w.name, points, f"{w.maximum:g}", w.comment, _safe(answer)])
+            rows.append([_safe(r.student), w.name, points, f"{w.maximum:g}", w.comment, _safe(answer), version(w.text)])
     known = {(r.student, w.name) for r in reports for w in r.written}
     for key, row in (before or {}).items():
         if key not in known and (row["points"] or row["comment"]):
@@ -50,26 +51,42 @@ def written_csv(reports: Sequence[Report], before: Mapping[tuple[str, str], dict
     return _csv(rows)
 
 
+def version(text: str) -> str:
+    """A short name of an answer's text, by which points are known to be for it and not for an earlier one."""
+    return "v" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
 def read_written(path: Path) -> dict[tuple[str, str], dict[str, str]]:
     """The rows that a person filled in, by (student, question); empty if there is no file.
+
+    Columns may be parted by semicolons and points have a decimal comma, as spreadsheets write in some countries.
 
     Raises
     ------
     ValueError
-        That names the row, if points are no number from 0 to the maximum.
+        That names the row, if points are no number from 0 to the maximum; or if it is another kind of file.
     """
     if not path.is_file():
         return {}
     csv.field_size_limit(10_000_000)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            semicolons = ";" in file.readline()
+            file.seek(0)
+            table = csv.DictReader(file, delimiter=";" if semicolons else ",")
+            rows = list(table)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path.name} is not in UTF-8: save it as 'CSV UTF-8' in the spreadsheet") from None
+    if rows and (missing := [c for c in COLUMNS[:-1] if c not in (table.fieldnames or ())]):
+        raise ValueError(f"{path.name} has no column {missing[0]!r}: keep its first line, and save it as 'CSV UTF-8'")
     marked: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         try:
-            row = {column: (row[column] or "").strip() for column in COLUMNS}
+            row = {column: (row.get(column) or "").strip() for column in COLUMNS}
+            row["points"] = row["points"].replace(",", ".")
             if row["points"] and not 0 <= float(row["points"]) <= float(row["maximum"]):
                 raise ValueError
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, AttributeError):
             who = f"{row.get('student')}, {row.get('question')}"
             raise ValueError(f"{path.name}: points of {who} must be a number from 0 to {row.get('maximum')}") from None
         marked[row["student"].removeprefix("'"), row["question"]] = row
