@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import site
 import socket
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from typer.testing import CliRunner
 
 from teachkit.assignments import Limits, build, check, feedback, grade, mark, summary, tables, testing
 from teachkit.assignments import notebook as nb
+from teachkit.assignments.process import NoSandbox, Sandbox
 from teachkit.assignments.report import Report, Score, Written
+from teachkit.assignments.sandbox import readable
 from teachkit.assignments.wire import Peer, Refused, RemoteError, Stopped
 from teachkit.cli import app
 
@@ -397,6 +400,45 @@ def test_mark_gives_points_for_what_is_right():
     assert report.written_points is None
     assert "free cell" in report.output
     assert Report.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+
+
+MAGICS = "!pip install x\n%pip install x\nfiles = !ls\n%matplotlib inline\n%matplotlib widget\n"
+MAGICS += "%config InlineBackend.figure_format = 'retina'\n%load_ext autoreload\n%autoreload 2\n"
+
+
+@pytest.mark.parametrize("confined", [True, False])
+def test_lines_for_a_notebook_cost_nothing_and_start_nothing(confined):
+    report = mark(tiny(), solved(twice=MAGICS + SOLVED), limits=SHORT, confined=confined)
+    assert (report.points, report.errors) == (6, [])
+    assert "not run while an assignment is marked: pip install x" in report.output
+
+
+def test_processes_are_refused():
+    report = mark(tiny(), solved(twice=f"import os\nos.system('ls')\n{SOLVED}"), limits=SHORT)
+    assert report.points == 4
+    assert "os.system is not allowed" in report.errors[0][1]
+
+
+def test_a_set_up_cell_that_fails_is_not_the_students_fault():
+    source = tiny()
+    source.cells[1]["source"] += "\nopen('/etc/passwd').close()"  # can be read here, and not by submissions
+    with pytest.raises(NoSandbox, match="the set-up cell setup fails where submissions run"):
+        mark(source, solved(), limits=SHORT)
+    given = solved()
+    given.cells.insert(0, new_code_cell("import os\nos.environ['A'] = '1'"))  # now it might be
+    assert mark(source, given, limits=SHORT).errors[0][0] == "setup"
+
+
+def test_submissions_find_the_packages_of_this_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "a"))
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
+    monkeypatch.setattr(site, "USER_BASE", str(tmp_path / "b"))
+    monkeypatch.setattr(site, "USER_SITE", str(tmp_path / "b" / "site-packages"))
+    assert os.path.realpath(tmp_path / "b" / "site-packages") in readable("/scratch")
+    assert os.path.realpath(tmp_path / "b") not in readable("/scratch")
+    code = "import os, sys\nassert {!r} in sys.path\nassert os.environ['PYTHONUSERBASE'] == {!r}"
+    with Sandbox(SHORT) as sandbox:
+        assert sandbox.peer.request("run", 5, code=code.format(str(tmp_path / "a"), str(tmp_path / "b"))) is None
 
 
 def test_check_needs_no_source(tmp_path):

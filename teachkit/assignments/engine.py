@@ -65,7 +65,7 @@ def mark(
     ValueError
         If a set-up cell of the source fails.
     NoSandbox
-        If no process can be started.
+        If no process can be started, or set-up cells fail in it before any code of the student has run.
     """
     start = time.monotonic()
     limits = limits or Limits()
@@ -119,6 +119,8 @@ class _Session:
                     self.broken.add(index)
                     error = str(caught) if isinstance(caught, RemoteError) else sandbox.why(caught)
                     self.stop()
+                if error and all(p.role == "setup" for p in self.parts[: index + 1]):
+                    raise NoSandbox(f"the set-up cell {part.label} fails where submissions run ({error})")
                 if error and index not in self.told:
                     self.told.add(index)
                     self.report.errors.append((part.label, str(error)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import site
 import socket
 import subprocess
 import sys
@@ -87,6 +88,10 @@ class Sandbox:
             **{"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"},
             **{"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
         }
+        if places := os.environ.get("PYTHONPATH"):  # the teachkit that marks, not another that is installed
+            environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, places.split(os.pathsep))))
+        if site.ENABLE_USER_SITE:  # packages of `pip install --user`, which are looked for below HOME
+            environment["PYTHONUSERBASE"] = site.getuserbase()
         return subprocess.Popen(
             [sys.executable, "-c", "from teachkit.assignments.sandbox import main; main()"],
             stdin=subprocess.PIPE,
