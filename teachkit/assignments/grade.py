@@ -12,6 +12,7 @@ import json
 import re
 import secrets
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -54,7 +55,9 @@ def check(file: Path | str, *, limits: Limits | None = None) -> Report:
     """
     path = Path(file)
     limits = limits or Limits(memory_megabytes=8192)
-    notebook = nb.read(path, limits.file_megabytes)
+    with warnings.catch_warnings():  # of cells without ids: nothing that a student could do
+        warnings.simplefilter("ignore")
+        notebook = nb.read(path, limits.file_megabytes)
     if not nb.tests(notebook, hidden=False):
         raise ValueError(f"{path.name} holds no tests: is it an assignment?")
     return mark(notebook, notebook, assignment=path.stem, hidden=False, limits=limits, confined=False)
@@ -107,7 +110,7 @@ def grade(
     nb.validate(original, source.name)
     if not nb.tests(original, hidden=True):
         raise ValueError(f"source must hold tests, but {source.name} has none")
-    found = _find(submissions, source.stem)
+    found = _find(submissions, source.stem, out)
     seed = _seed(seed, out, source.stem, limits)
     marked = tables.read_written(out / "written.csv")
     reports: dict[str, Report] = {}
@@ -145,11 +148,11 @@ def _seed(seed: int | None, out: Path, assignment: str, limits: Limits) -> int:
     return seed
 
 
-def _find(folder: Path, assignment: str) -> list[Submission]:
-    """Students and their notebooks. Students whose names differ in the ending only keep it."""
+def _find(folder: Path, assignment: str, out: Path) -> list[Submission]:
+    """Students and their notebooks; ``out`` is none. Students whose names differ in the ending only keep it."""
     if not folder.is_dir():
         raise ValueError(f"submissions must be a folder, got {folder}")
-    entries = sorted(e for e in folder.iterdir() if not _hidden(e.name))
+    entries = sorted(e for e in folder.iterdir() if not _hidden(e.name) and e.resolve() != out.resolve())
     if not entries:
         raise ValueError(f"submissions must hold at least one file or folder, but {folder} is empty")
     names = {e: e.name if e.is_dir() else e.stem for e in entries}
