@@ -506,6 +506,16 @@ def posterior_mean(x, noise, weights, means, covariances):
                 "def posterior_mean(x, noise, weights, means, covariances):\n    return (weights @ means).expand_as(x)\n",
             ),
             ("not answered", "def posterior_mean(x, noise, weights, means, covariances):\n    ...\n"),
+            (
+                "asks the library, in coordinates in which the noise is round",
+                """
+def posterior_mean(x, noise, weights, means, covariances):
+    half = torch.linalg.cholesky(noise)
+    inverse = torch.linalg.inv(half)
+    white = GaussianMixture(weights, means @ inverse.T, inverse @ covariances @ inverse.T)
+    return white(x @ inverse.T, 1.0) @ half.T
+""",
+            ),
         ],
         "a1_tweedie": [
             *edits(
@@ -763,6 +773,16 @@ def empirical(x, sigma, y, log_weights):
     return logits.softmax(1) @ y, torch.logsumexp(logits, 1) - math.log(2 * math.pi * sigma**2)
 """,
             ),
+            (
+                "asks the library",
+                """
+def empirical(x, sigma, data, log_weights):
+    points = data.flatten(1)
+    D = GaussianMixture(log_weights.double().softmax(0), points.double(), torch.zeros(points.shape, dtype=torch.float64))
+    flat = x.flatten(1).double()
+    return D(flat, sigma).reshape(x.shape).to(x), D.log_prob(flat, sigma).to(x)
+""",
+            ),
         ],
         "a1_merge": [
             *edits(
@@ -877,6 +897,17 @@ def anneal(D, x, sigmas, tolerance, max_steps):
     for sigma in sigmas:
         x = D(x, sigma)
     return x, len(sigmas)
+""",
+            ),
+            (
+                "asks the library",
+                """
+def anneal(D, x, sigmas, tolerance, max_steps):
+    calls = 0
+    for sigma in sigmas:
+        path = meanshift.mean_shift(D, torch.as_tensor(x), sigma, max_steps=max_steps, tolerance=tolerance)
+        x, calls = path[-1], calls + len(path) - 1
+    return x, calls
 """,
             ),
             (

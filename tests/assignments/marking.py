@@ -78,7 +78,7 @@ class Desk:
         for code in self.references.values():
             exec(compile(code, "<solution>", "exec"), self.solved)
 
-    def mark(self, exercise: str, code: str, seconds: float = 10.0) -> Mark:
+    def mark(self, exercise: str, code: str, seconds: float = 60.0) -> Mark:
         """Run ``code`` in place of the solution of ``exercise``, then the tests of that exercise, hidden ones too."""
         cells = self.tests[exercise]
         result = Mark(0.0, sum(float(nb.meta(c)["points"]) for c in cells), [])
@@ -105,7 +105,7 @@ class Desk:
 
     def survivors(self, exercise: str, answers: list[tuple[str, str]]) -> list[str]:
         """Descriptions of those answers that get full marks."""
-        return [what for what, code in answers if self.mark(exercise, code).full]
+        return [what for what, code in answers if self.mark(exercise, code, seconds=10.0).full]
 
     def mutants(self, exercise: str, limit: int | None = None) -> list[tuple[str, str]]:
         """Mechanical mutants of the solution."""
