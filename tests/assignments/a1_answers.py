@@ -778,7 +778,7 @@ def empirical(x, sigma, y, log_weights):
                 """
 def empirical(x, sigma, data, log_weights):
     points = data.flatten(1)
-    D = GaussianMixture(log_weights.double().softmax(0), points.double(), torch.zeros(points.shape, dtype=torch.float64))
+    D = GaussianMixture(log_weights.double().softmax(0), points.double(), torch.full(points.shape, 1e-12).double())
     flat = x.flatten(1).double()
     return D(flat, sigma).reshape(x.shape).to(x), D.log_prob(flat, sigma).to(x)
 """,
