@@ -29,8 +29,10 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-__all__ = ["Part", "answers_to", "leaks", "merge", "names_in", "read", "role", "student_copy", "tests", "validate"]
-__all__ += ["written_answers"]
+__all__ = [
+    "Part", "answers_to", "leaks", "merge", "names_in", "read", "role", "student_copy", "tests", "validate",
+    "written_answers",
+]  # fmt: skip
 
 STUB = "...  # your code here"
 WRITTEN_STUB = "*Your answer here.*"

@@ -278,7 +278,7 @@ def _remove_chord(x: Tensor) -> tuple[Tensor, Tensor]:
     offset = x - x[0]
     chord = offset[-1]
     length = torch.linalg.vector_norm(chord, dim=-1)
-    unit = chord / length.where(length > 0, torch.ones_like(length))[:, None]
+    unit = _unit(chord)
     residual = offset - (offset * unit).sum(-1, keepdim=True) * unit
     residual[-1] = residual[-1] * (length == 0)[:, None]  # exactly on the chord
     return residual, length
