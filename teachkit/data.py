@@ -1,6 +1,6 @@
-"""Data sets, offline first: two sets of real digits that ship, 2-D toys that are computed, and downloads on request.
+"""Data sets, offline first: digits, emoji and photographs that ship, 2-D toys that are computed, downloads on request.
 
-Images are ``(N, 1, H, W)`` float32 scaled to [-1, 1]; toys are ``(N, 2)`` float64. ``data/README.md`` says where each
+Images are ``(N, C, H, W)`` float32 scaled to [-1, 1]; toys are ``(N, 2)`` float64. ``data/README.md`` says where each
 file came from and under which licence.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import json
 import math
 from collections.abc import Callable
@@ -58,7 +59,8 @@ def load(name: str, root: str | Path | None = None, *, n: int = 2000, seed: int 
     Parameters
     ----------
     name : str
-        "digits8" (1,797 real 8x8 digits) or "mnist5k" (5,000 real 28x28 digits), which ship with the package;
+        What ships with the package: "digits8" (1,797 grey 8x8 digits), "mnist5k" (5,000 grey 28x28 digits), "emoji32"
+        (6,920 colour emoji, 32x32, of four designs, in nine categories);
         "cifar10" or "fashion-mnist" (the training sets), which torchvision downloads the first time; or a 2-D toy:
         "two_moons", "spiral", "checkerboard", "ring", "gaussian_grid".
     root : path, optional
@@ -89,8 +91,9 @@ def load(name: str, root: str | Path | None = None, *, n: int = 2000, seed: int 
         raise TypeError(f"name must be the name of a data set, got {shown(name)}")
     if name in _SHIPPED:
         with np.load(verify(f"{name}.npz"), allow_pickle=False) as stored:
-            pixels, labels = torch.from_numpy(stored["images"]), torch.from_numpy(stored["labels"])
-        return Dataset(pixels[:, None].float() / (_SHIPPED[name] / 2) - 1, labels.long())
+            labels = torch.from_numpy(stored["labels"]).long()
+            pixels = _unpack(stored["webp"], len(labels)) if "webp" in stored else stored["images"][:, None]
+        return Dataset(torch.from_numpy(pixels).float() / (_SHIPPED[name] / 2) - 1, labels)
     if name in _DOWNLOADS:
         return _download(name, root)
     if name in TOYS:
@@ -282,9 +285,20 @@ def gaussian_grid(n: int, seed: int = 0, side: int = 5, noise: float = 0.03) -> 
 # Every toy visits its moons, arms, rows or modes in turn, so point i belongs to class i % classes.
 TOYS: dict[str, Callable[..., Tensor]] = {f.__name__: f for f in (two_moons, spiral, checkerboard, ring, gaussian_grid)}
 _TOY_CLASSES = {"two_moons": 2, "spiral": 2, "checkerboard": 4, "ring": 8, "gaussian_grid": 25}
-_SHIPPED = {"digits8": 16, "mnist5k": 255}  # name -> largest pixel value
+_SHIPPED = {"digits8": 16, "mnist5k": 255, "emoji32": 255}  # name -> largest pixel value
 _DOWNLOADS = {"cifar10": "CIFAR10", "fashion-mnist": "FashionMNIST"}  # name -> torchvision class
 NAMES = (*_SHIPPED, *_DOWNLOADS, *TOYS)
+
+
+def _unpack(webp: np.ndarray, count: int, side: int = 32) -> np.ndarray:
+    """The first ``count`` pictures of a sheet stored as the bytes of a WebP, row by row: ``(count, 3, side, side)``."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(webp.tobytes())) as picture:
+        sheet = np.asarray(picture.convert("RGB"))
+    rows, columns = sheet.shape[0] // side, sheet.shape[1] // side
+    tiles = sheet.reshape(rows, side, columns, side, 3).transpose(0, 2, 4, 1, 3)
+    return tiles.reshape(-1, 3, side, side)[:count]
 
 
 def _download(name: str, root: str | Path | None) -> Dataset:

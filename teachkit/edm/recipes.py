@@ -47,6 +47,7 @@ class Recipe:
     log_uniform_share: float = 0.15
     label_dropout: float = 0.15
     augment: float = 0.0  # probability that an image is shifted, turned and resized
+    background: float = -1.0  # what moves in from outside when it is
     gradient_clip: float = 1.0
     precision: str = "float32"  # or "bfloat16", "float16": of the network's arithmetic, not of the weights
     compile: bool = False
@@ -68,6 +69,7 @@ class Recipe:
             integer(name, getattr(self, name), 1)
         if self.micro_batch is not None:
             integer("micro_batch", self.micro_batch, 1, self.batch)
+        number("background", self.background, -1, 1)
         for name in ("sigma_data", "learning_rate", "gradient_clip"):
             number(name, getattr(self, name), above=0)
         for name in ("log_uniform_share", "label_dropout", "augment"):

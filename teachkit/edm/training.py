@@ -250,7 +250,7 @@ class _Run:
         parameters = parameters * (torch.rand(recipe.batch, 1, generator=rng) < recipe.augment)
         augmented: Tensor | None = None
         if recipe.augment:
-            images, augmented = affine_augment(images, parameters)
+            images, augmented = affine_augment(images, parameters, fill=recipe.background)
         share = slice(self.rank * recipe.batch // self.world, (self.rank + 1) * recipe.batch // self.world)
         images, sigma, noise, vectors = (t[share].to(self.device) for t in (images, sigma, noise, vectors))
         return images, sigma, noise, vectors, None if augmented is None else augmented[share].to(self.device)
@@ -337,7 +337,8 @@ class _Run:
 
         count = 40
         x = initial_noise(count, self.held_out.images.shape[1:], seed=0, dtype=torch.float32, device=self.device)
-        labels = torch.arange(count, device=self.device) % 10 if self.denoiser.label_dim else None
+        classes = self.denoiser.label_dim
+        labels = torch.arange(count, device=self.device) % classes if classes else None
         final = sample(self.ema, x, polynomial(18), "heun", labels=labels, keep="final").final
         picture = final.clamp(-1, 1) / 2 + 0.5
         write_whole(self.folder / f"samples-{seen:09d}.png", lambda beside: save_image(picture, beside, nrow=10))
