@@ -95,12 +95,12 @@ def check_recipe(recipe: Recipe) -> None:
         raise TypeError(f"recipe must be a Recipe, got {shown(recipe)}")
 
 
-def _network(side: int, width: int, mult: tuple[int, ...]) -> dict[str, Any]:
-    """A small class-conditional U-Net on grey images, with attention at its lowest resolution."""
+def _network(side: int, width: int, mult: tuple[int, ...], channels: int = 1, classes: int = 10) -> dict[str, Any]:
+    """A small class-conditional U-Net with attention at its lowest resolution."""
     return {
         "img_resolution": side,
-        "img_channels": 1,
-        "label_dim": 10,
+        "img_channels": channels,
+        "label_dim": classes,
         "model_channels": width,
         "channel_mult": mult,
         "channel_mult_emb": 4,
@@ -131,6 +131,18 @@ RECIPES: dict[str, Recipe] = {
         images=400_000,
         learning_rate=2e-3,
         augment=0.3,
+    ),
+    "emoji": Recipe(
+        data="emoji32",
+        network=_network(32, 32, (1, 2, 4), channels=3, classes=9),
+        sigma_data=0.58,
+        images=3_000_000,
+        learning_rate=2e-3,
+        ema_half_life=50_000,
+        augment=0.3,
+        background=1.0,
+        precision="bfloat16",
+        compile=True,
     ),
 }
 
