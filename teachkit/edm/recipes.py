@@ -137,12 +137,14 @@ RECIPES: dict[str, Recipe] = {
         network=_network(32, 32, (1, 2, 4), channels=3, classes=9),
         sigma_data=0.58,
         images=3_000_000,
+        cycles=3,
         learning_rate=2e-3,
         ema_half_life=50_000,
-        augment=0.3,
+        augment=0.5,
         background=1.0,
         precision="bfloat16",
         compile=True,
+        validate_every=100_000,
     ),
 }
 

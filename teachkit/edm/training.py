@@ -245,7 +245,10 @@ class _Run:
         noise = torch.randn(images.shape, generator=rng)
         keep = torch.rand(recipe.batch, generator=rng) >= recipe.label_dropout
         classes = self.denoiser.label_dim
-        vectors = torch.nn.functional.one_hot(labels, max(classes, int(labels.max()) + 1)).float()[:, :classes] * keep[:, None]
+        vectors = (
+            torch.nn.functional.one_hot(labels, max(classes, int(labels.max()) + 1)).float()[:, :classes]
+            * keep[:, None]
+        )
         parameters = torch.randn(recipe.batch, AUGMENT_DIM, generator=rng) * torch.tensor([0.05, 0.05, 0.12, 0.1])
         parameters = parameters * (torch.rand(recipe.batch, 1, generator=rng) < recipe.augment)
         augmented: Tensor | None = None
