@@ -219,6 +219,7 @@ def dangers(source: str) -> set[str]:
                 found.add("torch.load")
             found |= {name for name in ("shell", "allow_pickle") if given.get(name, False) is not False}
             unpacks = isinstance(node.func, ast.Attribute) and node.func.attr == "extractall"
+            unpacks = unpacks and given.get("filter") != "data"  # which stays inside the folder
             if unpacks or given.get("verify") is False:
                 found.add(ast.unparse(node.func))
     return found
@@ -258,6 +259,7 @@ def test_the_scan_sees(program, found):
         "net.eval()\nimport pickle\npickle.dumps(1)",
         "import numpy as np\nnp.load('a')\nnp.load('a', allow_pickle=False)",
         "import subprocess\nsubprocess.run(['ls'], shell=False)",
+        "archive.extractall('a', filter='data')",
     ],
 )
 def test_the_scan_lets_pass(program):

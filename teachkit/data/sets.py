@@ -1,7 +1,6 @@
-"""Data sets, offline first: digits, emoji and photographs that ship, 2-D toys that are computed, downloads on request.
+"""Sets by name: digits, emoji and photographs that ship, toys that are computed, downloads on request.
 
-Images are ``(N, C, H, W)`` float32 scaled to [-1, 1]; toys are ``(N, 2)`` float64. ``data/README.md`` says where each
-file came from and under which licence.
+``data/README.md`` says where each file that ships came from and under which licence.
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ import difflib
 import hashlib
 import io
 import json
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,22 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachkit.checks import choice, integer, number, shown
+from teachkit.checks import choice, shown
+from teachkit.data.toys import CLASSES, TOYS
 
 __all__ = [
     "NAMES",
-    "TOYS",
     "Dataset",
     "captions",
-    "checkerboard",
     "class_names",
     "directory",
-    "gaussian_grid",
     "load",
-    "ring",
-    "spiral",
     "split",
-    "two_moons",
     "verify",
 ]
 
@@ -50,7 +42,7 @@ class Dataset(NamedTuple):
 
 def directory() -> Path:
     """The folder with the data files: beside the modules in an installed package, ``data/`` in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / "_data"
     return inside if inside.is_dir() else package.parent / "data"
 
@@ -102,7 +94,7 @@ def load(name: str, root: str | Path | None = None, *, n: int = 2000, seed: int 
         return _download(name, root)
     if name in TOYS:
         points = TOYS[name](n, seed)
-        return Dataset(points, torch.arange(n) % _TOY_CLASSES[name])
+        return Dataset(points, torch.arange(n) % CLASSES[name])
     near = difflib.get_close_matches(str(name).lower(), NAMES, n=1, cutoff=0.3)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ValueError(f"unknown data set {name!r}{hint} Known: {', '.join(NAMES)}")
@@ -229,126 +221,6 @@ def verify(file_name: str) -> Path:
     return path
 
 
-def two_moons(n: int, seed: int = 0, noise: float = 0.05) -> Tensor:
-    """Two interleaved half circles of radius 1, in turn, with Gaussian noise.
-
-    Parameters
-    ----------
-    n, seed : int
-        Number of points, and the seed of their random numbers.
-    noise : float
-        Standard deviation of the noise.
-
-    Returns
-    -------
-    Tensor
-        ``(n, 2)`` float64.
-    """
-    rng = _rng(n, seed, noise=noise)
-    angle = math.pi * _uniform(rng, n)
-    upper = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], 1)
-    sign = 1 - 2 * (torch.arange(n) % 2)
-    return sign[:, None] * upper + noise * _normal(rng, n)
-
-
-def spiral(n: int, seed: int = 0, noise: float = 0.03, turns: float = 1.5) -> Tensor:
-    """Two spiral arms, in turn, that wind out to radius 1, with Gaussian noise.
-
-    Parameters
-    ----------
-    n, seed : int
-        Number of points, and the seed of their random numbers.
-    noise : float
-        Standard deviation of the noise.
-    turns : float
-        How often each arm winds round.
-
-    Returns
-    -------
-    Tensor
-        ``(n, 2)`` float64.
-    """
-    rng = _rng(n, seed, noise=noise)
-    radius, turns = _uniform(rng, n).sqrt(), number("turns", turns)
-    angle = 2 * math.pi * turns * radius + math.pi * (torch.arange(n) % 2)
-    return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + noise * _normal(rng, n)
-
-
-def checkerboard(n: int, seed: int = 0, cells: int = 4) -> Tensor:
-    """Uniform on the dark squares of a ``cells`` x ``cells`` board over [-1, 1]^2, row by row.
-
-    Parameters
-    ----------
-    n, seed : int
-        Number of points, and the seed of their random numbers.
-    cells : int
-        Squares along a side.
-
-    Returns
-    -------
-    Tensor
-        ``(n, 2)`` float64.
-    """
-    rng = _rng(n, seed)
-    cells = integer("cells", cells, 2)
-    if cells % 2:
-        raise ValueError(f"cells must be an even integer >= 2, got {cells!r}")
-    row = torch.arange(n) % cells
-    column = 2 * torch.randint(cells // 2, (n,), generator=rng) + row % 2
-    corner = torch.stack([column, row], 1)
-    return (corner + torch.rand(n, 2, generator=rng, dtype=torch.float64)) * (2 / cells) - 1
-
-
-def ring(n: int, seed: int = 0, modes: int = 8, radius: float = 1.0, noise: float = 0.05) -> Tensor:
-    """``modes`` Gaussians evenly spaced on a circle, in turn.
-
-    Parameters
-    ----------
-    n, seed : int
-        Number of points, and the seed of their random numbers.
-    modes : int
-        Number of Gaussians.
-    radius, noise : float
-        Of the circle, and the standard deviation of each Gaussian.
-
-    Returns
-    -------
-    Tensor
-        ``(n, 2)`` float64.
-    """
-    rng = _rng(n, seed, noise=noise)
-    modes, radius = integer("modes", modes, 1), number("radius", radius)
-    angle = 2 * math.pi * (torch.arange(n) % modes).double() / modes
-    return radius * torch.stack([angle.cos(), angle.sin()], 1) + noise * _normal(rng, n)
-
-
-def gaussian_grid(n: int, seed: int = 0, side: int = 5, noise: float = 0.03) -> Tensor:
-    """``side`` x ``side`` Gaussians on a grid over [-1, 1]^2, in turn.
-
-    Parameters
-    ----------
-    n, seed : int
-        Number of points, and the seed of their random numbers.
-    side : int
-        Gaussians along a side.
-    noise : float
-        Standard deviation of each.
-
-    Returns
-    -------
-    Tensor
-        ``(n, 2)`` float64.
-    """
-    rng = _rng(n, seed, noise=noise)
-    side = integer("side", side, 2)
-    mode = torch.arange(n) % side**2
-    centre = torch.stack([mode % side, mode // side], 1).double() * (2 / (side - 1)) - 1
-    return centre + noise * _normal(rng, n)
-
-
-# Every toy visits its moons, arms, rows or modes in turn, so point i belongs to class i % classes.
-TOYS: dict[str, Callable[..., Tensor]] = {f.__name__: f for f in (two_moons, spiral, checkerboard, ring, gaussian_grid)}
-_TOY_CLASSES = {"two_moons": 2, "spiral": 2, "checkerboard": 4, "ring": 8, "gaussian_grid": 25}
 _SHIPPED = {"digits8": 16, "mnist5k": 255, "emoji32": 255, "photos32": 255}  # name -> largest pixel value
 _CLASSES = {"emoji32": "categories", "photos32": "photos"}  # name -> the array with what its labels stand for
 _DOWNLOADS = {"cifar10": "CIFAR10", "fashion-mnist": "FashionMNIST"}  # name -> torchvision class
@@ -380,17 +252,3 @@ def _download(name: str, root: str | Path | None) -> Dataset:
     pixels = torch.as_tensor(source.data)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
     return Dataset(pixels.float() / 127.5 - 1, torch.as_tensor(source.targets).long())
-
-
-def _rng(n: int, seed: int, noise: float = 0.0) -> torch.Generator:
-    n, seed = integer("n", n, 1), integer("seed", seed, 0)
-    number("noise", noise, least=0)
-    return torch.Generator().manual_seed(seed)
-
-
-def _uniform(rng: torch.Generator, n: int) -> Tensor:
-    return torch.rand(n, generator=rng, dtype=torch.float64)
-
-
-def _normal(rng: torch.Generator, n: int) -> Tensor:
-    return torch.randn(n, 2, generator=rng, dtype=torch.float64)
