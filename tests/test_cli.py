@@ -192,7 +192,8 @@ def test_doctor_names_a_corrupt_file_and_its_remedy(tmp_path, monkeypatch):
     for name in json.loads((tmp_path / "checksums.json").read_text()):
         shutil.copy(data.directory() / name, tmp_path)
     (tmp_path / "digits8.npz").write_bytes(b"not what was shipped")
-    monkeypatch.setattr(data, "directory", lambda: tmp_path)
+    for module in (data, data.sets):
+        monkeypatch.setattr(module, "directory", lambda: tmp_path)
     result = run(app, ["doctor"])
     assert result.exit_code == 1
     assert "digits8.npz is corrupt" in result.stdout
@@ -275,7 +276,8 @@ def broken_data(tmp_path, monkeypatch, damage):
     for name in json.loads((tmp_path / "checksums.json").read_text()):
         (tmp_path / name).symlink_to(data.directory() / name)
     damage(tmp_path)
-    monkeypatch.setattr(data, "directory", lambda: tmp_path)
+    for module in (data, data.sets):
+        monkeypatch.setattr(module, "directory", lambda: tmp_path)
 
 
 def flip(folder):

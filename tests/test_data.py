@@ -130,7 +130,7 @@ def test_a_damaged_file_is_refused_by_name_with_a_remedy(damage, tmp_path, monke
         listed.unlink()
     if damage == "garbled list":
         listed.write_text("[1, 2")
-    monkeypatch.setattr(data, "directory", lambda: tmp_path)
+    monkeypatch.setattr(data.sets, "directory", lambda: tmp_path)
     error = FileNotFoundError if damage in ("remove", "no list") else ValueError
     with pytest.raises(error, match=r"(digits8.npz|checksums.json).*git checkout.*reinstall"):
         data.load("digits8")
