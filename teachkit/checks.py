@@ -85,10 +85,13 @@ def text(name: str, value: Any) -> str:
 
 
 def path(name: str, value: Any) -> Path:
-    """A path, from a string too."""
-    if isinstance(value, (str, os.PathLike)):
-        return Path(value)
-    raise TypeError(f"{name} must be a path, got {shown(value)}")
+    """A path, from a string too; ``~`` at its beginning is the home directory, as a shell has it."""
+    expanded = os.path.expanduser(os.fspath(value)) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(expanded, str):
+        raise TypeError(f"{name} must be a path, got {shown(value)}")
+    if expanded == "~" or expanded.startswith("~/"):  # never a folder of that name
+        raise ValueError(f"{name} must not begin with ~ for a user without a home directory, got {expanded!r}")
+    return Path(expanded)
 
 
 def real_tensor(name: str, value: Any, shape: str = "") -> Tensor:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from teachkit import schedules, solvers
 from teachkit.checks import batch, choice, flag, function, integer, is_finite, number, real_tensor
 from teachkit.denoisers import Denoiser
 from teachkit.noise import initial_noise
+from teachkit.progress import tqdm
 from teachkit.solvers import Point, Solver
 
 __all__ = ["Trajectory", "initial_noise", "sample"]

@@ -29,8 +29,9 @@ NAMES = [
 # A module imports from the lines above its own, and from its own package.
 LAYERS = (
     ("checks",),
-    ("adapters", "data", "files", "schedules"),
-    ("denoisers",),
+    ("files", "launcher", "progress"),
+    ("adapters", "data", "schedules"),
+    ("denoisers", "fingerprints"),
     ("meanshift", "noise"),
     ("solvers",),
     ("sampling",),
@@ -322,7 +323,11 @@ def test_lists_of_names_are_in_order(name):
 
 
 # A package may offer the names of a module beside it.
-LENT = {"teachkit.denoisers": "teachkit.adapters", "teachkit.sampling": "teachkit.noise"}
+LENT = {
+    "teachkit.denoisers": "teachkit.adapters",
+    "teachkit.sampling": "teachkit.noise",
+    "teachkit.evaluation": "teachkit.fingerprints",
+}
 
 
 def test_a_name_is_public_in_one_place():

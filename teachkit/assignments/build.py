@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 
+from teachkit import checks
 from teachkit.assignments import notebook as nb
 from teachkit.files import write_whole
 
@@ -33,7 +34,7 @@ def build(source_dir: Path | str, out: Path | str) -> list[Path]:
         If there is no source, one breaks a rule (`teachkit.assignments.notebook.validate`), or a copy would still
         show a line of a solution, a rubric or a hidden test. Then nothing is written.
     """
-    source_dir, out = Path(source_dir), Path(out)
+    source_dir, out = checks.path("source_dir", source_dir), checks.path("out", out)
     paths = [source_dir] if source_dir.is_file() else sorted(source_dir.glob("*.ipynb"))
     if not paths:
         raise ValueError(f"source_dir must hold notebooks, but there is none in {source_dir}")

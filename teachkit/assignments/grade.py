@@ -7,6 +7,7 @@ answers) runs only what is new. See `teachkit.assignments.worker` and `engine` f
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -27,6 +28,8 @@ from teachkit.assignments.engine import mark
 from teachkit.assignments.report import Limits, Report
 from teachkit.assignments.worker import mark_apart, not_marked
 from teachkit.checks import integer
+from teachkit.checks import path as checked_path
+from teachkit.fingerprints import fingerprint, surroundings
 
 __all__ = ["check", "grade"]
 
@@ -53,7 +56,7 @@ def check(file: Path | str, *, limits: Limits | None = None) -> Report:
     ValueError
         If the file cannot be read or holds no tests.
     """
-    path = Path(file)
+    path = checked_path("file", file)
     limits = limits or Limits(memory_megabytes=8192)
     with warnings.catch_warnings():  # of cells without ids: nothing that a student could do
         warnings.simplefilter("ignore")
@@ -104,7 +107,8 @@ def grade(
     ValueError
         If there are no submissions, or the source breaks a rule. Never for what a submission holds.
     """
-    submissions, source, out, limits = Path(submissions), Path(source), Path(out), limits or Limits()
+    submissions, source = checked_path("submissions", submissions), checked_path("source", source)
+    out, limits = checked_path("out", out), limits or Limits()
     jobs = integer("jobs", jobs, 1)
     original = nb.read(source)
     nb.validate(original, source.name)
@@ -180,7 +184,7 @@ def _one(source: Path, item: Submission, out: Path, limits: Limits, seed: int) -
     """The report on one submission: the one kept in ``reports/``, if nothing has changed since."""
     student, files = item
     kept = out / "reports" / f"{_slug(student)}.json"
-    state = _fingerprint([source, *files], f"{student}/{limits}/{seed}", limits)
+    state = _fingerprint([source, *files], f"{student}/{limits}/{seed}/{_marker()}", limits)
     if kept.is_file():
         before = json.loads(kept.read_text(encoding="utf-8"))
         if before["state"] == state:
@@ -193,6 +197,12 @@ def _one(source: Path, item: Submission, out: Path, limits: Limits, seed: int) -
     if not report.failed:
         write_text(kept, json.dumps({"state": state, "report": report.to_dict()}))
     return report
+
+
+@functools.cache
+def _marker() -> str:
+    """What marks besides the source: this package, whose tests, checks and solutions' helpers may change."""
+    return fingerprint(surroundings("assignments", "grading"))
 
 
 def _fingerprint(files: Sequence[Path], text: str, limits: Limits) -> str:

@@ -29,6 +29,8 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from teachkit.checks import path as checked_path
+
 __all__ = [
     "Part", "answers_to", "leaks", "merge", "names_in", "read", "role", "student_copy", "tests", "validate",
     "written_answers",
@@ -62,7 +64,7 @@ def read(path: Path | str, max_megabytes: float = 20.0) -> NotebookNode:
     ValueError
         With a sentence for the student, if it is too large, no notebook, or none that can be read.
     """
-    path = Path(path)
+    path = checked_path("path", path)
     if not path.is_file():
         raise ValueError(f"{path.name} is not a file")
     size = path.stat().st_size / 1e6

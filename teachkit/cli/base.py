@@ -110,8 +110,3 @@ def check_target(path: Path | None, option: str, suffix: str) -> None:
         raise typer.BadParameter(f"{option}: {path} is a folder or lies in one that does not exist")
     if not os.access(path.parent, os.W_OK):
         raise typer.BadParameter(f"{option}: {path.parent} cannot be written; name a file in another folder")
-
-
-def cache(kind: str) -> Path:
-    """Where finished parts of a kind are kept unless the user says otherwise."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "teachkit" / kind

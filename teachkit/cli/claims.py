@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from teachkit.cli.base import Device, app, cache, check_target, choose_device
+from teachkit.cli.base import Device, app, check_target, choose_device
+from teachkit.files import cache_directory
 
 if TYPE_CHECKING:
     from teachkit.claims.registry import Claim, Measurement
@@ -28,7 +29,9 @@ def claims(
     device: Device = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this .json file.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Also write a page to this .html file.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Where measurements are kept; default: ~/.cache/teachkit.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Where measurements are kept; default: $TEACHKIT_CACHE or ~/.cache/teachkit.")
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure also what was measured before.")] = False,
 ) -> None:
     """Measure every claim of the course and print the verdicts; exit code 1 if one could not be measured.
@@ -55,7 +58,7 @@ def claims(
         if model is not None:
             material.network(setting)  # a wrong name is one error, before any work
             wanted = _about(model, wanted, say=group.first)
-        ledger = Ledger(store or cache("claims"), setting)
+        ledger = Ledger(store or cache_directory("claims"), setting)
         measured = {} if again else _kept(ledger, wanted, group)
         if measured and group.first:
             print(f"{len(measured)} measured before, kept in {ledger.folder}; --again for anew", file=sys.stderr)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from teachkit.cli.base import Device, Model, app, cache, choose_device
+from teachkit.cli.base import Device, Model, app, choose_device
+from teachkit.files import cache_directory
 
 if TYPE_CHECKING:
     from teachkit.evaluation import GeometryStatistics, Row
@@ -37,7 +38,10 @@ def evaluate(
         Path | None, typer.Option(help="Moments of the real features (.npz with mu and sigma); needed for inception.")
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="Where finished parts are kept, for later runs; default: ~/.cache/teachkit.")
+        Path | None,
+        typer.Option(
+            help="Where finished parts are kept, for later runs; default: $TEACHKIT_CACHE or ~/.cache/teachkit."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: Device = None,
@@ -51,7 +55,7 @@ def evaluate(
     from teachkit import evaluation
     from teachkit.cli.sampling import _learned
 
-    names, budgets, folder = _list(solvers), _numbers(nfe), _writable(store or cache("evaluations"))
+    names, budgets, folder = _list(solvers), _numbers(nfe), _writable(store or cache_directory("evaluations"))
     if not (names and budgets and _list(schedules)):
         raise typer.BadParameter("--solvers, --nfe and --schedules must each name at least one")
     with evaluation.processes(choose_device(device)) as group:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,11 +9,11 @@ from typing import Any
 
 import torch
 
-from teachkit import __version__, data
+from teachkit import checks
 from teachkit.claims import material
 from teachkit.claims.registry import Claim, Measurement, Setting
-from teachkit.evaluation import fingerprint
 from teachkit.files import write_whole
+from teachkit.fingerprints import fingerprint, surroundings
 
 __all__ = ["Ledger"]
 
@@ -24,7 +22,7 @@ class Ledger:
     """The claims measured so far in one setting, in ``folder/<first digits of the key>.json``.
 
     The key is the fingerprint of everything that a measurement depends on: the claim and its function, the setting,
-    the weights of the network it is about, the data that ship, the code of this package, and torch.
+    the network it is about, the data that ship, the code of the library and the claims, and torch.
 
     Parameters
     ----------
@@ -37,16 +35,15 @@ class Ledger:
     def __init__(self, folder: str | os.PathLike[str], setting: Setting) -> None:
         if not isinstance(setting, Setting):
             raise TypeError(f"setting must be a Setting, got {type(setting).__name__}")
-        self.folder, self.setting = Path(folder), setting
+        self.folder, self.setting = checks.path("folder", folder), setting
         self._weights: str | None = None
 
     def about(self, entry: Claim) -> dict[str, Any]:
         """What the measurement of a claim depends on, in plain values."""
         run = self.setting
         about: dict[str, Any] = {"claim": entry.id, "full": run.full, "seed": run.seed}
-        about["function"] = f"{entry.measure.__module__}.{entry.measure.__qualname__}"
-        about |= {"device": torch.device(run.device).type, "torch": torch.__version__, "version": __version__}
-        about |= {"code": _code(), "data": _data()}
+        about["function"] = [f"{entry.measure.__module__}.{entry.measure.__qualname__}", fingerprint(entry.measure)]
+        about |= {"device": torch.device(run.device).type, "surroundings": surroundings("claims")}
         if entry.needs != "nothing":
             self._weights = self._weights or fingerprint(material.network(run))
             about |= {"model": run.model, "weights": self._weights}
@@ -75,17 +72,3 @@ class Ledger:
         self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(kept, indent=1) + "\n"
         write_whole(self.path(entry), lambda beside: beside.write_text(text, encoding="utf-8"))
-
-
-@functools.cache
-def _code() -> str:
-    """SHA-256 of this package's modules: a measurement by other code is another one."""
-    folder, digest = Path(material.__file__).parents[1], hashlib.sha256()
-    for file in sorted(folder.rglob("*.py")):
-        digest.update(f"{file.relative_to(folder)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
-
-
-def _data() -> str:
-    """SHA-256 of the list of what ships, which holds the checksum of each file."""
-    return hashlib.sha256((data.directory() / "checksums.json").read_bytes()).hexdigest()

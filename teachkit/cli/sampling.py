@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -91,11 +90,11 @@ def draw(
             return {name: torch.cat([getattr(path, name) for path in parts], 1) for name in ("x", "denoised")}
 
         about = {**evaluation.identify(denoiser, model or data or ""), "sigmas": sigmas.tolist(), "seed": seed}
-        about |= {"solver": [step.name, repr(sorted(vars(step).items()))], "guidance": guidance, "keep": keep}
+        about |= {"solver": [repr(step), evaluation.fingerprint(step)], "guidance": guidance, "keep": keep}
         about |= {"labels": None if chosen is None else chosen.tolist(), "device": group.device.type}
         parts = out.with_name(f".{out.stem}.parts")
         with _alone(parts) if group.first else contextlib.nullcontext():
-            shards = evaluation.Shards(parts, about, count)
+            shards = evaluation.Shards(parts, about, count, ["cli/sampling.py"])
             shards.run(compute, group, progress=sys.stderr.isatty(), title="samples")
             if not group.first:
                 return
@@ -227,29 +226,17 @@ def _classes(labels: str | None, known: int, count: int, all_by_default: bool) -
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder of parts for this process; RuntimeError if another that is alive holds it.
+    """Hold a folder of parts for this process; RuntimeError if another that is alive holds it."""
+    from teachkit.files import held
 
-    The lock is on an open file, so that a process which was killed holds nothing.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    held = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(held(folder / "lock"))
         except BlockingIOError:
             raise RuntimeError(
                 f"another process is drawing {folder.name[1:-6]} here; wait, or name another --out"
             ) from None
-        except OSError:  # a file system without locks
-            pass
         yield
-    finally:
-        os.close(held)
 
 
 def _picture(samples: Tensor, path: Path, columns: int | None) -> None:

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from teachkit.checks import choice, shown
+from teachkit.checks import path as checked_path
 from teachkit.data.toys import CLASSES, TOYS
+from teachkit.files import cache_directory, held
 
 __all__ = [
     "NAMES",
@@ -59,7 +61,7 @@ def load(name: str, root: str | Path | None = None, *, n: int = 2000, seed: int 
         "cifar10" or "fashion-mnist" (the training sets), which torchvision downloads the first time; or a 2-D toy:
         "two_moons", "spiral", "checkerboard", "ring", "gaussian_grid".
     root : path, optional
-        Where downloads are kept; by default torch's cache directory.
+        Where downloads are kept; by default ``data`` in `teachkit.files.cache_directory`.
     n, seed : int
         Number of points and seed, for the toys only.
 
@@ -241,9 +243,10 @@ def _unpack(webp: np.ndarray, count: int, side: int = 32) -> np.ndarray:
 def _download(name: str, root: str | Path | None) -> Dataset:
     import torchvision
 
-    folder = Path(root) if root is not None else Path(torch.hub.get_dir()) / "teachkit"
+    folder = cache_directory("data") if root is None else checked_path("root", root)
     try:
-        source = getattr(torchvision.datasets, _DOWNLOADS[name])(str(folder), train=True, download=True)
+        with held(folder / f".{name}.lock", wait=lambda: None):  # of several processes one downloads
+            source = getattr(torchvision.datasets, _DOWNLOADS[name])(str(folder), train=True, download=True)
     except (OSError, RuntimeError) as error:
         raise ConnectionError(
             f"could not download {name!r} to {folder}: {error}. It needs the internet once; offline, use "

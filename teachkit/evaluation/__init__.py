@@ -9,9 +9,10 @@ See docs/SCALE.md.
 """
 
 from teachkit.evaluation.processes import Processes, processes
-from teachkit.evaluation.shards import SHARD, Shards, fingerprint
+from teachkit.evaluation.shards import SHARD, Shards
 from teachkit.evaluation.streams import GeometryStatistics, features_for, geometry_of, samples_of
 from teachkit.evaluation.table import Method, Row, identify, methods, table
+from teachkit.fingerprints import fingerprint
 
 __all__ = [
     "SHARD",

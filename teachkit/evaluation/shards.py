@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import Tensor
 
-from teachkit.checks import integer
+from teachkit.checks import integer, path
 from teachkit.evaluation.processes import Processes
 from teachkit.files import write_whole
+from teachkit.fingerprints import fingerprint, surroundings
+from teachkit.progress import tqdm
 
-__all__ = ["SHARD", "Shards", "fingerprint"]
+__all__ = ["SHARD", "Shards"]
 
 SHARD = 64  # samples; always computed as one batch, so that rounding does not depend on how the work was dealt out
-
-
-def fingerprint(value: Any) -> str:
-    """SHA-256 of a network's weights and buffers, of plain values that JSON can hold, or of a dict of tensors.
-
-    Parameters
-    ----------
-    value : Module, plain value or dict of tensors
-        What to identify.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    tensors = value.state_dict() if isinstance(value, nn.Module) else value
-    if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
-        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 class Shards:
@@ -56,16 +32,22 @@ class Shards:
     folder : path
         Where works are kept; made if need be. Several machines must share it.
     about : dict
-        Everything that the result depends on (model, levels, solver, seed, dtype, ...), of plain values. Its
-        fingerprint is the key; it is written beside the shards as ``about.json``.
+        Everything that the result depends on (model, levels, solver, seed, dtype, ...), of plain values. With the
+        code of this package and the versions of what it stands on (`teachkit.fingerprints.surroundings`) it makes the
+        key, and is written beside the shards as ``about.json``.
     count : int
         Number of samples in all.
+    parts : sequence of str
+        Modules of this package that compute beside the library: see `teachkit.fingerprints.surroundings`.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], about: dict[str, Any], count: int) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], about: dict[str, Any], count: int, parts: Sequence[str] = ()
+    ) -> None:
         count = integer("count", count, 1)
-        self.about, self.count, self.key = about, count, fingerprint(about)
-        self.folder = Path(folder) / self.key[:16]
+        self.about, self.count = {**about, "surroundings": surroundings(*parts)}, count
+        self.key = fingerprint(self.about)
+        self.folder = path("folder", folder) / self.key[:16]
 
     def ranges(self) -> list[range]:
         """The samples of each shard."""

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from teachkit import __version__, metrics, schedules, solvers
+from teachkit import metrics, schedules, solvers
 from teachkit.denoisers import Denoiser
 from teachkit.evaluation.processes import Processes
-from teachkit.evaluation.shards import Shards, fingerprint
+from teachkit.evaluation.shards import Shards
 from teachkit.evaluation.streams import GeometryStatistics, features_for, geometry_of, pack, samples_of, unpack
+from teachkit.fingerprints import fingerprint
 from teachkit.metrics import FeatureStatistics
 from teachkit.sampling import Trajectory
 from teachkit.scheduling import Schedule
@@ -39,8 +40,8 @@ class Method:
 
     def about(self) -> dict[str, Any]:
         """What its samples depend on, in plain values."""
-        own = {k: v for k, v in sorted(vars(self.step).items()) if isinstance(v, (bool, int, float, str, list))}
-        return {"solver": self.solver, "options": own, "sigmas": self.sigmas.tolist()}
+        step = {"solver": self.solver, "options": repr(self.step), "step": fingerprint(self.step)}
+        return {**step, "sigmas": self.sigmas.tolist()}
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def table(
     if not wanted:
         raise ValueError("wanted must name at least one method, got none")
     extract = features_for(features)
-    common = {**identity, "version": __version__, "shape": list(shape), "seed": seed, "classes": classes}
+    common = {**identity, "shape": list(shape), "seed": seed, "classes": classes}
     common |= {"dtype": str(dtype), "device": group.device.type}
     ends = (float(wanted[0].sigmas[-1]), float(wanted[0].sigmas[0]))
     levels = schedules.polynomial(REFERENCE_STEPS, sigma_min=max(ends[0], 0.002), sigma_max=ends[1])
@@ -191,7 +192,7 @@ def table(
 
 
 def identify(denoiser: Any, name: str) -> dict[str, Any]:
-    """What tells a model from others: its name and the fingerprint of its weights.
+    """What tells a model from others: its name, and the fingerprint of all that decides what it computes.
 
     Parameters
     ----------
@@ -204,5 +205,10 @@ def identify(denoiser: Any, name: str) -> dict[str, Any]:
     -------
     dict
         Plain values, for a file.
+
+    Raises
+    ------
+    TypeError
+        For a model that holds something which cannot be told from another: identify it in a way of your own.
     """
-    return {"model": name, "weights": fingerprint(denoiser) if isinstance(denoiser, torch.nn.Module) else None}
+    return {"model": name, "fingerprint": fingerprint(denoiser)}

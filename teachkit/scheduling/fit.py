@@ -17,11 +17,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from teachkit import schedules, solvers
 from teachkit.checks import as_real, flag, integer, shown
 from teachkit.denoisers import Denoiser
+from teachkit.progress import tqdm
 from teachkit.sampling import Trajectory, sample
 from teachkit.scheduling.costs import cost_matrix, whole
 from teachkit.scheduling.fitted import FittedMultistep, fit_weights

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from teachkit import data, schedules, solvers
+from teachkit import checks, data, schedules, solvers
 from teachkit.adapters import trained_levels
 from teachkit.checks import flag, integer, number
 from teachkit.files import write_whole
@@ -95,8 +95,9 @@ class Schedule:
 
     def save(self, path: str | Path) -> None:
         """Write as JSON; the file is whole or absent."""
+        file = checks.path("path", path)
         try:
-            write_whole(Path(path), lambda beside: beside.write_text(self.to_json() + "\n"))
+            write_whole(file, lambda beside: beside.write_text(self.to_json() + "\n"))
         except OSError as error:
             raise OSError(error.errno, f"could not write the schedule: {error.strerror}", str(path)) from error
 
@@ -110,7 +111,7 @@ class Schedule:
             If the file is not a schedule, or holds levels or options that are not valid.
         """
         try:
-            content = json.loads(Path(path).read_text())
+            content = json.loads(checks.path("path", path).read_text())
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a schedule file: {error}") from error
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:

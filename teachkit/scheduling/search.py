@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from teachkit import schedules, solvers
 from teachkit.checks import batch, flag, function, integer, number, shown
 from teachkit.denoisers import Denoiser
+from teachkit.progress import tqdm
 from teachkit.sampling import Trajectory, sample
 from teachkit.scheduling.costs import cost_matrix, whole
 from teachkit.scheduling.paths import shortest_path
