@@ -2,13 +2,17 @@
 
 import builtins
 import collections
+import concurrent.futures
 import functools
 import http.server
 import itertools
 import json
+import os
 import pickle
 import pickletools
 import random
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +23,7 @@ import numpy as np
 import pytest
 import torch
 
-from teachkit import edm
+from teachkit import edm, files
 from teachkit.edm import checkpoints, published, snapshots, unpickling
 
 ORACLES = Path(__file__).resolve().parents[1].parent / "shared" / "oracles" / "checkpoints"
@@ -646,10 +650,10 @@ def test_other_files(tmp_path):
 
 @pytest.fixture
 def server(tmp_path):
-    """A web server on this machine that continues downloads, and can break off."""
+    """A web server on this machine that continues downloads, can break off, and can take its time."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        content, limit, ranges = b"", None, []
+        content, limit, ranges, seconds = b"", None, [], 0.0
 
         def do_GET(self):
             start = int(self.headers.get("Range", "bytes=0-")[6:-1])
@@ -658,7 +662,10 @@ def server(tmp_path):
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body if self.limit is None else body[: self.limit])
+            body = body[: self.limit]
+            for at in range(0, len(body), 1 + len(body) // 20):
+                self.wfile.write(body[at : at + 1 + len(body) // 20])
+                time.sleep(self.seconds / 20)
 
         def log_message(self, *args):
             pass
@@ -672,11 +679,18 @@ def server(tmp_path):
     thread.join()
 
 
-def test_download_is_continued_checked_and_kept(server, tmp_path, capsys):
+@pytest.fixture
+def large(tmp_path_factory, published_code):
+    """A snapshot of three megabytes."""
+    path = tmp_path_factory.mktemp("large") / "net.pkl"
+    return snapshot(make(), path, padding=random.Random(0).randbytes(3_000_000)).read_bytes()
+
+
+def test_download_is_continued_checked_and_kept(server, large, tmp_path, capsys):
     handler, url = server
-    handler.content, handler.limit = random.Random(0).randbytes(3_000_000), 1_000_000
+    handler.content, handler.limit = large, 1_000_000
     name = "edm-cifar10-32x32-uncond-vp"
-    with pytest.raises(edm.DownloadError, match="1000000 of 3000000"):
+    with pytest.raises(edm.DownloadError, match=f"1000000 of {len(large)}"):
         published.fetch(name, tmp_path, url)
     assert "CC BY-NC-SA 4.0" in capsys.readouterr().err
     assert not (tmp_path / f"{name}.pkl").exists()
@@ -690,6 +704,119 @@ def test_download_is_continued_checked_and_kept(server, tmp_path, capsys):
     path.write_bytes(handler.content[:-1] + b"x")
     with pytest.raises(edm.CorruptCheckpointError, match="changed"):
         published.fetch(name, tmp_path, url)
+
+
+FETCH = """
+import sys
+from teachkit.edm import published
+published.fetch("edm-ffhq-64x64-uncond-vp", sys.argv[1], sys.argv[2])
+"""
+
+
+def fetching(folder, url):
+    command = [sys.executable, "-c", FETCH, str(folder), url]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="locks as POSIX has them")
+def test_of_several_processes_one_downloads_and_the_others_wait(server, large, tmp_path):
+    handler, url = server
+    handler.content, handler.seconds = large, 4.0
+    folder = tmp_path / "cache"
+    running = [fetching(folder, url) for _ in range(3)]
+    told = [process.communicate(timeout=120)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], told
+    assert handler.ranges == [0]
+    assert sum("another process is downloading it" in text for text in told) <= 2
+    assert sorted(p.name for p in folder.iterdir()) == [f"edm-ffhq-64x64-uncond-vp.{end}" for end in ("pkl", "sha256")]
+    assert (folder / "edm-ffhq-64x64-uncond-vp.pkl").read_bytes() == large
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="locks as POSIX has them")
+def test_who_waits_goes_on_where_a_killed_process_was(server, large, tmp_path):
+    handler, url = server
+    handler.content, handler.seconds = large, 20.0
+    first = fetching(tmp_path, url)
+    part = tmp_path / "edm-ffhq-64x64-uncond-vp.part"
+    deadline = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    waiting = threading.Thread(target=published.fetch, args=("edm-ffhq-64x64-uncond-vp", tmp_path, url, True))
+    waiting.start()
+    time.sleep(0.2)
+    assert handler.ranges == [0]
+    handler.seconds = 0.0
+    first.kill()
+    first.communicate()
+    waiting.join(60)
+    assert len(handler.ranges) == 2
+    assert handler.ranges[1] > 0
+    assert (tmp_path / "edm-ffhq-64x64-uncond-vp.pkl").read_bytes() == large
+
+
+def test_threads_of_one_process_wait_too(server, large, tmp_path, monkeypatch):
+    handler, url = server
+    handler.content, handler.seconds = large, 0.5
+    names = ["edm-ffhq-64x64-uncond-vp"] * 4
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda name: published.fetch(name, tmp_path, url, True), names))
+    assert handler.ranges == [0]
+    assert set(paths) == {tmp_path / f"{names[0]}.pkl"}
+    monkeypatch.setattr(files, "_lock", lambda lock, wait: None)  # a file system without locks
+    (tmp_path / "other").mkdir()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda name: published.fetch(name, tmp_path / "other", url, True), names))
+    assert sorted(p.suffix for p in (tmp_path / "other").iterdir()) == [".pkl", ".sha256"]
+    assert (tmp_path / "other" / f"{names[0]}.pkl").read_bytes() == large
+
+
+@pytest.mark.parametrize(
+    "content", [b"<!DOCTYPE html><title>Log in</title>", b"", b'{"error": 1}', bytes(3000), b"\x80"]
+)
+def test_only_a_snapshot_is_kept(content, server, large, tmp_path):
+    handler, url = server
+    handler.content = content
+    name = "edm-ffhq-64x64-uncond-ve"
+    with pytest.raises(edm.DownloadError, match="nothing of it was kept") as caught:
+        published.fetch(name, tmp_path, url, quiet=True)
+    assert f"{url}{name}.pkl" in str(caught.value)
+    assert str(tmp_path / f"{name}.pkl") in str(caught.value)
+    assert ("a page for a browser" in str(caught.value)) == content.startswith(b"<")
+    assert not list(tmp_path.iterdir())
+    handler.content = large
+    assert published.fetch(name, tmp_path, url, quiet=True).read_bytes() == large
+
+
+def test_a_page_that_was_kept_for_a_checkpoint_is_named_with_its_remedy(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEACHKIT_CACHE", str(tmp_path))
+    file = tmp_path / "edm-ffhq-64x64-uncond-ve.pkl"
+    file.write_text("<html>Log in</html>")
+    with pytest.raises(edm.CorruptCheckpointError) as caught:
+        edm.load(file.stem)
+    assert str(file) in str(caught.value)
+    assert f"It came from {published.URL}{file.name}: delete it to fetch it anew" in str(caught.value)
+    with pytest.raises(edm.CorruptCheckpointError, match=r"uncond-ve\.pkl: no pickle"):
+        edm.load(file)
+
+
+def test_no_address_without_tls_is_followed(server, tmp_path):
+    """A log-in page answers in the clear, from another machine."""
+    handler, url = server
+
+    def elsewhere(self):
+        self.send_response(302)
+        self.send_header("Location", f"http://{socket.gethostname()}:{url.split(':')[-1]}login")
+        self.end_headers()
+
+    reached = []
+    handler.do_GET = lambda self: elsewhere(self) if self.path.endswith(".pkl") else reached.append(self.path)
+    with pytest.raises(edm.DownloadError, match="not https"):
+        published.fetch("edm-ffhq-64x64-uncond-ve", tmp_path, url, quiet=True)
+    assert not reached
+    assert not list(tmp_path.iterdir())
 
 
 def test_offline_message(tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ from teachkit.files import write_whole
 from . import published
 from .denoiser import Denoiser
 from .errors import (
+    CheckpointError,
     CorruptCheckpointError,
     NonFiniteWeightsError,
     OversizedCheckpointError,
@@ -88,11 +89,14 @@ def load(
     """
     dtype, device = checks.floating_dtype("dtype", dtype), checks.device("device", device)
     path = _find(path_or_name)
-    if _is_safetensors(path):
-        class_name, arguments, state = _read_safetensors(path)
-    else:
-        class_name, arguments, state = read_snapshot(path)
-    denoiser = build(class_name, arguments, state, dtype or torch.float32)
+    try:
+        read = _read_safetensors if _is_safetensors(path) else read_snapshot
+        denoiser = build(*read(path), dtype or torch.float32)
+    except CheckpointError as error:
+        again = ""
+        if str(path_or_name) in published.CONFIGS and not Path(path_or_name).is_file():
+            again = f". It came from {published.URL}{path.name}: delete it to fetch it anew"
+        raise type(error)(f"{path}: {error}{again}") from None
     return denoiser.to(device if device is not None else torch.get_default_device())
 
 

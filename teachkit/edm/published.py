@@ -9,17 +9,24 @@ Reference: Karras et al. 2022 (arXiv 2206.00364), Table 7 and Appendix F.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
+import secrets
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import CorruptCheckpointError, DownloadError
+from teachkit import checks
+from teachkit.files import cache_directory, held
+
+from .errors import CheckpointError, CorruptCheckpointError, DownloadError
+from .snapshots import read_snapshot
 
 URL = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/"
 LICENCE = (
@@ -65,26 +72,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def cache_directory() -> Path:
-    """Where downloads are kept: ``$TEACHKIT_CACHE``, or ``teachkit`` in the user's cache directory."""
-    chosen = os.environ.get("TEACHKIT_CACHE")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "teachkit"
-
-
 def fetch(name: str, cache: str | Path | None = None, url: str = URL, quiet: bool = False) -> Path:
     """The published snapshot ``name`` on this computer, downloaded if it is not here yet.
 
-    An interrupted download is continued.  The checksum of a finished one is kept beside it and verified at each use.
+    Of several processes one downloads, and the others wait for it.  An interrupted download is continued.  What came
+    is kept only if it can be read as a snapshot; its checksum is kept beside it and verified at each use.
 
     Parameters
     ----------
     name
         A key of :data:`CONFIGS`.
     cache
-        Directory to keep it in; :func:`cache_directory` if None.
+        Directory to keep it in; :func:`teachkit.files.cache_directory` if None.
     url
         Where the snapshots are, ending in "/"; over https, but on this machine.
     quiet
@@ -97,46 +96,97 @@ def fetch(name: str, cache: str | Path | None = None, url: str = URL, quiet: boo
     ValueError
         For a ``url`` without https.
     DownloadError
-        If it cannot be fetched: what to do instead is in the message.
+        If it cannot be fetched, or what came is no snapshot: what to do instead is in the message.
     CorruptCheckpointError
         If the file in the cache is no longer the one that was downloaded.
     """
     if name not in CONFIGS:
         raise KeyError(f"{name!r} is none of {', '.join(CONFIGS)}")
-    directory = Path(cache) if cache is not None else cache_directory()
+    directory = cache_directory() if cache is None else checks.path("cache", cache)
     path, address = directory / f"{name}.pkl", f"{url}{name}.pkl"
-    record = path.with_suffix(".sha256")
-    where = urllib.parse.urlsplit(address)
-    if where.scheme != "https" and where.hostname not in ("127.0.0.1", "localhost", "::1"):
+    if not _is_private(address):
         raise ValueError(f"url must begin with https:// (or be on this machine), got {url!r}")
-    if path.is_file():
-        if record.is_file() and record.read_text().strip() != _sha256(path):
-            raise CorruptCheckpointError(f"{path} has changed since its download: delete it to fetch it anew")
-        return path
+    if not path.is_file():
+
+        def wait() -> None:
+            if not quiet:
+                print(f"{name}: another process is downloading it to {directory}; waiting", file=sys.stderr)
+
+        try:
+            with held(directory / f".{name}.lock", wait) as alone:
+                if not path.is_file():
+                    _obtain(name, address, path, quiet, alone)
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, DownloadError):
+                raise
+            raise DownloadError(
+                f"{name} is not in {directory} (TEACHKIT_CACHE names another folder) and could not be downloaded "
+                f"({error}). Without a connection, use a model that ships with teachkit (edm-mnist), or fetch "
+                f"{address} elsewhere and save it as {path}."
+            ) from None
+    record = path.with_suffix(".sha256")
+    if record.is_file() and record.read_text().strip() != _sha256(path):
+        raise CorruptCheckpointError(f"{path} has changed since its download: delete it to fetch it anew")
+    return path
+
+
+def _obtain(name: str, address: str, path: Path, quiet: bool, alone: bool) -> None:
+    """Download to ``path``, whole and a snapshot or not at all.
+
+    Without a lock (``alone`` is False) into a file of this process, which nothing can continue.
+    """
     if not quiet:
         print(f"{name}: {LICENCE}", file=sys.stderr)
-    directory.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    try:
+    part = path.with_suffix(".part") if alone else path.with_name(f".{name}.{secrets.token_hex(4)}.part")
+    with contextlib.nullcontext() if alone else _gone_in_the_end(part):
         _download(address, part, name, quiet)
-    except (OSError, http.client.HTTPException) as error:
-        raise DownloadError(
-            f"{name} is not in {directory} and could not be downloaded ({error}). Without a connection, "
-            f"use a model that ships with teachkit (edm-mnist), or fetch {address} elsewhere and save it as {path}."
-        ) from None
-    record.write_text(_sha256(part) + "\n")
-    os.replace(part, path)
-    return path
+        try:
+            read_snapshot(part)
+        except (CheckpointError, ValueError) as error:
+            with part.open("rb") as file:
+                page = file.read(100).lstrip().startswith(b"<")
+            part.unlink()
+            raise DownloadError(
+                f"{address} sent {'a page for a browser' if page else 'something else'} in place of {path.name} "
+                f"({error}); nothing of it was kept. If your network wants a log-in, log in with a browser and call "
+                f"again; or fetch the file elsewhere and save it as {path}."
+            ) from None
+        path.with_suffix(".sha256").write_text(_sha256(part) + "\n")
+        os.replace(part, path)
+
+
+@contextlib.contextmanager
+def _gone_in_the_end(part: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class _PrivateRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows to no address in the clear, as that of a log-in page may be."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """The request for where the answer leads to."""
+        if not _is_private(newurl):
+            raise OSError(f"the answer leads to {newurl[:200]}, which is not https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_private(address: str) -> bool:
+    """Whether nobody on the way can read or change what is fetched: over TLS, or from this machine."""
+    where = urllib.parse.urlsplit(address)
+    return where.scheme == "https" or where.hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def _download(address: str, part: Path, name: str, quiet: bool) -> None:
     """Fetch ``address`` into ``part``, continuing what is there, and check the size that the server promises."""
-    from tqdm.auto import tqdm
+    from teachkit.progress import tqdm
 
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        response = urllib.request.urlopen(request, timeout=30)
+        response = urllib.request.build_opener(_PrivateRedirects).open(request, timeout=30)
     except urllib.error.HTTPError as error:
         if error.code != 416:  # 416: nothing after what is there
             raise

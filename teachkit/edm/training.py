@@ -22,7 +22,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from tqdm.auto import tqdm
 
 from teachkit import checks, data
 from teachkit.checks import flag, integer, number
@@ -32,6 +31,7 @@ from teachkit.edm.preconditioning import EDMPrecond
 from teachkit.edm.recipes import Recipe, check_recipe, make_denoiser
 from teachkit.files import write_whole
 from teachkit.noise import initial_noise
+from teachkit.progress import tqdm
 from teachkit.sampling import sample
 from teachkit.schedules import polynomial
 
