@@ -40,6 +40,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         beside.touch()
         mode = beside.stat().st_mode  # that of any new file here; safetensors would keep its files to their owner
         write(beside)
+        with open(beside, "r+b") as file:
+            os.fsync(file.fileno())  # on the disk before it takes the place of the old one
         beside.chmod(mode)
         os.replace(beside, path)
     finally:

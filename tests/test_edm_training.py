@@ -82,6 +82,52 @@ def test_a_recipe_made_from_another_shares_nothing_with_it():
     assert TINY.network["model_channels"] == 8
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"network": {**TINY.network, "label_dim": 5}},
+            "label_dim 0, or at least 10 for the classes of 'digits8', got 5",
+        ),
+        ({"network": {**TINY.network, "img_resolution": 16}}, r"of shape \(1, 8, 8\), got one for \(1, 16, 16\)"),
+        ({"network": {**TINY.network, "img_channels": 3}}, r"of shape \(1, 8, 8\), got one for \(3, 8, 8\)"),
+        ({"data": "two_moons"}, r"the data 'two_moons' of shape \(2,\)"),
+        ({"data": "digits9"}, "unknown data set 'digits9'"),
+        ({"network": {**TINY.network, "channel_mult": (0,)}}, "channel_mult"),
+    ],
+)
+def test_a_recipe_that_cannot_train_is_refused_before_the_first_step(tmp_path, change, message):
+    recipe = dataclasses.replace(TINY, **change)
+    with pytest.raises(ValueError, match=message):
+        train(recipe, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_holds_plain_values():
+    with pytest.raises(TypeError, match="network and tags must hold plain values"):
+        dataclasses.replace(TINY, network={**TINY.network, "dropout": torch.tensor(0.2)})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders as POSIX has them")
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(training._Run, "train_step", lambda self: pytest.fail("a step was made"))
+    with pytest.raises(OSError, match="file"):
+        train(TINY, tmp_path / "file" / "run", progress=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match=r"run_dir .* cannot be written"):
+        train(TINY, tmp_path / "run", progress=False)
+
+
+def test_more_classes_than_the_data_have_are_drawn_too(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "validation_sigmas", lambda: torch.tensor([1.0]))
+    monkeypatch.setattr(training, "polynomial", lambda n: polynomial(2))
+    recipe = dataclasses.replace(TINY, network={**TINY.network, "label_dim": 12}, images=16, validate_every=16)
+    train(recipe, tmp_path, progress=False)
+    assert (tmp_path / "samples-000000016.png").is_file()
+
+
 def test_the_largest_seed_trains(tmp_path):
     recipe = dataclasses.replace(TINY, seed=2**42, images=2**20)
     training._Run(recipe, tmp_path, torch.device("cpu"), 0, 1).train_step()
@@ -255,6 +301,55 @@ def test_a_compiled_network_trains_to_the_same_weights(tmp_path, monkeypatch):
     compiled = train(dataclasses.replace(recipe, compile=True), tmp_path / "compiled", progress=False)
     assert asked == [{"dynamic": False}]
     torch.testing.assert_close(weights(compiled), weights(plain))
+    train(dataclasses.replace(recipe, compile=True), tmp_path / "compiled", progress=False)  # done: nothing to compile
+    train(dataclasses.replace(recipe, compile=True), tmp_path / "asked", progress=False, compile=False)
+    assert len(asked) == 1
+
+
+def test_without_a_compiler_a_network_is_trained_uncompiled_with_a_notice(tmp_path, monkeypatch, capsys):
+    original = torch.nn.Module.compile
+
+    def broken(graph, inputs):
+        raise RuntimeError("No working C++ compiler found\nin this test")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **options: original(module, backend=broken))
+    recipe = dataclasses.replace(TINY, images=16 * 2)
+    plain = train(recipe, tmp_path / "plain", progress=False)
+    assert capsys.readouterr().err == ""
+    left = train(dataclasses.replace(recipe, compile=True), tmp_path / "compiled", progress=False)
+    assert torch.equal(weights(left), weights(plain))
+    told = capsys.readouterr().err
+    assert told.count("teachkit:") == 1
+    assert "is trained uncompiled" in told
+    assert "No working C++ compiler found" in told
+    resumed = train(dataclasses.replace(recipe, compile=True), tmp_path / "resumed", progress=False, stop_after=1)
+    resumed = train(dataclasses.replace(recipe, compile=True), tmp_path / "resumed", progress=False, compile=False)
+    assert torch.equal(weights(resumed), weights(plain))
+
+
+@pytest.mark.slow
+def test_the_command_trains_where_there_is_no_compiler(tmp_path):
+    nothing = {name: value for name, value in os.environ.items() if name != "CXX"}
+    nothing |= {"PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "teachkit", "train", "digits8", "--images", "128", "--device", "cpu", "--run-dir"]
+    told = []
+    for option in ("--compile", "--no-compile"):
+        done = subprocess.run([*command, tmp_path / option, option], env=nothing, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert (tmp_path / option / "checkpoint.pt").is_file()
+        told.append("is trained uncompiled" in done.stderr)
+    assert told == [True, False]
+
+
+@pytest.mark.parametrize("kind", ["SongUNet", "DhariwalUNet"])
+@pytest.mark.parametrize("change", [{}, {"label_dim": 0}, {"augment_dim": 0}, {"encoder_type": "residual"}], ids=str)
+def test_every_weight_has_a_gradient_which_processes_wait_for(tmp_path, kind, change):
+    if kind == "DhariwalUNet" and "encoder_type" in change:
+        return
+    recipe = dataclasses.replace(TINY, network={**TINY.network, "model_type": kind, **change}, augment=0.0)
+    run = training._Run(recipe, tmp_path, torch.device("cpu"), 0, 1)
+    run._accumulate_gradients()
+    assert [name for name, p in run.denoiser.named_parameters() if p.grad is None] == []
 
 
 def test_checkpoints_are_written_as_often_as_asked(tmp_path, monkeypatch):
@@ -317,6 +412,18 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     subprocess.run(program(recipe, checkpoint.parent), env=environment, check=True)
     subprocess.run(program(recipe, tmp_path / "whole"), env=environment, check=True)
     assert torch.equal(*(weights(load_ema(recipe, tmp_path / name)) for name in ("killed", "whole")))
+
+
+@pytest.mark.slow
+def test_two_processes_train_without_augmentation(tmp_path):
+    recipe = dataclasses.replace(TINY, augment=0.0, images=16 * 2, network={**TINY.network, "dropout": 0.0})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        program(recipe, tmp_path / "two", processes=2), env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one = train(recipe, tmp_path / "one", progress=False)
+    torch.testing.assert_close(weights(load_ema(recipe, tmp_path / "two")), weights(one), rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def cohort(seed: int | None = None) -> int:
         _COHORT[:] = [seed]
     if _COHORT:
         return _COHORT[0]
-    text = os.environ.get("TEACHKIT_COHORT", "0")
+    text = os.environ.get("TEACHKIT_COHORT") or "0"
     try:
         return int(text)
     except ValueError:

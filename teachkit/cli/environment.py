@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 @app.command()
 def doctor() -> None:
-    """Check Python, torch, device, memory, data, Jupyter kernel and browser; exit code 1 if something is broken."""
+    """Check Python, torch, device, compiler, memory, data, Jupyter, browser; exit code 1 if something is broken."""
     problems = 0
     for check in CHECKS:
         try:
@@ -100,6 +100,14 @@ def _device() -> Iterator[Finding]:
             yield Finding("device", "note", "cpu: torch sees no GPU", remedy)
         else:
             yield Finding("device", "ok", f"cpu, {torch.get_num_threads()} threads of torch, {os.cpu_count()} cores")
+
+
+def _compiler() -> Iterator[Finding]:
+    name = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")  # as torch does
+    found = shutil.which(name)
+    text = found or f"no C++ compiler called {name}: networks are trained uncompiled, which takes longer"
+    remedy = "" if found else "install one (apt install g++), or set CXX"
+    yield Finding("compiler", "ok" if found else "note", text, remedy)
 
 
 def _memory() -> Iterator[Finding]:
@@ -176,5 +184,5 @@ def _browser() -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    _python, _packages, _device, _memory, _data, _kernel, _lessons, _browser
+    _python, _packages, _device, _compiler, _memory, _data, _kernel, _lessons, _browser
 )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from teachkit.cli.base import Device, app, check_target, choose_device
+from teachkit.launcher import place
 
 
 @app.command()
@@ -23,6 +23,9 @@ def train(
     images: Annotated[int | None, typer.Option(min=1, help="Images to see instead of the recipe's number.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's seed.")] = None,
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Time between checkpoints.")] = 30.0,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the network or not; default: the recipe's.")
+    ] = None,
 ) -> None:
     """Train a small model; run again to resume. Under torchrun, every process takes a share of each batch."""
     import torch.distributed as dist
@@ -35,9 +38,9 @@ def train(
     changes: dict[str, Any] = {k: v for k, v in (("images", images), ("seed", seed)) if v is not None}
     chosen = dataclasses.replace(RECIPES[recipe], **changes)
     folder = run_dir or Path("runs") / recipe
-    first = int(os.environ.get("RANK", 0)) == 0
+    first, where = place().first, choose_device(device)
     try:
-        train(chosen, folder, device=choose_device(device), checkpoint_seconds=checkpoint_seconds)
+        train(chosen, folder, device=where, checkpoint_seconds=checkpoint_seconds, compile=compiled)
     except KeyboardInterrupt:
         if first:
             there = (folder / "checkpoint.pt").exists()

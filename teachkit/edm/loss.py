@@ -168,7 +168,7 @@ def validation_loss(
         raise ValueError(f"sigmas must be finite levels > 0 of shape (S,), got {shown(sigmas)}")
     if labels is not None and (not isinstance(labels, Tensor) or labels.shape[:1] != images.shape[:1]):
         raise ValueError(f"labels must be a tensor with one entry for each image ({len(images)}), got {shown(labels)}")
-    noise = torch.randn(images.shape, generator=rng).to(images)
+    noise = torch.randn(images.shape, generator=rng, dtype=torch.float32).to(images)
     out = []
     for sigma in levels.tolist():
         total = 0.0

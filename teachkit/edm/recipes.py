@@ -76,6 +76,10 @@ class Recipe:
             number(name, getattr(self, name), least=0, most=1)
         for name in ("warmup", "ema_half_life", "ema_ramp"):
             number(name, getattr(self, name), least=0)
+        try:
+            self.text()
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"network and tags must hold plain values, as JSON has them: {error}") from None
         if self.augment and self.network.get("augment_dim", 0) != AUGMENT_DIM:
             raise ValueError(f"augment needs a network with augment_dim={AUGMENT_DIM}, got {self.augment} without")
 
@@ -149,6 +153,22 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Of a step: a warm-up, then a half cosine or a constant, ``cycles`` times."""
+    length = recipe.images / recipe.cycles
+    seen = step * recipe.batch % length
+    factor = min(1.0, (seen + recipe.batch) / max(recipe.warmup, 1))
+    if recipe.schedule == "cosine":
+        factor *= 0.5 * (1 + math.cos(math.pi * seen / length))
+    return recipe.learning_rate * factor
+
+
+def share_kept(recipe: Recipe, step: int) -> float:
+    """How much of the averaged weights stays after a step: half of it in a half-life, which grows at first."""
+    half_life = max(min(recipe.ema_half_life, step * recipe.batch * recipe.ema_ramp), 1e-8)
+    return 0.5 ** (recipe.batch / half_life)
+
+
 def make_denoiser(recipe: Recipe) -> EDMPrecond:
     """The untrained network of a recipe, initialised from its seed.
 
@@ -163,6 +183,11 @@ def make_denoiser(recipe: Recipe) -> EDMPrecond:
         In training mode.
     """
     check_recipe(recipe)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return EDMPrecond(sigma_data=recipe.sigma_data, **recipe.network)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float32)  # the same weights whatever a program prefers
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            return EDMPrecond(sigma_data=recipe.sigma_data, **recipe.network)
+    finally:
+        torch.set_default_dtype(before)

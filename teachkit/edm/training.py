@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +26,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from teachkit import checks, data
 from teachkit.checks import flag, integer, number
+from teachkit.edm.batches import Batch, check_data, draw_batch
+from teachkit.edm.compiling import compile_if_possible
 from teachkit.edm.ending import end_of_step
-from teachkit.edm.loss import AUGMENT_DIM, affine_augment, edm_loss, noise_levels, validation_loss
+from teachkit.edm.loss import edm_loss, validation_loss
 from teachkit.edm.preconditioning import EDMPrecond
-from teachkit.edm.recipes import Recipe, check_recipe, make_denoiser
+from teachkit.edm.recipes import Recipe, check_recipe, learning_rate, make_denoiser, share_kept
 from teachkit.files import write_whole
+from teachkit.launcher import Place, place
 from teachkit.noise import initial_noise
 from teachkit.progress import tqdm
 from teachkit.sampling import sample
@@ -63,8 +67,11 @@ def train(
     stop_after: int | None = None,
     checkpoint_seconds: float = 60.0,
     progress: bool = True,
+    compile: bool | None = None,
 ) -> EDMPrecond:
     """Train by a recipe, resuming from ``run_dir`` if it holds a checkpoint, and return the averaged network.
+
+    A network that cannot be compiled, as without a C++ compiler, is trained uncompiled, with a line on stderr.
 
     Parameters
     ----------
@@ -80,6 +87,8 @@ def train(
         Time between checkpoints.
     progress : bool
         Show a progress bar with loss and images per second.
+    compile : bool, optional
+        Compile the network or not, whatever the recipe says; it changes rounding only.
 
     Returns
     -------
@@ -89,7 +98,9 @@ def train(
     Raises
     ------
     ValueError
-        If ``run_dir`` belongs to another recipe, or the batch cannot be shared evenly among the processes.
+        If ``run_dir`` belongs to another recipe, the batch cannot be shared evenly among the processes, or the network
+        is for other images, or for fewer classes, than the data have; before the first step, as an OSError for
+        ``run_dir``.
     FloatingPointError
         If the loss stops being finite; the last checkpoint is kept.
     KeyboardInterrupt
@@ -101,13 +112,16 @@ def train(
         stop_after = integer("stop_after", stop_after, 0)
     number("checkpoint_seconds", checkpoint_seconds, least=0)
     progress = flag("progress", progress)
+    compiled = recipe.compile if compile is None else flag("compile", compile)
     device = checks.device("device", device) or torch.device("cpu")
-    rank, world = _join_group(device)
+    rank, world, local = _join_group(device)
     if device.type == "cuda" and device.index is None and world > 1:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        device = torch.device("cuda", local)
     run = _Run(recipe, folder, device, rank, world)
     run.resume()
     last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
+    if run.step < last:
+        run.prepare(compiled)
     saved, shown = time.monotonic(), run.step
     bar = tqdm(total=last * recipe.batch, initial=run.step * recipe.batch, unit="img", disable=not progress or rank > 0)
     with bar, end_of_step(alone=world == 1) as interrupted:
@@ -174,10 +188,9 @@ class _Run:
             raise ValueError(f"batch must be a multiple of the {world} processes, got {recipe.batch}")
         self.train_set, self.held_out = data.split(data.load(recipe.data))
         self.denoiser = make_denoiser(recipe).to(device)
+        check_data(recipe, self.train_set, self.denoiser)
         self.ema = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
-        if recipe.compile:
-            self.denoiser.model.compile(dynamic=False)
-        self.forward: Callable[..., Tensor] = DistributedDataParallel(self.denoiser) if world > 1 else self.denoiser
+        self.forward: Callable[..., Tensor] = self.denoiser
         self.optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.step = 0
@@ -203,6 +216,20 @@ class _Run:
         self.step = state["step"]
         self._forget_after(self.step * self.recipe.batch)
 
+    def prepare(self, compiled: bool) -> None:
+        """Before the first step: what validation and checkpoints will need, the compiler, and the other processes."""
+        if self.rank == 0:
+            import torchvision.utils  # noqa: F401  (for the pictures, at the first validation)
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(f"run_dir {self.folder} cannot be written")
+        if compiled:
+            compile_if_possible(self.denoiser.model, self._accumulate_gradients, self.device, self.world)
+            self.optimiser.zero_grad(set_to_none=True)
+        if self.world > 1:
+            self.forward = DistributedDataParallel(self.denoiser)
+
     def _forget_after(self, images: int) -> None:
         """Drop what a killed run logged after its last checkpoint: it will be logged again."""
         if self.rank or not self.log.exists():
@@ -212,7 +239,7 @@ class _Run:
         write_whole(self.log, lambda beside: beside.write_text(text))
 
     def save(self) -> None:
-        """Write beside, flush to disk, rename: a checkpoint is whole or absent."""
+        """Write a checkpoint, which is whole or absent."""
         if self.rank:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -227,36 +254,11 @@ class _Run:
 
         content = io.BytesIO()  # not straight into the file: on a full disk torch would not say so
         torch.save(state, content)
+        write_whole(self.checkpoint, lambda beside: beside.write_bytes(content.getbuffer()))
 
-        def write(beside: Path) -> None:
-            with open(beside, "wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-
-        write_whole(self.checkpoint, write)
-
-    def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """Images, sigma, noise, labels and augmentation labels of this process's share of the current step."""
-        recipe, rng = self.recipe, torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        index = torch.randint(len(self.train_set.images), (recipe.batch,), generator=rng)
-        images, labels = self.train_set.images[index], self.train_set.labels[index]
-        sigma = noise_levels(torch.rand(recipe.batch, generator=rng), log_uniform_share=recipe.log_uniform_share)
-        noise = torch.randn(images.shape, generator=rng)
-        keep = torch.rand(recipe.batch, generator=rng) >= recipe.label_dropout
-        classes = self.denoiser.label_dim
-        vectors = (
-            torch.nn.functional.one_hot(labels, max(classes, int(labels.max()) + 1)).float()[:, :classes]
-            * keep[:, None]
-        )
-        parameters = torch.randn(recipe.batch, AUGMENT_DIM, generator=rng) * torch.tensor([0.05, 0.05, 0.12, 0.1])
-        parameters = parameters * (torch.rand(recipe.batch, 1, generator=rng) < recipe.augment)
-        augmented: Tensor | None = None
-        if recipe.augment:
-            images, augmented = affine_augment(images, parameters, fill=recipe.background)
-        share = slice(self.rank * recipe.batch // self.world, (self.rank + 1) * recipe.batch // self.world)
-        images, sigma, noise, vectors = (t[share].to(self.device) for t in (images, sigma, noise, vectors))
-        return images, sigma, noise, vectors, None if augmented is None else augmented[share].to(self.device)
+    def batch(self) -> Batch:
+        """This process's share of the current step."""
+        return draw_batch(self.recipe, self.train_set, self.denoiser, self.step, self.rank, self.world)
 
     def train_step(self) -> float:
         """One optimiser step on a full batch; returns its mean loss over all processes."""
@@ -298,19 +300,12 @@ class _Run:
         return total
 
     def _set_learning_rate(self) -> None:
-        recipe, length = self.recipe, self.recipe.images / self.recipe.cycles
-        seen = self.step * recipe.batch % length
-        factor = min(1.0, (seen + recipe.batch) / max(recipe.warmup, 1))
-        if recipe.schedule == "cosine":
-            factor *= 0.5 * (1 + math.cos(math.pi * seen / length))
         for group in self.optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * factor
+            group["lr"] = learning_rate(self.recipe, self.step)
 
     @torch.no_grad()
     def _average(self) -> None:
-        recipe = self.recipe
-        half_life = max(min(recipe.ema_half_life, self.step * recipe.batch * recipe.ema_ramp), 1e-8)
-        keep = 0.5 ** (recipe.batch / half_life)
+        keep = share_kept(self.recipe, self.step)
         for mean, value in zip(self.ema.parameters(), self.denoiser.parameters()):
             mean.lerp_(value, 1 - keep)
         for target, source in zip(self.ema.buffers(), self.denoiser.buffers()):
@@ -320,7 +315,6 @@ class _Run:
         """Append the held-out loss per noise level to the log, and write a grid of samples."""
         if self.rank:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         images, labels = self.held_out.images.to(self.device), self.held_out.labels.to(self.device)
         classes = labels if self.denoiser.label_dim else None
         sigmas = validation_sigmas()
@@ -347,16 +341,15 @@ class _Run:
         write_whole(self.folder / f"samples-{seen:09d}.png", lambda beside: save_image(picture, beside, nrow=10))
 
 
-def _join_group(device: torch.device) -> tuple[int, int]:
-    """Rank and number of processes; joins the group that torchrun describes."""
-    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
+def _join_group(device: torch.device) -> Place:
+    """The place of this process; joins the group that its launcher describes."""
+    found = place()
+    if found.world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    return Place(dist.get_rank(), dist.get_world_size(), found.local) if dist.is_initialized() else found
 
 
 if __name__ == "__main__":  # python -m teachkit.edm.training RECIPE is `teachkit train RECIPE`
-    import sys
-
     from teachkit.cli import main
 
     sys.argv.insert(1, "train")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from teachkit.launcher import place
 
 __all__ = ["Processes", "processes"]
 
@@ -54,6 +55,8 @@ class Processes:
 def processes(device: torch.device | str = "cpu", patience: timedelta = timedelta(hours=12)) -> Iterator[Processes]:
     """Join the group that ``torchrun`` started (NCCL on GPUs, gloo on CPUs) for the time of a block; alone, just go on.
 
+    Variables of a launcher that are missing in part, or empty, are no launcher: see `teachkit.launcher.place`.
+
     Parameters
     ----------
     device : torch.device or str
@@ -67,11 +70,12 @@ def processes(device: torch.device | str = "cpu", patience: timedelta = timedelt
         Rank, number of processes and device.
     """
     where = torch.device(device)
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    here = place()
+    if here.world == 1:
         yield Processes(0, 1, where)
         return
     if where.type == "cuda":
-        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if where.index is None else where
+        where = torch.device("cuda", here.local) if where.index is None else where
         torch.cuda.set_device(where)
     dist.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=patience)
     try:
