@@ -9,6 +9,12 @@ answers by message (`engine`, `sandbox`, `wire`). Sources carry nbgrader's metad
 nbgrader can be used in place of all this. The sources are in ``notebooks/assignments``; INSTRUCTORS.md is the manual.
 """
 
+try:
+    import nbformat  # noqa: F401
+    import psutil  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f"assignments need Jupyter ({error}): pip install 'teachkit[lab]'") from None
+
 from teachkit.assignments.build import build
 from teachkit.assignments.engine import mark
 from teachkit.assignments.feedback import summary

@@ -123,7 +123,7 @@ def _where(run: Setting) -> Measurement:
 
 def _straight(paths: Trajectory | Tensor) -> Tensor:
     steps = geometry.arc_length(paths).diff(dim=0)
-    near = geometry.cosines(paths) > torch.cos(torch.deg2rad(torch.tensor(1.0)))
+    near = geometry.cosines(paths) > torch.cos(torch.deg2rad(torch.tensor(1.0, dtype=torch.float64)))
     return 100 * (steps * near).sum(0) / steps.sum(0)
 
 

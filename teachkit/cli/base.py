@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import getpass
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from teachkit.files import home
 
 RESUMED = ("assignments", "claims", "evaluate", "sample")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -28,10 +31,11 @@ class Commands(TyperGroup):
             print(f"\nteachkit: interrupted; {text}", file=sys.stderr)
             raise SystemExit(130) from None
 
-    def make_context(self, *arguments: Any, **options: Any) -> Any:
-        """Read the command line."""
+    def make_context(self, info_name: Any, args: list[str], *more: Any, **options: Any) -> Any:
+        """Read the command line, ``~`` in it being the home directory also where a shell leaves it."""
         try:
-            return super().make_context(*arguments, **options)
+            _settle()
+            return super().make_context(info_name, [_expanded(each) for each in args], *more, **options)
         except KeyboardInterrupt:
             print("\nteachkit: interrupted", file=sys.stderr)
             raise SystemExit(130) from None
@@ -51,10 +55,28 @@ Model = Annotated[str, typer.Option(help="A name (edm-mnist, edm-cifar10-32x32-u
 
 
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def options(
+    context: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
+) -> None:
     """Options that come before the command."""
     global _DEBUG
     _DEBUG = debug
+    if context.invoked_subcommand != "lab":
+        os.environ["MPLBACKEND"] = "agg"  # files only; what a notebook has set may not even be installed here
+
+
+def _settle() -> None:
+    """A home directory and a name for a user id without an account: libraries ask for both."""
+    try:
+        os.environ.setdefault("HOME", str(home()))
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
+
+
+def _expanded(argument: str) -> str:
+    option, sign, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + sign + os.path.expanduser(value)
 
 
 def main() -> None:

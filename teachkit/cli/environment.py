@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import typer
 
 from teachkit.cli.base import app
+from teachkit.files import cache_directory
 
 _LAB = "pip install 'teachkit[lab]'"
 _DATA = "restore the folder data/ (git checkout data) or reinstall teachkit"
@@ -127,6 +129,19 @@ def _memory() -> Iterator[Finding]:
     yield Finding("disk", "note" if low else "ok", f"{disk / 2**30:.1f} GiB free here", remedy)
 
 
+def _cache() -> Iterator[Finding]:
+    folder = cache_directory()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        remedy = "set TEACHKIT_CACHE to a folder of your own: downloads and finished work are kept there"
+        yield Finding("cache", "note", f"{there} cannot be written", remedy)
+    elif Path(tempfile.gettempdir()) in folder.parents:
+        remedy = "set TEACHKIT_CACHE (or HOME) to a folder that lasts, to keep downloads and finished work"
+        yield Finding("cache", "note", f"{folder}, among temporary files", remedy)
+    else:
+        yield Finding("cache", "ok", str(folder))
+
+
 def _data() -> Iterator[Finding]:
     import json
 
@@ -184,5 +199,5 @@ def _browser() -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    _python, _packages, _device, _compiler, _memory, _data, _kernel, _lessons, _browser
+    _python, _packages, _device, _compiler, _memory, _cache, _data, _kernel, _lessons, _browser
 )  # fmt: skip

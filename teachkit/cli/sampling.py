@@ -244,13 +244,13 @@ def _picture(samples: Tensor, path: Path, columns: int | None) -> None:
     from teachkit.files import write_whole
 
     if samples.ndim == 2:
-        import matplotlib.pyplot as plt
+        from matplotlib.figure import Figure
 
-        figure, ax = plt.subplots(figsize=(5, 5))
+        figure = Figure(figsize=(5, 5))
+        ax = figure.subplots()
         ax.scatter(samples[:, 0], samples[:, 1], s=8)
         ax.set_aspect("equal", adjustable="datalim")
         write_whole(path, figure.savefig)
-        plt.close(figure)
         return
     from torchvision.utils import save_image
 

@@ -91,7 +91,7 @@ def load(name: str, root: str | Path | None = None, *, n: int = 2000, seed: int 
         with np.load(verify(f"{name}.npz"), allow_pickle=False) as stored:
             labels = torch.from_numpy(stored["labels"]).long()
             pixels = _unpack(stored["webp"], len(labels)) if "webp" in stored else stored["images"][:, None]
-        return Dataset(torch.from_numpy(pixels).float() / (_SHIPPED[name] / 2) - 1, labels)
+        return Dataset(torch.from_numpy(pixels).to(torch.float32) / (_SHIPPED[name] / 2) - 1, labels)
     if name in _DOWNLOADS:
         return _download(name, root)
     if name in TOYS:

@@ -58,7 +58,7 @@ def spiral(n: int, seed: int = 0, noise: float = 0.03, turns: float = 1.5) -> Te
     """
     rng = _rng(n, seed, noise=noise)
     radius, turns = _uniform(rng, n).sqrt(), number("turns", turns)
-    angle = 2 * math.pi * turns * radius + math.pi * (torch.arange(n) % 2)
+    angle = 2 * math.pi * turns * radius + math.pi * (torch.arange(n) % 2).double()
     return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + noise * _normal(rng, n)
 
 

@@ -73,7 +73,7 @@ class DenoiserModule(nn.Module):
         return finite((denoised - x) / s.reshape(-1, *[1] * (x.ndim - 1)) ** 2, x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` samples of clean data: ``(n, *event)``."""
+        """Draw ``n`` samples of clean data: ``(n, *event)``; ``generator`` may lie on the CPU or beside the data."""
         raise TypeError(f"{type(self).__name__} cannot be sampled")
 
     def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
@@ -118,6 +118,11 @@ def finite(result: Tensor, x: Tensor) -> Tensor:
         f"x must be near enough for its squared distance to the data, over sigma^2, to be a {x.dtype}, got values up "
         f"to {float(x.detach().abs().max()):.3g}"
     )
+
+
+def drawing_device(generator: torch.Generator | None, own: Tensor) -> torch.device:
+    """Where random numbers are drawn before they go to a denoiser: one generator on the CPU does for any device."""
+    return own.device if generator is None else generator.device
 
 
 def check_sigma(sigma: float | Tensor, x: Tensor, name: str = "sigma") -> Tensor:

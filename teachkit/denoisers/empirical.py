@@ -14,7 +14,7 @@ from torch import Tensor
 
 from teachkit import checks
 from teachkit.checks import integer, number
-from teachkit.denoisers.base import DenoiserModule, check_data, default_dtype, finite
+from teachkit.denoisers.base import DenoiserModule, check_data, default_dtype, drawing_device, finite
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -186,9 +186,12 @@ class Empirical(DenoiserModule):
         return finite(torch.cat([self._logits(wide, s, labels, i) for i in starts], 1).softmax(1).to(x.dtype), x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` points of the data set, with replacement, plus noise of the bandwidth: ``(n, *event)``."""
+        """Draw ``n`` points of the data set, with replacement, plus noise of the bandwidth: ``(n, *event)``.
+
+        ``generator`` may lie on the CPU or beside the data.
+        """
         n, generator = integer("n", n, 1), checks.generator("generator", generator)
-        device = self.data.device
-        index = torch.randint(len(self.data), (n,), generator=generator, device=device)
+        device = drawing_device(generator, self.data)
+        index = torch.randint(len(self.data), (n,), generator=generator, device=device).to(self.data.device)
         noise = torch.randn(n, self.dim, generator=generator, dtype=self.data.dtype, device=device)
-        return (self.data[index] + self.bandwidth * noise).reshape(n, *self.event_shape)
+        return (self.data[index] + self.bandwidth * noise.to(self.data.device)).reshape(n, *self.event_shape)

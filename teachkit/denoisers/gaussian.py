@@ -15,7 +15,15 @@ from torch import Tensor
 
 from teachkit import checks
 from teachkit.checks import integer
-from teachkit.denoisers.base import DenoiserModule, check_data, check_sigma, default_dtype, finite, floating
+from teachkit.denoisers.base import (
+    DenoiserModule,
+    check_data,
+    check_sigma,
+    default_dtype,
+    drawing_device,
+    finite,
+    floating,
+)
 
 
 class Gaussian(DenoiserModule):
@@ -147,8 +155,9 @@ class Gaussian(DenoiserModule):
         return finite(self._along_axes(flat, inside, 0.0 if full else s_next / s), x).reshape(x.shape)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` samples ``(n, *event)``."""
+        """Draw ``n`` samples ``(n, *event)``; ``generator`` may lie on the CPU or beside the mean."""
         n = integer("n", n, 1)
         generator = checks.generator("generator", generator)
-        noise = torch.randn(n, self.rank, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+        device = drawing_device(generator, self.mean)
+        noise = torch.randn(n, self.rank, generator=generator, dtype=self.mean.dtype, device=device).to(self.mean)
         return (self.mean + (noise * self.variances.sqrt()) @ self.axes.mT).reshape(n, *self.event_shape)

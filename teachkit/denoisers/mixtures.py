@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from teachkit import checks
 from teachkit.checks import integer
-from teachkit.denoisers.base import DenoiserModule, check_data, finite, floating
+from teachkit.denoisers.base import DenoiserModule, check_data, drawing_device, finite, floating
 from teachkit.denoisers.gaussian import Gaussian
 
 
@@ -138,14 +138,15 @@ class GaussianMixture(DenoiserModule):
         return finite(self._components(flat, s, None)[0].softmax(-1), x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` samples of clean data: ``(n, *event)``."""
+        """Draw ``n`` samples of clean data: ``(n, *event)``; ``generator`` may lie on the CPU or beside the means."""
         return self.sample_with_labels(n, generator)[0]
 
     def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``."""
+        """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``, as `sample` does."""
         n, generator = integer("n", n, 1), checks.generator("generator", generator)
-        labels = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        noise = torch.randn(n, self.dim, generator=generator, dtype=self.means.dtype, device=self.means.device)
+        there, here = drawing_device(generator, self.means), self.means.device
+        labels = torch.multinomial(self.weights.to(there), n, replacement=True, generator=generator).to(here)
+        noise = torch.randn(n, self.dim, generator=generator, dtype=self.means.dtype, device=there).to(here)
         scaled = self.variances[labels].sqrt() * noise
         if self.axes is not None:
             scaled = torch.einsum("bde,be->bd", self.axes[labels], scaled)
@@ -300,14 +301,15 @@ class LowRankMixture(DenoiserModule):
         return finite(self._components(flat, s, None)[0].softmax(-1), x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` samples of clean data: ``(n, *event)``."""
+        """Draw ``n`` samples of clean data: ``(n, *event)``; ``generator`` may lie on the CPU or beside the means."""
         return self.sample_with_labels(n, generator)[0]
 
     def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``."""
+        """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``, as `sample` does."""
         n, generator = integer("n", n, 1), checks.generator("generator", generator)
-        labels = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        noise = torch.randn(n, self.rank, generator=generator, dtype=self.means.dtype, device=self.means.device)
+        there, here = drawing_device(generator, self.means), self.means.device
+        labels = torch.multinomial(self.weights.to(there), n, replacement=True, generator=generator).to(here)
+        noise = torch.randn(n, self.rank, generator=generator, dtype=self.means.dtype, device=there).to(here)
         out = self.means[labels]
         for k in range(len(self.means)):  # not axes[labels], which would hold n matrices
             own = labels == k

@@ -273,7 +273,7 @@ class UNet(nn.Module):
     def _kept_labels(self, labels: Tensor) -> Tensor:
         """Zero the labels of a random part of the batch while training (classifier-free guidance)."""
         if self.training and self.label_dropout:
-            keep = torch.rand(labels.shape[0], 1, device=labels.device) >= self.label_dropout
+            keep = torch.rand(labels.shape[0], 1, dtype=torch.float32, device=labels.device) >= self.label_dropout
             labels = labels * keep.to(labels.dtype)
         return labels
 

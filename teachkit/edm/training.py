@@ -285,7 +285,7 @@ class _Run:
         """Forward and backward over this process's images, ``micro_batch`` at a time; returns their mean loss."""
         recipe, device = self.recipe, self.device
         images, sigma, noise, labels, augmented = self.batch()
-        total = torch.zeros((), device=device)
+        total = torch.zeros((), dtype=torch.float32, device=device)
         size = min(recipe.micro_batch or len(images), len(images))
         dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.precision, torch.float32)
         for start in range(0, len(images), size):

@@ -82,7 +82,7 @@ def digit_classifier(path: str | os.PathLike[str] | None = None, device: torch.d
         state = load_file(file)
     except SafetensorError as error:
         raise ValueError(f"{file} is not a readable safetensors file: {error}") from None
-    net = DigitClassifier()
+    net = DigitClassifier().to(torch.float32)  # whatever torch's default is
     wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if wanted != found:

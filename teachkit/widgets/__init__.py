@@ -9,6 +9,11 @@ Everything slow is computed once, when the explorer is made, and later redraws r
 cores for problems of the size used in the course. A U-Net inside `schedule_lab` takes as long as its evaluations do.
 """
 
+try:
+    import ipywidgets  # noqa: F401  (before anything else needs it)
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f"the explorers need Jupyter's widgets ({error}): pip install 'teachkit[lab]'") from None
+
 from teachkit.widgets.explorer import Explorer
 from teachkit.widgets.paths import path_player
 from teachkit.widgets.plane import denoiser_field, mean_shift_steps
