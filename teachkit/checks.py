@@ -117,6 +117,16 @@ def is_finite(value: Tensor) -> bool:
         return True  # inside torch.func.vmap nobody may look at values
 
 
+def anywhere(mask: Tensor) -> bool:
+    """Whether a mask is True anywhere; not inside torch.func.vmap, where nobody may look at values."""
+    try:
+        return bool(mask.any())
+    except RuntimeError:
+        if mask.is_meta:
+            raise
+        return False
+
+
 def squarable(name: str, value: Tensor) -> Tensor:
     """Finite numbers, not empty, whose squares have a finite sum in double precision."""
     low, high = map(float, torch.aminmax(value.detach()))  # unlike abs(), this copies nothing

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -877,3 +878,146 @@ def test_low_rank_mixture_needs_no_matrix_of_pixels_by_pixels():
 def test_bad_parameters_of_a_low_rank_mixture_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+# --- far from the origin ---------------------------------------------------------------------------------------------
+
+
+def exact_rational(y, x, sigma):
+    """Denoised point, weights and log density of a data set at one x, by rational arithmetic but for exp and log."""
+    points, at, var = [[Fraction(v) for v in row] for row in y.tolist()], [Fraction(v) for v in x.tolist()], sigma**2
+    logits = [-sum((a - b) ** 2 for a, b in zip(at, point)) / (2 * Fraction(var)) for point in points]
+    top = max(logits)
+    w = [math.exp(max(-800.0, float(logit - top))) for logit in logits]
+    mean = [sum(Fraction(v) * p for v, p in zip(w, column)) / Fraction(sum(w)) for column in zip(*points)]
+    log_p = float(top) + math.log(sum(w) / len(w)) - 0.5 * len(at) * math.log(2 * math.pi * var)
+    return torch.tensor([float(v) for v in mean], dtype=F64), torch.tensor(w, dtype=F64) / sum(w), log_p
+
+
+def on_a_grid(seed, dtype, *shape):
+    return torch.randint(-300, 301, shape, generator=rng(seed)).to(dtype)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    double=st.booleans(),
+    quantum=st.integers(-6, 1),
+    far=st.integers(0, 2**20),
+    sigma=st.sampled_from([0.002, 0.02, 0.3, 2.0, 80.0]),
+    spread=st.sampled_from([0, 1, 40, 10**4]),
+)
+def test_nothing_depends_on_where_the_origin_lies(seed, double, quantum, far, sigma, spread):
+    # Data, queries and shifts are multiples of one power of two: all sums are exact, so only the denoiser can round.
+    dtype = F64 if double else torch.float32
+    step, shift = 2.0**quantum, far * 2.0**quantum * (2**10 if double else 2)  # up to 2e9, and to 2^22 in float32
+    y = on_a_grid(seed, dtype, 12, 2) * step
+    x = y[:4] + on_a_grid(seed + 1, dtype, 4, 2).clamp(-spread, spread) * step
+    cov = covariances(12, 2, seed).to(dtype)
+    weights = torch.full((12,), 1 / 12, dtype=dtype)
+    axes, lam = torch.linalg.qr(cov)[0], cov.diagonal(dim1=1, dim2=2).clone()
+    eps = torch.finfo(dtype).eps
+    for make in (
+        lambda y: Empirical(y, chunk=5),
+        lambda y: Empirical(y, bandwidth=0.1),
+        lambda y: GaussianMixture(weights, y, cov),
+        lambda y: GaussianMixture(weights, y, 0.01),
+        lambda y: LowRankMixture(weights, y, lam[:, :1], axes[:, :, :1]),
+        lambda y: Gaussian(y[0], cov[0]),
+    ):
+        here, there = make(y), make(y + shift)
+        tolerance = 4 * eps * (shift + 1e3)
+        torch.testing.assert_close(there(x + shift, sigma), here(x, sigma) + shift, rtol=0, atol=tolerance)
+        torch.testing.assert_close(there.log_prob(x + shift, sigma), here.log_prob(x, sigma), rtol=16 * eps, atol=1e-6)
+        if not isinstance(here, Gaussian):
+            posterior = "weights" if isinstance(here, Empirical) else "responsibilities"
+            got, same = getattr(there, posterior)(x + shift, sigma), getattr(here, posterior)(x, sigma)
+            torch.testing.assert_close(got, same, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    double=st.booleans(),
+    spacing=st.floats(0.01, 600),
+    far=st.sampled_from([0.0, 1e2, 1e6, 1e9]),
+    away=st.sampled_from([0.01, 1.0, 1e3, 1e7]),
+    sigma=st.sampled_from([0.002, 0.02, 0.3, 2.0, 80.0]),
+    crowds=st.booleans(),
+    chunk=st.sampled_from([7, 4096]),
+)
+def test_data_far_away_far_apart_and_far_from_x_against_rational_arithmetic(
+    seed, double, spacing, far, away, sigma, crowds, chunk
+):
+    dtype = F64 if double else torch.float32
+    y = far + spacing * normal(45, 2, seed=seed)
+    if crowds:  # no origin is near both
+        y[20:] = -y[20:]
+    y = y.to(dtype)
+    x = (y[18:22].double() + away * normal(4, 2, seed=seed + 1)).to(dtype)
+    D, level = Empirical(y, chunk=chunk), torch.tensor(sigma, dtype=dtype)
+    got, weights, log_p = D(x, level), D.weights(x, level), D.log_prob(x, level)
+    eps = torch.finfo(dtype).eps
+    for i in range(4):
+        mean, w, density = exact_rational(y, x[i], float(level))
+        off = 4 * eps * float(mean.abs().max()) + (1e-8 if double else 2e-4) * sigma + eps * spacing
+        torch.testing.assert_close(got[i].double(), mean, rtol=0, atol=off)
+        torch.testing.assert_close(weights[i].double(), w, rtol=0, atol=1e-8 if double else 1e-6)
+        assert float(log_p[i]) == pytest.approx(density, rel=8 * eps, abs=1e-6)
+
+
+def test_samples_in_seconds_since_1970_are_told_apart():
+    y = 1.7e9 + torch.tensor([[0.0], [5.0], [10.0], [600.0]], dtype=F64)
+    assert float((Empirical(y)(y, 1.0) - y).abs().max()) < 2e-5
+    torch.testing.assert_close(Empirical(y).log_prob(y, 1.0), Empirical(y - 1.7e9).log_prob(y - 1.7e9, 1.0))
+    close = torch.tensor([[0.0], [0.01]], dtype=F64) + 1e6
+    torch.testing.assert_close(Empirical(close)(close, 0.002), close, rtol=0, atol=1e-7)
+
+
+def test_a_crowd_with_no_origin_near_it_is_compared_by_differences_too():
+    near, away = 0.002 * normal(200, 2), (1e8 + 0.002 * normal(200, 2, seed=1))
+    D, one, two = Empirical(torch.cat([near, away]), chunk=64), Empirical(near), Empirical(away - 1e8)
+    torch.testing.assert_close(D(near[:3], 0.002), one(near[:3], 0.002))
+    rounding = 8 * torch.finfo(F64).eps * 1e8
+    torch.testing.assert_close(D(away[:3], 0.002) - 1e8, two(away[:3] - 1e8, 0.002), rtol=0, atol=rounding)
+    torch.testing.assert_close(D.log_prob(near[:3], 0.002), one.log_prob(near[:3], 0.002) - math.log(2))
+    torch.testing.assert_close(D.log_prob(away[:3], 0.002), two.log_prob(away[:3] - 1e8, 0.002) - math.log(2))
+    torch.testing.assert_close(D.weights(near[:3], 0.002)[:, :200], one.weights(near[:3], 0.002))
+    torch.testing.assert_close(D.weights(away[:3], 0.002)[:, 200:], two.weights(away[:3] - 1e8, 0.002))
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.3])
+def test_careful_rows_keep_gradients_classes_and_other_rows(sigma):
+    one, two = normal(20, 2), normal(20, 2, seed=1)
+    classes = torch.arange(40) % 2
+    D = Empirical(torch.cat([one, 1e8 + two]), labels=classes)
+    for alone, shift, row, k in ((Empirical(one, labels=classes[:20]), 0.0, one[3], 1),
+                                 (Empirical(two, labels=classes[:20]), 1e8, two[5], 0)):  # fmt: skip
+        labels = torch.tensor([k])
+
+        def moved(v, denoiser=D, shift=shift, labels=labels):
+            return denoiser(v + shift, sigma, labels)[0] - shift
+
+        def truth(v, denoiser=alone, labels=labels):
+            return denoiser(v, sigma, labels)[0]
+
+        x = (row + 0.1).round(decimals=2)[None]
+        expected = torch.autograd.functional.jacobian(truth, x)
+        got = torch.autograd.functional.jacobian(moved, x)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * max(1.0, float(expected.abs().max())))
+        far = (x + shift).requires_grad_(True)
+        (slope,) = torch.autograd.grad(D.log_prob(far, sigma, labels).sum(), far)
+        torch.testing.assert_close(slope, D.score(far, sigma, labels).detach(), rtol=1e-5, atol=1e-7 / sigma**2)
+
+
+def test_data_near_the_origin_are_not_copied_and_others_once():
+    near = torch.rand(50, 4, generator=rng())
+    assert Empirical(near).centred.data_ptr() == near.data_ptr()
+    D = Empirical(near + 1000)
+    assert float(D.centred.abs().max()) <= 1
+    assert torch.equal(D.centred + D.centre, near + 1000)
+    moved = Empirical(near)
+    moved.load_state_dict(D.state_dict())
+    assert torch.equal(moved(near + 1000, 0.1), D(near + 1000, 0.1))
+    wide = D.double()
+    assert wide.centre.dtype == wide.centred.dtype == wide.half_norms.dtype == F64

@@ -7,7 +7,8 @@ D(x; sigma) = sum_i w_i y_i with w = softmax(-|x - y_i|^2 / (2 sigma^2)). Taught
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,8 @@ class Empirical(DenoiserModule):
     Parameters
     ----------
     data : (N, *event)
-        The data set y. It is not copied if already contiguous.
+        The data set y. It is not copied if already contiguous; data far from the origin are kept a second time,
+        relative to a point among them, so that results do not depend on where the origin lies.
     bandwidth : float
         Standard deviation of a Gaussian put on every point (0: the points themselves). With a bandwidth this is the
         isotropic `GaussianMixture` with a component per point.
@@ -45,11 +47,13 @@ class Empirical(DenoiserModule):
     """
 
     data: Tensor  # (N, d)
+    centre: Tensor  # (d,)
+    centred: Tensor | None  # (N, d): data - centre; the data themselves where the centre is 0
     half_norms: Tensor  # (N,)
     classes: Tensor | None  # (N,)
 
-    # A float32 logit may be off by this much before it is computed again with more care.
-    _logit_tolerance = 1e-3
+    # A logit may be off by this much, in single and in double precision, before it is computed again with more care.
+    _logit_tolerance = (1e-3, 1e-7)
     _candidates = 32
 
     def __init__(self, data: Tensor, bandwidth: float = 0.0, labels: Tensor | None = None, chunk: int = 4096) -> None:
@@ -57,9 +61,10 @@ class Empirical(DenoiserModule):
         y = check_data(data)
         bandwidth, chunk = number("bandwidth", bandwidth, least=0), integer("chunk", chunk, 1)
         self.event_shape, self.bandwidth, self.chunk = tuple(y.shape[1:]), float(bandwidth), chunk
-        flat = y.reshape(len(y), -1).contiguous()
-        self.register_buffer("data", flat)
-        self.register_buffer("half_norms", 0.5 * torch.linalg.vector_norm(flat, dim=1) ** 2)
+        self.register_buffer("data", y.reshape(len(y), -1).contiguous())
+        for name in ("centre", "centred", "half_norms"):
+            self.register_buffer(name, None, persistent=False)
+        self._prepare()
         if labels is not None:
             labels = checks.class_labels("labels", labels, len(y), y.device)
             self.num_classes = int(labels.max()) + 1
@@ -67,14 +72,39 @@ class Empirical(DenoiserModule):
                 raise ValueError(f"labels must use every class from 0 to {self.num_classes - 1} at least once")
         self.register_buffer("classes", labels)
 
+    def _prepare(self) -> None:
+        """What follows from the data: an origin near them, the data seen from there, and half their squared norms.
+
+        Matrix products give |x|^2 + |y|^2 - 2 x.y, which cancels far from the origin. A coordinate in which all data
+        lie closer to one another than to 0 is moved, by subtractions that are exact (Sterbenz 1974).
+        """
+        low, high = self.data.detach().aminmax(dim=0)
+        near, far = low.abs().minimum(high.abs()), low.abs().maximum(high.abs())
+        centre = torch.where((low.sign() * high.sign() > 0) & (far <= 2 * near), low / 2 + high / 2, 0.0)
+        size, left = torch.linalg.vector_norm(far), torch.linalg.vector_norm((high - centre).maximum(centre - low))
+        moved = not self.data.is_meta and bool(left < size / 2)  # worth a copy
+        self.centre = centre if moved else torch.zeros_like(centre)
+        self.centred = self.data - centre if moved else self.data
+        self.half_norms = 0.5 * torch.linalg.vector_norm(self.centred, dim=1) ** 2
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Empirical:
-        """Where ``.to(dtype)`` and its kin pass through: norms follow the converted data, at its new precision."""
+        """Where ``.to(dtype)`` and its kin pass through: what follows from the data is made anew."""
+        self.centred = None
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.half_norms = 0.5 * torch.linalg.vector_norm(self.data, dim=1) ** 2
+        self._prepare()
         return self
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._prepare()
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def _points(self, which: slice | Tensor, dtype: torch.dtype) -> Tensor:
+        """Some of the data, seen from the centre."""
+        assert self.centred is not None
+        return self.centred[which].to(dtype)
 
     def _blurred(self, sigma: Tensor) -> Tensor:
         """Standard deviation of noise and bandwidth together; must be positive."""
@@ -83,107 +113,184 @@ class Empirical(DenoiserModule):
             raise ValueError("sigma must be > 0 for a data set without bandwidth")
         return total
 
-    def _logits(self, x: Tensor, s: Tensor, labels: Tensor | None, start: int) -> Tensor:
-        """-|x - y|^2 / (2 s^2) up to a constant of x, for one chunk: (B, chunk)."""
-        y = self.data[start : start + self.chunk].to(x.dtype)
-        if x.dtype == self.data.dtype:
-            half = self.half_norms[start : start + self.chunk]
-        else:  # asked for more precision than the stored norms have
-            half = 0.5 * (y**2).sum(1)
-        logits = torch.addmm(-half, x, y.mT) / s**2
+    def _wide(self, x: Tensor) -> Tensor:
+        """x seen from the centre, in double precision where there is one."""
+        return x.to(default_dtype(x.device)) - self.centre
+
+    def _chunks(self) -> range:
+        return range(0, len(self.data), self.chunk)
+
+    def _logits(self, x: Tensor, s: Tensor, labels: Tensor | None, start: int, first: Tensor | None = None) -> Tensor:
+        """-|x - y|^2 / (2 s^2) for one chunk, (B, chunk), up to a constant of x.
+
+        That constant is -|x - first|^2 / (2 s^2) where a point near x is given, (B, d): then nothing cancels.
+        """
+        y = self._points(slice(start, start + self.chunk), x.dtype)
+        if first is not None:
+            logits = _differences(x, s, y, first)
+        else:
+            stored = x.dtype == self.data.dtype  # or asked for more precision than the stored norms have
+            half = self.half_norms[start : start + self.chunk] if stored else 0.5 * (y**2).sum(1)
+            logits = torch.addmm(-half, x, y.mT) / s**2
         if labels is not None and self.classes is not None:
             logits = logits.masked_fill(self.classes[start : start + self.chunk] != labels[:, None], -math.inf)
         return logits
 
-    def _softmax_mean(self, x: Tensor, s: Tensor, labels: Tensor | None) -> Tensor:
+    def _reach(self, x: Tensor) -> Tensor:
+        """Bound of |x.y| + |y|^2, whose rounding is that of the logits: (B, 1)."""
+        biggest = self.half_norms.max().mul(2).sqrt().to(x.dtype)
+        return torch.linalg.vector_norm(x.detach(), dim=1, keepdim=True) * biggest + biggest**2
+
+    def _doubtful(self, x: Tensor, s: Tensor) -> Tensor:
+        """Rows (B,) in which rounding of the logits may matter. An infinite x is left to become NaN, to be seen."""
+        reach = self._reach(x)
+        tolerance = self._logit_tolerance[x.dtype == torch.float64]
+        return ((4 * torch.finfo(x.dtype).eps * reach / s**2 > tolerance) & reach.isfinite())[:, 0]
+
+    def _softmax_mean(self, x: Tensor, s: Tensor, labels: Tensor | None, first: Tensor | None = None) -> Tensor:
         """Softmax-weighted mean of the data by a running softmax over chunks: (B, d)."""
         top = x.new_full((len(x), 1), -math.inf)  # running maximum
         norm, mean = torch.zeros_like(top), torch.zeros_like(x)  # running normaliser (B, 1) and sum (B, d)
         smallest = math.log(torch.finfo(x.dtype).tiny) + 7
-        for start in range(0, len(self.data), self.chunk):
-            logits = self._logits(x, s, labels, start)
+        for start in self._chunks():
+            logits = self._logits(x, s, labels, start, first)
             new = torch.maximum(top, logits.detach().amax(1, keepdim=True))
             below = logits - new.clamp(min=torch.finfo(x.dtype).min)
             # Weights too small to matter become 0, not denormal numbers, which slow the product down tenfold.
             w = below.masked_fill(below < smallest, -math.inf).exp()  # (B, chunk)
             keep = (top - new).nan_to_num(nan=0.0, neginf=-math.inf).exp()
-            y = self.data[start : start + self.chunk].to(x.dtype)
             norm = norm * keep + w.sum(1, keepdim=True)
-            mean = torch.addmm(mean * keep, w, y)
+            mean = torch.addmm(mean * keep, w, self._points(slice(start, start + self.chunk), x.dtype))
             top = new
         return mean / norm
 
     def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        s = self._blurred(sigma)
-        eps = torch.finfo(x.dtype).eps
-        biggest = float(self.half_norms.max().mul(2).sqrt())
-        reach = torch.linalg.vector_norm(x.detach(), dim=1, keepdim=True) * biggest + biggest**2
-        # Rounding may matter in these rows. An infinite x is left to become NaN, for the caller to see.
-        careful = ((4 * eps * reach / s**2 > self._logit_tolerance) & reach.isfinite())[:, 0]
-        if x.dtype == torch.float64 or x.device.type == "mps" or not careful.any():
-            mean = self._softmax_mean(x, s, labels)
-        else:
-            mean = torch.empty_like(x)
-            s = s.expand(len(x), 1)
-            for rows, rule in ((~careful, self._softmax_mean), (careful, self._careful_mean)):
-                if rows.any():
-                    mean[rows] = rule(x[rows], s[rows], None if labels is None else labels[rows])
-        if not self.bandwidth:
-            return mean
-        return (self.bandwidth**2 * x + sigma**2 * mean) / (self.bandwidth**2 + sigma**2)
+        wide, s = self._wide(x), self._blurred(sigma)
+        mean = self._mean(wide, s, labels, x.dtype)
+        if self.bandwidth:
+            mean = (self.bandwidth**2 * wide.to(x.dtype) + sigma**2 * mean) / (self.bandwidth**2 + sigma**2)
+        return mean + self.centre
 
-    def _careful_mean(self, x: Tensor, s: Tensor, labels: Tensor | None) -> Tensor:
-        """The same mean in float32, where rounding of |x - y|^2 could change the weights.
+    def _mean(self, wide: Tensor, s: Tensor, labels: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """The mean of the data under the weights, computed in ``dtype`` where that is enough: (B, d)."""
+        x = wide.to(dtype)
+        doubtful = self._doubtful(x, s)
+        if not checks.anywhere(doubtful):
+            return self._softmax_mean(x, s, labels)
+        mean, s = torch.empty_like(x), s.expand(len(x), 1)
+        for rows, rule in ((~doubtful, self._softmax_mean), (doubtful, self._careful_mean)):
+            if rows.any():
+                given = x if rule == self._softmax_mean else wide
+                mean[rows] = rule(given[rows], s[rows], None if labels is None else labels[rows]).to(dtype)
+        return mean
 
-        One float32 pass finds the few nearest points of each row; their distances are then computed again from
-        differences in float64. Rows with many near points are done wholly in float64.
+    def _careful_mean(self, wide: Tensor, s: Tensor, labels: Tensor | None) -> Tensor:
+        """The same mean where rounding of |x - y|^2 could change the weights.
+
+        One pass in the precision of s finds the few nearest points of each row; their distances are then compared
+        by differences, in double precision. Rows with many near points are done wholly that way.
         """
-        k = min(self._candidates, len(self.data))
-        best = x.new_full((len(x), 0), 0.0)
-        index = torch.zeros(len(x), 0, dtype=torch.long, device=x.device)
-        with torch.no_grad():
-            for start in range(0, len(self.data), self.chunk):
-                value, at = self._logits(x, s, labels, start).topk(min(k, len(self.data) - start, self.chunk), 1)
-                best, order = torch.cat([best, value], 1).topk(min(k, best.shape[1] + value.shape[1]), 1)
-                index = torch.cat([index, at + start], 1).gather(1, order)
-            biggest = float(self.half_norms.max().mul(2).sqrt())
-            reach = torch.linalg.vector_norm(x, dim=1, keepdim=True) * biggest + biggest**2
-            slack = 40 + 8 * torch.finfo(x.dtype).eps * reach / s**2  # exp(-40) is nothing beside 1
-            near = best >= best[:, :1] - slack  # (B, k): everything else has no weight
-            few = ~near[:, -1] if k < len(self.data) else torch.ones_like(near[:, 0])
-        out = torch.empty_like(x)
-        many = (~few).nonzero()[:, 0]
+        few, many, near, index = self._nearest(wide, s, labels)
+        out = torch.empty_like(wide)
         if len(many):
-            rows = x[many].double(), s[many].double(), None if labels is None else labels[many]
-            out[many] = self._softmax_mean(*rows).to(x.dtype)
-        block = max(1, 2**22 // (k * self.dim))
-        for rows in few.nonzero()[:, 0].split(block) if few.any() else ():
-            m = int(near[rows].sum(1).max())
-            y = self.data[index[rows, :m]].double()  # (b, m, d)
-            d2 = ((x[rows, None].double() - y) ** 2).sum(-1)
-            logits = (-0.5 * d2 / s[rows].double() ** 2).masked_fill(~near[rows, :m], -math.inf)
-            out[rows] = torch.einsum("bm,bmd->bd", logits.softmax(1), y).to(x.dtype)
+            own = None if labels is None else labels[many]
+            if s.dtype != wide.dtype:
+                out[many] = self._mean(wide[many], s[many].to(wide), own, wide.dtype)
+            else:
+                first = self._points(index[many, 0], wide.dtype)
+                out[many] = self._softmax_mean(wide[many], s[many], own, first)
+        for rows in few:
+            first, gap, logits = self._compare(wide[rows], s[rows], near[rows], index[rows])
+            out[rows] = first + torch.einsum("bm,bmd->bd", logits.softmax(1), gap)
         return out
 
+    def _compare(self, wide: Tensor, s: Tensor, near: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The nearest point (b, d), the others from there (b, m, d), and their logits beside its (b, m)."""
+        m = int(near.sum(1).max())
+        y = self._points(index[:, :m], wide.dtype)
+        first, gap = y[:, 0], y - y[:, :1]
+        return first, gap, _relative(gap, wide - first, s.to(wide)).masked_fill(~near[:, :m], -math.inf)
+
+    @torch.no_grad()
+    def _nearest(
+        self, wide: Tensor, s: Tensor, labels: Tensor | None
+    ) -> tuple[Sequence[Tensor], Tensor, Tensor, Tensor]:
+        """The nearest points of every row that may have weight, nearest first, from one pass in the precision of s.
+
+        Rows with few of them, in blocks; rows with many; which of the nearest may have weight, and their numbers,
+        (B, k) each. Nothing else has weight.
+        """
+        x, k = wide.to(s.dtype), min(self._candidates, len(self.data))
+        best, index = x.new_empty(len(x), 0), torch.zeros(len(x), 0, dtype=torch.long, device=x.device)
+        for start in self._chunks():
+            value, at = self._logits(x, s, labels, start).topk(min(k, len(self.data) - start, self.chunk), 1)
+            best, order = torch.cat([best, value], 1).topk(min(k, best.shape[1] + value.shape[1]), 1)
+            index = torch.cat([index, at + start], 1).gather(1, order)
+        slack = 40 + 8 * torch.finfo(x.dtype).eps * self._reach(x) / s**2  # exp(-40) is nothing beside 1
+        near = best >= best[:, :1] - slack
+        crowded = near[:, -1] if k < len(self.data) else torch.zeros_like(near[:, 0])
+        few, many = (~crowded).nonzero()[:, 0], crowded.nonzero()[:, 0]
+        return few.split(max(1, 2**22 // (k * self.dim))) if len(few) else (), many, near, index
+
     def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        wide = x.to(default_dtype(x.device))  # log densities differ by |x|^2 / sigma^2: float32 is not enough
+        wide = self._wide(x)  # log densities differ by |x - y|^2 / sigma^2: float32 is not enough
         s = self._blurred(sigma).to(wide.dtype)
-        total = wide.new_full((len(x),), -math.inf)
-        for start in range(0, len(self.data), self.chunk):
-            total = torch.logaddexp(total, self._logits(wide, s, labels, start).logsumexp(1))
+        total, best = wide.new_full((2, len(x)), -math.inf)
+        index = torch.zeros_like(best, dtype=torch.long)
+        for start in self._chunks():
+            logits = self._logits(wide, s, labels, start)
+            total = torch.logaddexp(total, logits.logsumexp(1))
+            value, at = logits.detach().max(1)
+            index = torch.where(value > best, at + start, index)
+            best = best.maximum(value)
+        first = self._points(index, wide.dtype)  # log p is that of one near point, and the others beside it
+        own = ((wide - first / 2) * first).sum(1) / s[:, 0] ** 2
+        log_p = total - own - 0.5 * ((wide - first) ** 2).sum(1) / s[:, 0] ** 2
+        doubtful = self._doubtful(wide, s)
+        if checks.anywhere(doubtful):
+            log_p = log_p.index_put((doubtful,), self._careful_sum(wide, s, labels, doubtful))
         count = wide.new_full((1,), len(self.data))
         if labels is not None and self.classes is not None:
             count = self.classes.bincount()[labels].to(wide.dtype)
-        constant = count.log() + self.dim * (s[:, 0].log() + _HALF_LOG_2PI)
-        return (total - 0.5 * (wide**2).sum(1) / s[:, 0] ** 2 - constant).to(x.dtype)
+        return (log_p - count.log() - self.dim * (s[:, 0].log() + _HALF_LOG_2PI)).to(x.dtype)
+
+    def _careful_sum(self, wide: Tensor, s: Tensor, labels: Tensor | None, rows: Tensor) -> Tensor:
+        """log sum_i exp(-|x - y_i|^2 / (2 s^2)) of some rows, by differences: (b,)."""
+        wide, s, labels = wide[rows], s.expand(len(wide), 1)[rows], None if labels is None else labels[rows]
+        few, many, near, index = self._nearest(wide, s, labels)
+        first, out = self._points(index[:, 0], wide.dtype), wide.new_empty(len(wide))
+        for part in few:
+            out[part] = self._compare(wide[part], s[part], near[part], index[part])[2].logsumexp(1)
+        if len(many):
+            given = wide[many], s[many], None if labels is None else labels[many]
+            parts = [self._logits(*given, start, first[many]).logsumexp(1) for start in self._chunks()]
+            out[many] = torch.stack(parts).logsumexp(0)
+        return out - 0.5 * ((wide - first) ** 2).sum(1) / s[:, 0] ** 2
 
     def weights(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """Posterior probability of every data point given x: ``(B, N)``, rows sum to 1. Memory O(B * N)."""
         flat, s = self._check(x, sigma)
-        labels, wide = self._check_labels(labels, len(x)), flat.to(default_dtype(x.device))
-        starts = range(0, len(self.data), self.chunk)
+        labels, wide = self._check_labels(labels, len(x)), self._wide(flat)
         s = self._blurred(s).to(wide.dtype)
-        return finite(torch.cat([self._logits(wide, s, labels, i) for i in starts], 1).softmax(1).to(x.dtype), x)
+        logits = torch.cat([self._logits(wide, s, labels, i) for i in self._chunks()], 1)
+        doubtful = self._doubtful(wide, s)
+        if checks.anywhere(doubtful):
+            logits = logits.index_put((doubtful,), self._careful_logits(wide, s, labels, doubtful))
+        return finite(logits.softmax(1).to(x.dtype), x)
+
+    def _careful_logits(self, wide: Tensor, s: Tensor, labels: Tensor | None, rows: Tensor) -> Tensor:
+        """All logits of some rows by differences, up to a constant of each: (b, N)."""
+        wide, s, labels = wide[rows], s.expand(len(wide), 1)[rows], None if labels is None else labels[rows]
+        few, many, near, index = self._nearest(wide, s, labels)
+        out = wide.new_full((len(wide), len(self.data)), -math.inf)
+        for part in few:
+            logits = self._compare(wide[part], s[part], near[part], index[part])[2]
+            out[part] = out[part].scatter(1, index[part, : logits.shape[1]], logits)
+        if len(many):
+            given = wide[many], s[many], None if labels is None else labels[many]
+            first = self._points(index[many, 0], wide.dtype)
+            out[many] = torch.cat([self._logits(*given, start, first) for start in self._chunks()], 1)
+        return out
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` points of the data set, with replacement, plus noise of the bandwidth: ``(n, *event)``.
@@ -195,3 +302,21 @@ class Empirical(DenoiserModule):
         index = torch.randint(len(self.data), (n,), generator=generator, device=device).to(self.data.device)
         noise = torch.randn(n, self.dim, generator=generator, dtype=self.data.dtype, device=device)
         return (self.data[index] + self.bandwidth * noise.to(self.data.device)).reshape(n, *self.event_shape)
+
+
+def _relative(gap: Tensor, offset: Tensor, s: Tensor) -> Tensor:
+    """(|x - f|^2 - |x - y|^2) / (2 s^2) from gap = y - f, (b, m, d), and offset = x - f, (b, d): (b, m).
+
+    It is gap . (offset - gap / 2) / s^2: no two large numbers are subtracted, however far x is.
+    """
+    return (torch.einsum("bmd,bd->bm", gap, offset) - 0.5 * (gap**2).sum(-1)) / s**2
+
+
+def _differences(x: Tensor, s: Tensor, y: Tensor, first: Tensor) -> Tensor:
+    """`_relative` for all points y (m, d), in blocks: (b, m)."""
+    parts = []
+    for points in y.split(max(1, 2**20 // y.shape[1])):
+        rows = max(1, 2**20 // points.numel())
+        blocks = zip(first.split(rows), x.split(rows), s.expand(len(x), 1).split(rows))
+        parts.append(torch.cat([_relative(points - f[:, None], u - f, level) for f, u, level in blocks]))
+    return torch.cat(parts, 1)

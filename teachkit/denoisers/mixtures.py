@@ -108,7 +108,7 @@ class GaussianMixture(DenoiserModule):
         return variances, axes
 
     def _components(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Joint log densities (B, K) and per-component posterior means (B, K, d)."""
+        """Joint log densities (B, K) and the posterior mean of each component, from its own mean (B, K, d)."""
         offset = x[:, None] - self.means  # (B, K, d)
         if self.axes is not None:
             offset = torch.einsum("kde,bkd->bke", self.axes, offset)  # coordinates along the eigenvectors
@@ -123,11 +123,12 @@ class GaussianMixture(DenoiserModule):
         shrunk = self.variances / total * offset
         if self.axes is not None:
             shrunk = torch.einsum("kde,bke->bkd", self.axes, shrunk)
-        return log_joint, self.means + shrunk
+        return log_joint, shrunk
 
     def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        log_joint, means = self._components(x, sigma, labels)
-        return torch.einsum("bk,bkd->bd", log_joint.softmax(-1), means)
+        log_joint, shrunk = self._components(x, sigma, labels)
+        origin = self.means[0]  # near the others: averages of large numbers would be rounded
+        return origin + torch.einsum("bk,bkd->bd", log_joint.softmax(-1), self.means - origin + shrunk)
 
     def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         return self._components(x, sigma, labels)[0].logsumexp(-1)
@@ -289,8 +290,9 @@ class LowRankMixture(DenoiserModule):
 
     def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         log_joint, shrunk = self._components(x, sigma, labels)
-        share = log_joint.softmax(-1)  # (B, K)
-        return share @ self.means + (share[..., None] * shrunk).flatten(1) @ self.axes.mT.flatten(0, 1)
+        share, origin = log_joint.softmax(-1), self.means[0]  # (B, K)
+        moved = share @ (self.means - origin) + (share[..., None] * shrunk).flatten(1) @ self.axes.mT.flatten(0, 1)
+        return origin + moved
 
     def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         return self._components(x, sigma, labels)[0].logsumexp(-1)
