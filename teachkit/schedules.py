@@ -22,6 +22,8 @@ from teachkit.checks import choice, flag, integer, number, torch_array
 
 __all__ = ["cosine", "ddpm", "flow_shift", "interpolate", "linear", "logsnr", "polynomial", "time_uniform", "validate"]
 
+_LARGE_RHO = 1e3  # beyond, powers 1 / rho of sigma lose digits
+
 
 def polynomial(
     n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, zero: bool = False
@@ -57,7 +59,11 @@ def polynomial(
     [80.0, 17.528, 2.515, 0.17, 0.002]
     """
     rho = number("rho", rho, above=0)
-    return _even(n, sigma_min, sigma_max, zero, lambda s: s ** (1 / rho), lambda u: u**rho)
+    if rho <= _LARGE_RHO:
+        return _even(n, sigma_min, sigma_max, zero, lambda s: s ** (1 / rho), lambda u: u**rho)
+    # All powers are near 1. Even in them is even in rho (sigma^(1/rho) - 1), which tends to log sigma.
+    power, inverse = (lambda s: rho * torch.expm1(s.log() / rho)), (lambda u: (rho * torch.log1p(u / rho)).exp())
+    return _even(n, sigma_min, sigma_max, zero, power, inverse)
 
 
 def linear(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, zero: bool = False) -> Tensor:
@@ -154,7 +160,10 @@ def time_uniform(
             f"sigma_max = {sigma_max}; choose a larger time_min or another schedule"
         )
     step = torch.arange(n + 1, dtype=torch.float64) / n
-    t = (1 + step * (time_min ** (1 / rho) - 1)) ** rho
+    if rho <= _LARGE_RHO:
+        t = (1 + step * (time_min ** (1 / rho) - 1)) ** rho
+    else:  # as in `polynomial`
+        t = (rho * torch.log1p(step * math.expm1(math.log(time_min) / rho))).exp()
     return _finish(torch.expm1(0.5 * beta_d * t**2 + beta_min * t).sqrt(), sigma_min, sigma_max, zero)
 
 

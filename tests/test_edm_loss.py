@@ -185,3 +185,14 @@ def test_loss_functions_refuse_what_does_not_fit():
         affine_augment(images, torch.zeros(2, 3))
     with pytest.raises(ValueError, match="log_uniform_share"):
         noise_levels(ones / 2, log_uniform_share=1.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("share", [1e-13, 0.15, 1 - 1e-9, 1])
+def test_the_ends_of_the_unit_interval_are_the_ends_of_the_levels(share, dtype):
+    low, high = noise_levels(torch.tensor([0.0, 1.0], dtype=dtype), log_uniform_share=share).tolist()
+    assert low == pytest.approx(0.002, rel=1e-7)
+    if share == 1:
+        assert high == 80
+    else:  # the last of the log-normal part, at the quantile 1 - 1e-6
+        assert high == pytest.approx(math.exp(-1.2 + 1.2 * stats.norm.ppf(1 - 1e-6)), rel=1e-5)

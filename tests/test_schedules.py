@@ -256,3 +256,14 @@ def test_bad_arguments_are_named():
         schedules.polynomial(5, rho=0.001)
     with pytest.raises(ValueError, match="0 < sigma_min < sigma_max"):
         schedules.polynomial(5, sigma_min=0.0)  # a last step to 0 is asked for with zero=True
+
+
+@pytest.mark.parametrize("rho", [1e4, 1e8, 1e12, 1e17])
+def test_a_large_rho_tends_to_even_steps_in_the_logarithm_without_losing_digits(rho):
+    # Between them lies (log sigma)^2 / rho: sigma^(1/rho) itself is 1 to rounding.
+    for make, limit in (
+        (lambda r: schedules.polynomial(6, rho=r), schedules.logsnr(6)),
+        (lambda r: schedules.time_uniform(6, rho=r), schedules.time_uniform(6, rho=1e200)),
+    ):
+        torch.testing.assert_close(make(rho), limit, rtol=200 / rho + 1e-13, atol=0)
+        assert torch.isfinite(make(rho)).all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.integrate import solve_ivp
+from scipy.integrate import simpson, solve_ivp
 
 from teachkit import Gaussian, GaussianMixture, initial_noise, sample, schedules, solvers
 from teachkit.solvers.exponential import phi
@@ -603,3 +603,31 @@ def test_the_noise_of_a_sample_depends_on_its_number_alone():
     torch.testing.assert_close(run(START[3:], first=3), whole[3:])
     assert not torch.allclose(run(START[3:]), whole[3:])
     assert not torch.allclose(run(START, seed=1), whole)
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-15, -1e-12, 1e-9, -1e-6, 1e-3, 0.2])
+def test_deis_goes_on_smoothly_where_its_process_has_a_constant_rate(off):
+    # With log(1 + sigma_min^2) = time_min log(1 + sigma_max^2) the rate does not grow: d = 0, and t is that logarithm.
+    low = math.sqrt(math.expm1(1e-3 * math.log1p(80.0**2)))
+    D, x = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], 0.01), initial_noise(4, (2,))
+    grid = schedules.polynomial(8, low * (1 + off))
+    assert sample(D, x, grid, "deis").final.isfinite().all()
+    past, end = (10.0, 20.0, 40.0), 5.0
+    constant = solvers.multistep._integrate_in_time(past, end, low, 80.0)
+    got = solvers.multistep._integrate_in_time(past, end, low * (1 + off), 80.0)
+    assert sum(constant) == pytest.approx(end - past[0], rel=1e-12)
+    np.testing.assert_allclose(got, constant, rtol=3 * abs(off) + 1e-12)
+    # By Simpson's rule, in t = log(1 + sigma^2) itself.
+    s = np.linspace(past[0], end, 2001)
+    t, nodes = np.log1p(s**2), np.log1p(np.square(past))
+    for j, weight in enumerate(constant):
+        a, b = (nodes[i] for i in range(3) if i != j)
+        assert simpson((t - a) * (t - b) / ((nodes[j] - a) * (nodes[j] - b)), x=s) == pytest.approx(weight, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(solvers.REGISTRY))
+@pytest.mark.parametrize("level", [80.0, 10.0, 1.0, 0.1])
+def test_levels_that_are_neighbours_among_floating_point_numbers_end_in_numbers(name, level):
+    D, below = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], 0.01), math.nextafter(level, 0)
+    for grid in ([80.1, level, below, level / 2], [level, below, math.nextafter(below, 0)], [level, below]):
+        assert sample(D, initial_noise(4, (2,), grid[0]), grid, name).final.isfinite().all()

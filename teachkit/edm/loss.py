@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from teachkit.checks import as_real, function, integer, number, real_tensor, shown
+from teachkit.denoisers import default_dtype
 
 __all__ = ["AUGMENT_DIM", "affine_augment", "edm_loss", "noise_levels", "validation_loss"]
 
@@ -37,7 +38,8 @@ def noise_levels(
     Parameters
     ----------
     uniform : (B,)
-        Numbers in (0, 1), one per image: random for training, evenly spaced for a fixed set of levels.
+        Numbers from 0 to 1, one per image: random for training, evenly spaced for a fixed set of levels. In the
+        log-uniform part 0 is ``sigma_min`` and 1, where all is log-uniform, ``sigma_max``.
     mean, std : float
         Mean and standard deviation of log sigma in the log-normal part.
     log_uniform_share : float
@@ -67,15 +69,15 @@ def noise_levels(
     sigma_min = number("sigma_min", sigma_min, above=0)
     sigma_max = number("sigma_max", sigma_max, above=sigma_min)
     log_uniform_share = number("log_uniform_share", log_uniform_share, least=0, most=1)
-    uniform = uniform.to(torch.promote_types(uniform.dtype, torch.float32))
-    # One number decides both which part and where in it.
-    share = log_uniform_share
-    in_uniform = uniform < share
-    within = torch.where(in_uniform, uniform / max(share, 1e-12), (uniform - share) / max(1 - share, 1e-12))
-    within = within.clamp(1e-6, 1 - 1e-6)
-    log_normal = mean + std * math.sqrt(2) * torch.erfinv(2 * within - 1)
-    log_even = math.log(sigma_min) + within * (math.log(sigma_max) - math.log(sigma_min))
-    return torch.where(in_uniform, log_even, log_normal).exp()
+    dtype, share = torch.promote_types(uniform.dtype, torch.float32), log_uniform_share
+    u = uniform.to(default_dtype(uniform.device))
+    # One number decides both which part and where in it; what the other part would give is not looked at.
+    in_uniform = (u < share) | (share == 1)
+    within = torch.where(in_uniform, u / (share or 1), (u - share) / ((1 - share) or 1))
+    log_normal = mean + std * math.sqrt(2) * torch.erfinv(2 * within.clamp(1e-6, 1 - 1e-6) - 1)
+    even = (math.log(sigma_min) + within * (math.log(sigma_max) - math.log(sigma_min))).exp()
+    even = even.where(within > 0, sigma_min).where(within < 1, sigma_max)  # exact ends
+    return torch.where(in_uniform, even, log_normal.exp()).to(dtype)
 
 
 def edm_loss(

@@ -35,6 +35,12 @@ def phi(z: float) -> tuple[float, float, float, float]:
     return one, two, three, three / z - 1 / 6
 
 
+def log_ratio(a: float, b: float) -> float:
+    """log(a / b) of levels > 0; where they are close, without the difference of two equal logarithms."""
+    gap = (a - b) / b
+    return math.log1p(gap) if abs(gap) < 1e-6 else math.log(a) - math.log(b)
+
+
 class _Exponential(Solver):
     """Shared parts: the prediction type, the order in force, and the step's z, carry and scale."""
 
@@ -54,7 +60,7 @@ class _Exponential(Solver):
 
     def _frame(self, sigma: float, sigma_next: float) -> tuple[float, float, float]:
         """z, carry and scale of a step."""
-        h = math.log(sigma) - math.log(sigma_next)
+        h = log_ratio(sigma, sigma_next)
         return (-h, sigma_next / sigma, 1.0) if self.prediction == "x0" else (h, 1.0, sigma_next)
 
 
@@ -92,13 +98,12 @@ class DPMPP3M(_Exponential):
         z, carry, scale = self._frame(now.sigma, sigma_next)
         h, (phi_1, phi_2, phi_3, _) = abs(z), phi(z)
         points = [now, *reversed(history)][:order]
-        log_sigma = [math.log(p.sigma) for p in points]
-        r0 = (log_sigma[1] - log_sigma[0]) / h
+        r0 = log_ratio(points[1].sigma, points[0].sigma) / h
         if order == 2:  # phi_1 m0 + a (m0 - m1) / r0
             a = phi_2 if self.exact_second else 0.5 * phi_1
             weights = [phi_1 + a / r0, -a / r0]
         else:  # phi_1 m0 + a (m0 - m1) / r0 + b (m1 - m2) / r1
-            r1 = (log_sigma[2] - log_sigma[1]) / h
+            r1 = log_ratio(points[2].sigma, points[1].sigma) / h
             second = phi_3 * (2 if self.corrected else 1)
             a = phi_2 * (1 + r0 / (r0 + r1)) + second / (r0 + r1)
             b = -(phi_2 * r0 + second) / (r0 + r1)
@@ -173,7 +178,7 @@ class UniPC(_Exponential):
         z, carry, scale = self._frame(start.sigma, sigma_next)
         h, phis = abs(z), phi(z)
         past = list(reversed(older))[: order - 1]
-        ratios = [(math.log(start.sigma) - math.log(p.sigma)) / h for p in past]  # negative: how far back, in steps
+        ratios = [log_ratio(start.sigma, p.sigma) / h for p in past]  # negative: how far back, in steps
         count = len(ratios) + (end is not None)
         b_h = z if self.variant == "bh1" else phis[0]
         rhs = [phis[k] * math.factorial(k) / b_h for k in range(1, 4)][:count]

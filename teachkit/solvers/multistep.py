@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -116,7 +117,7 @@ def adams_bashforth(past: tuple[float, ...], sigma_next: float) -> tuple[float, 
     # An n-point Gauss rule is exact for polynomials of degree 2 n - 1: this is a closed form.
     nodes, weights = _gauss(len(past))
     half = 0.5 * (sigma_next - past[0])
-    return _weighted(past, past[0] + half * (1 + nodes), half * weights, lambda s: s)
+    return _weighted(past, past[0] + half * (1 + nodes), half * weights, lambda a, b: a - b)
 
 
 @lru_cache(maxsize=4096)
@@ -130,27 +131,34 @@ def _integrate_in_time(
     if min(beta_d * time_min, beta_d) + beta_min <= 0:
         beta_d, beta_min = 19.9, 0.1  # the process of DDPM (arXiv 2011.13456, Appendix C), defined for every sigma
 
-    def time(sigma: np.ndarray) -> np.ndarray:
-        return (np.sqrt(beta_min**2 + 2 * beta_d * np.log1p(sigma**2)) - beta_min) / beta_d
+    def rate(sigma: np.ndarray | float) -> np.ndarray:
+        """d t + m at the time of this level: the root of m^2 + 2 d log(1 + sigma^2)."""
+        return np.sqrt(beta_min**2 + 2 * beta_d * np.log1p(np.square(sigma)))
+
+    def between(a: np.ndarray | float, b: float) -> np.ndarray:
+        """t(a) - t(b), the difference of the logarithms over the mean rate: good for d = 0 and for close levels."""
+        return 2 * np.log1p((a - b) * (a + b) / (1 + b**2)) / (rate(a) + rate(b))
 
     # In log sigma the integrand is smooth, and 128 points reach rounding for any step between 1e-4 and 1e3.
     nodes, weights = _gauss(128)
     half = 0.5 * math.log(sigma_next / past[0])
     sigma = past[0] * np.exp(half * (1 + nodes))
-    return _weighted(past, sigma, half * weights * sigma, time)
+    return _weighted(past, sigma, half * weights * sigma, between)
 
 
 def _weighted(
     past: tuple[float, ...],
     sigma: np.ndarray,
     weights: np.ndarray,
-    variable: Callable[[np.ndarray], np.ndarray],
+    between: Callable[[Any, float], Any],
 ) -> tuple[float, ...]:
-    """sum_q weights_q * L_j(variable(sigma_q)) for each Lagrange polynomial L_j through variable(past)."""
-    at, nodes = variable(sigma), variable(np.array(past))
+    """sum_q weights_q * L_j(sigma_q) for each Lagrange polynomial L_j through ``past``.
+
+    ``between(a, b)`` is the difference of two levels in the variable of the polynomials.
+    """
     out = []
-    for j, node in enumerate(nodes):
-        others = np.delete(nodes, j)
-        lagrange = np.prod([(at - other) / (node - other) for other in others], axis=0)
+    for j, node in enumerate(past):
+        others = [other for i, other in enumerate(past) if i != j]
+        lagrange = np.prod([between(sigma, other) / between(node, other) for other in others], axis=0)
         out.append(float(np.sum(weights * lagrange)))
     return tuple(out)
