@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,19 @@ def anywhere(mask: Tensor) -> bool:
         if mask.is_meta:
             raise
         return False
+
+
+def same(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether values are equal pair by pair: tensors where their types, places and numbers are."""
+    if len(one) != len(other):
+        return False
+    for a, b in zip(one, other):
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            if (a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape) or not torch.equal(a, b):
+                return False
+        elif isinstance(a, Tensor) or isinstance(b, Tensor) or a != b:
+            return False
+    return True
 
 
 def squarable(name: str, value: Tensor) -> Tensor:

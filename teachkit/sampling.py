@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import schedules, solvers
-from teachkit.checks import batch, choice, flag, function, integer, is_finite, number, real_tensor
+from teachkit.checks import batch, choice, flag, function, integer, is_finite, number, real_tensor, same
 from teachkit.denoisers import Denoiser
 from teachkit.noise import initial_noise
 from teachkit.progress import tqdm
@@ -28,9 +28,9 @@ from teachkit.solvers import Point, Solver
 __all__ = ["Trajectory", "initial_noise", "sample"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A batch of sampling paths.
+    """A batch of sampling paths. Two are equal if all they hold is, number by number.
 
     Attributes
     ----------
@@ -68,6 +68,15 @@ class Trajectory:
                 f"denoised must be empty or have shape {(states - 1, *x.shape[1:])}, as sigmas and x say, "
                 f"got {tuple(denoised.shape)}"
             )
+
+    def __eq__(self, other: object) -> bool:
+        return same(self._parts(), other._parts()) if isinstance(other, Trajectory) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.nfe, self.x.shape, *self.sigmas.tolist()))
+
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, int]:
+        return self.sigmas, self.x, self.denoised, self.nfe
 
     @property
     def final(self) -> Tensor:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from teachkit import claims, data, metrics
-from teachkit.claims import registry, report
+from teachkit.claims import material, registry, report
 from teachkit.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,7 +149,7 @@ def test_intervals_shrink_with_the_root_of_the_number_of_samples():
 def test_pairs_are_drawn_together():
     rng = torch.Generator().manual_seed(3)
     b = 1 + torch.rand(50, generator=rng, dtype=torch.float64) * 10
-    measured = claims.material.ratio(2 * b, b)
+    measured = material.ratio(2 * b, b)
     assert measured.low == pytest.approx(2)
     assert measured.high == pytest.approx(2)
 
@@ -157,7 +157,7 @@ def test_pairs_are_drawn_together():
 def test_an_interval_always_holds_its_value():
     x = torch.tensor([0.0] * 30 + [1.0] * 2, dtype=torch.float64)
     for seed in range(20):
-        m = claims.material.averaged(x.roll(seed))
+        m = material.averaged(x.roll(seed))
         assert m.low <= m.value <= m.high
 
 
@@ -352,7 +352,7 @@ def test_claims_apply_to_the_models_they_are_about():
     assert {e.needs for e in other} == {"model"}
     setting = claims.Setting(model="somebody's")
     with pytest.raises(ValueError, match="whose data ship"):
-        claims.material.training_data(setting)
+        material.training_data(setting)
 
 
 # ---- what is written down
@@ -416,3 +416,18 @@ def test_another_seed_gives_other_noise_and_the_same_verdict():
     first, second = (next(claims.measure_all([entry], claims.Setting(seed=s))) for s in (0, 1))
     assert first.verdict == second.verdict == "holds"
     assert first.measured.value != second.measured.value
+
+
+def test_forgetting_empties_the_caches_of_every_module():
+    run = registry.Setting(seed=3)
+    before = material.digits(), claims.scheduling._exact_teacher(run)
+    assert material.digits() is before[0]
+    assert claims.scheduling._exact_teacher(run) is before[1]
+    material.forget()
+    after = material.digits(), claims.scheduling._exact_teacher(run)
+    assert all(new is not old for new, old in zip(after, before))
+    material.forget()
+    caches = [f for name, module in sys.modules.items() if name.startswith("teachkit.claims")
+              for f in vars(module).values() if hasattr(f, "cache_info")]  # fmt: skip
+    assert len(caches) > 12
+    assert all(f.cache_info().currsize == 0 for f in caches)

@@ -271,3 +271,12 @@ def test_the_folder_is_documented():
 
 def test_examples_in_docstrings():
     assert doctest.testmod(data).failed == 0
+
+
+def test_what_holds_tensors_can_be_compared():
+    one, two = data.load("two_moons", n=10), data.load("two_moons", n=10)
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one != data.load("two_moons", n=10, seed=1)
+    assert one != data.load("two_moons", n=11)
+    assert one != tuple(one)

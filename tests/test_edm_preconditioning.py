@@ -218,3 +218,12 @@ def test_compiles_into_one_graph_for_all_noise_levels():
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     for sigma in (torch.tensor(0.5), torch.tensor(7.0)):
         torch.testing.assert_close(compiled(x, sigma, torch.tensor([0, 1, 2])), net(x, sigma, torch.tensor([0, 1, 2])))
+
+
+def test_coefficients_can_be_compared():
+    one, two = (EDMPrecond.__new__(EDMPrecond) for _ in range(2))
+    one.sigma_data = two.sigma_data = 0.5
+    levels = torch.tensor([0.1, 1.0])
+    assert one._coefficients(levels) == two._coefficients(levels)
+    assert one._coefficients(levels) != two._coefficients(2 * levels)
+    assert hash(one._coefficients(levels)) == hash(two._coefficients(levels))

@@ -1,6 +1,7 @@
 """The order of the house: imports point one way, nothing dangerous is called, every public name is documented once."""
 
 import ast
+import dataclasses
 import functools
 import graphlib
 import importlib
@@ -393,3 +394,19 @@ def test_functions_say_what_they_take_and_give(value):
         assert "Parameters" in sections(value)
         if inspect.signature(value).return_annotation not in ("None", "Picture", "Explorer"):
             assert {"Returns", "Yields"} & set(sections(value))
+
+
+def test_what_holds_tensors_says_when_two_are_equal():
+    # A dataclass or a named tuple compares field by field, and tensors answer with a tensor, which has no truth.
+    looked_at = []
+    for name in NAMES:
+        for kind in vars(importlib.import_module(name)).values():
+            if not isinstance(kind, type) or kind.__module__ != name:
+                continue
+            record = dataclasses.is_dataclass(kind) or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
+            if record and any("Tensor" in str(t) for t in vars(kind).get("__annotations__", {}).values()):
+                looked_at.append(kind.__name__)
+                file = inspect.getsourcefile(vars(kind)["__eq__"]) if "__eq__" in vars(kind) else None
+                by_hand = file is not None and Path(file).is_relative_to(PACKAGE)
+                assert by_hand or kind.__eq__ is object.__eq__, f"{kind} compares tensors as truths"
+    assert {"Trajectory", "Dataset", "Coefficients", "Method", "Schedule"} <= set(looked_at)

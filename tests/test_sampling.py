@@ -1,5 +1,6 @@
 """The loop: what it counts, what it keeps, what it refuses before spending an evaluation."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -373,3 +374,24 @@ def test_a_denoiser_of_another_dtype_is_named_and_thresholding_works_in_half_pre
         sample(lambda x, s: x.float(), start(), SIGMAS)
     half = sample(lambda x, s: 0 * x + 4, start().half(), [1.0, 0.0], dynamic_threshold=0.9).final
     assert torch.equal(half, torch.ones_like(half))
+
+
+def test_trajectories_are_equal_where_all_they_hold_is():
+    D, grid = Empirical(torch.eye(3, dtype=F64)), schedules.polynomial(4)
+    path, again = (sample(D, initial_noise(2, (3,)), grid) for _ in range(2))
+    assert path == path
+    assert path == again
+    assert hash(path) == hash(again)
+    assert len({path, again}) == 1
+    for changed in (
+        dataclasses.replace(path, x=path.x + 1),
+        dataclasses.replace(path, denoised=path.denoised.nextafter(path.x[1:])),
+        dataclasses.replace(path, nfe=5),
+        dataclasses.replace(path, x=path.x.float(), denoised=path.denoised.float()),
+        sample(D, initial_noise(2, (3,)), grid, keep="final"),
+        sample(D, initial_noise(1, (3,)), grid),
+        path.x,
+        None,
+    ):
+        assert path != changed
+        assert (path == changed) is False

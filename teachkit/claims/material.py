@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +20,16 @@ from teachkit.sampling import Trajectory
 TRAINED_ON = {"edm-digits8": "digits8", "edm-mnist": "mnist5k"}
 USUAL = (schedules.polynomial, schedules.logsnr, schedules.time_uniform, schedules.cosine)
 
-cached = functools.lru_cache(maxsize=8)
+_Arguments = ParamSpec("_Arguments")
+_Value = TypeVar("_Value")
+_kept: list[Callable[[], None]] = []  # what empties each cache, of this module and of others
+
+
+def cached(function: Callable[_Arguments, _Value]) -> Callable[_Arguments, _Value]:
+    """Keep the last eight values of a function, until `forget`."""
+    kept = functools.lru_cache(maxsize=8)(function)
+    _kept.append(kept.cache_clear)
+    return kept  # type: ignore[return-value]
 
 
 def exact_number(value: float, unit: str = "", detail: str = "", control: float | None = None) -> Measurement:
@@ -202,7 +212,6 @@ def follows(run: Setting, denoiser: Denoiser, paths: Trajectory, radius: float) 
 
 
 def forget() -> None:
-    """Free what was kept."""
-    for function in list(globals().values()):
-        if hasattr(function, "cache_clear"):
-            function.cache_clear()
+    """Free what was kept by any function that is `cached`."""
+    for clear in _kept:
+        clear()

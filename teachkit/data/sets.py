@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachkit.checks import choice, shown
+from teachkit.checks import choice, same, shown
 from teachkit.checks import path as checked_path
 from teachkit.data.toys import CLASSES, TOYS
 from teachkit.files import cache_directory, held
@@ -40,6 +40,15 @@ class Dataset(NamedTuple):
 
     images: Tensor
     labels: Tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dataset) and same(self, other)
+
+    def __ne__(self, other: object) -> bool:  # a tuple has its own
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(tuple(part.shape for part in self))
 
 
 def directory() -> Path:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachkit.checks import as_real, choice, flag, integer, number, shown
+from teachkit.checks import as_real, choice, flag, integer, number, same, shown
 
 from .blocks import readable
 from .networks import DhariwalUNet, SongUNet
@@ -33,6 +33,15 @@ class Coefficients(NamedTuple):
     c_out: Tensor
     c_in: Tensor
     c_noise: Tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Coefficients) and same(self, other)
+
+    def __ne__(self, other: object) -> bool:  # a tuple has its own
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(tuple(part.shape for part in self))
 
 
 class Denoiser(nn.Module):

@@ -28,7 +28,7 @@ FAMILIES = ("polynomial", "logsnr", "time_uniform", "cosine")
 REFERENCE_STEPS = 60  # of UniPC, on the polynomial levels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """A solver on its levels: what one cell of a table is made with."""
 
