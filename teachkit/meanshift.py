@@ -10,7 +10,7 @@ Hostetler 1975; Comaniciu & Meer 2002; annealing: Shen, Brooks & van den Hengel 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from teachkit.checks import batch, function, integer, number, real_tensor, scala
 from teachkit.denoisers import Denoiser
 
 __all__ = ["annealed_mean_shift", "mean_shift", "merge", "modes"]
+
+_ROUNDS = 4  # of climbs from where a climb ended
+_TO_THE_RIDGE = 10  # steps
 
 
 def mean_shift(
@@ -139,10 +142,15 @@ def modes(
 ) -> tuple[Tensor, Tensor]:
     """Modes of the blurred density p_bandwidth that mean shift reaches from the starting points.
 
+    Mean shift stops wherever the density is level: at a saddle or a minimum too, if it starts there or is led there by
+    symmetry. So every end point is moved a little, both ways along a random line, and climbs again; one that does not
+    come back was no maximum, and where it goes is taken in its place. End points between which the density does
+    not fall, on a plateau, are one mode: the highest of them.
+
     Parameters
     ----------
     denoiser, x, bandwidth, max_steps, tolerance
-        As in `mean_shift`. To find all modes of a kernel density estimate, start from the data.
+        As in `mean_shift`, for every climb. To find all modes of a kernel density estimate, start from the data.
     merge_tolerance : float
         End points closer than ``merge_tolerance * bandwidth`` count as one mode.
 
@@ -151,7 +159,85 @@ def modes(
     modes : (M, *event)
     index : (B,)
         The mode each starting point climbed to.
+
+    Examples
+    --------
+    >>> from teachkit import Empirical
+    >>> points = torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)
+    >>> D = Empirical(points.repeat_interleave(torch.tensor([3, 1, 3]), 0))
+    >>> abs(D(points[1:2], 0.7).item()) < 1e-15  # by symmetry 0 stays; but the density is least there
+    True
+    >>> modes(D, points, 0.7)[0].round(decimals=2).flatten().tolist()
+    [-0.78, 0.78]
     """
     merge_tolerance = number("merge_tolerance", merge_tolerance, above=0)
-    end = deque(_climb(denoiser, x, bandwidth, max_steps, tolerance), maxlen=1).pop()
-    return merge(end, merge_tolerance * float(bandwidth))
+
+    def climb(start: Tensor) -> Tensor:
+        return deque(_climb(denoiser, start, bandwidth, max_steps, tolerance), maxlen=1).pop()
+
+    ends = climb(x)
+    radius = merge_tolerance * float(bandwidth)
+    found, index = merge(ends, radius)
+    sure = torch.zeros(len(found), dtype=torch.bool, device=found.device)
+    level = sure.clone()
+    for _ in range(_ROUNDS):
+        unsure = (~sure).nonzero()[:, 0]
+        if not len(unsure):
+            break
+        left, level[unsure], tops = _nudge(climb, found[unsure], radius)
+        found, again = merge(found.index_put((unsure,), tops), radius)
+        sure[unsure] = ~left
+        first = torch.stack([(again == k).nonzero()[0, 0] for k in range(len(found))])
+        index, sure, level = again[index], sure[first], level[first]
+    creeping = (level | ~sure).nonzero()[:, 0]
+    kept, again = _plateaus(denoiser, found, creeping, float(bandwidth), 10 * tolerance).unique(return_inverse=True)
+    return found[kept], again[index]
+
+
+def _nudge(climb: Callable[[Tensor], Tensor], points: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Which points a climb from close by does not return to; to which it comes only half back; and where they end."""
+    x = points.flatten(1)
+    rng = torch.Generator().manual_seed(0)
+    way = torch.nn.functional.normalize(torch.randn(x.shape, generator=rng, dtype=torch.float64), dim=1).to(x)
+    size = torch.linalg.vector_norm(x, dim=1).mul(4 * torch.finfo(x.dtype).eps).clamp(min=radius / 10)  # (M,)
+    start = torch.cat([x + size[:, None] * way, x - size[:, None] * way])
+    ends = climb(start.reshape(-1, *points.shape[1:])).flatten(1).unflatten(0, (2, -1))
+    away, side = torch.linalg.vector_norm(ends - x, dim=-1).max(0)
+    left = away > 2 * size
+    top = torch.where(left[:, None], ends[side, torch.arange(len(x), device=x.device)], x)
+    return left, ~left & (away > 0.01 * size), top.reshape(points.shape)
+
+
+def _plateaus(denoiser: Denoiser, found: Tensor, level: Tensor, bandwidth: float, tolerance: float) -> Tensor:
+    """For every point found the highest of its plateau, (M,).
+
+    Two neighbours among the ``level`` ones (m,) are on one where log p, on the line between them, moved to the ridge,
+    does not fall below the lower of both. It is the integral of the score, (D(x) - x) / bandwidth^2, along the line.
+    """
+    top = torch.arange(len(found), device=found.device)
+    if len(level) < 2:
+        return top
+    x = found.flatten(1)[level]
+    share = torch.linspace(0, 1, 17, dtype=x.dtype, device=x.device)
+    group, height = torch.arange(len(x), device=x.device), torch.zeros_like(x[:, 0])
+    nearest, distance = torch.zeros_like(group), torch.linalg.vector_norm(x - x[0], dim=1)
+    reached = group == 0
+    for _ in x[1:]:  # the shortest tree through all of them, an edge at a time (Prim 1957)
+        b = int(distance.masked_fill(reached, torch.inf).argmin())
+        a, reached[b] = int(nearest[b]), True
+        line = (x[a] + share[:, None] * (x[b] - x[a])).reshape(-1, *found.shape[1:])
+        for _ in range(_TO_THE_RIDGE):
+            line = denoiser(line, bandwidth)
+        score, line = (denoiser(line, bandwidth) - line).flatten(1) / bandwidth**2, line.flatten(1)
+        step = line.diff(dim=0)
+        rise = torch.cat([height[:1] * 0, ((score[1:] + score[:-1]) / 2 * step).sum(1).cumsum(0)])
+        height[b] = height[a] + rise[-1]
+        whole = float(torch.linalg.vector_norm(step, dim=1).max()) < float(distance[b]) / 8  # no saddle tore it apart
+        if whole and float((rise - rise[-1].clamp(max=0)).min()) >= -tolerance * float(distance[b]) / bandwidth:
+            group[group == int(group[b])] = int(group[a])
+        closer = torch.linalg.vector_norm(x - x[b], dim=1)
+        nearest, distance = torch.where(closer < distance, b, nearest), distance.minimum(closer)
+    for k in group.unique().tolist():
+        members = (group == k).nonzero()[:, 0]
+        top[level[members]] = level[members[height[members].argmax()]]
+    return top

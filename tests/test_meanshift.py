@@ -137,7 +137,7 @@ def test_looking_for_modes_does_not_hold_the_paths():
         return out
 
     meanshift.modes(denoiser, normal(3, 2), 1.0, max_steps=200, tolerance=1e-12)
-    assert len(made) == 200
+    assert len(made) >= 400  # a climb of 200 steps, and one from beside its ends at least
     assert most <= 4  # counted while it runs: the current points and the ones before
 
 
@@ -198,3 +198,96 @@ def test_bad_options_are_named_before_any_evaluation(options):
         meanshift.modes(denoiser, normal(2, 2), **{"bandwidth": 1.0, **options})
     with pytest.raises(TypeError, match=r"max_steps must be an integer >= 1, got 2\.5"):
         meanshift.modes(denoiser, normal(2, 2), bandwidth=1.0, max_steps=2.5)
+
+
+# --- modes that are none ---------------------------------------------------------------------------------------------
+
+
+def is_a_maximum(D, points, h, reach=0.05):
+    """Whether the density is lower on a sphere around every point."""
+    around = torch.nn.functional.normalize(normal(200, *points.shape[1:], seed=3), dim=1) * reach * h
+    return all(bool((D.log_prob(p + around, h) < D.log_prob(p[None], h)).all()) for p in points)
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+@pytest.mark.parametrize("shift", [0.0, 2.0**20, -(2.0**30)])
+def test_a_minimum_where_symmetry_stops_the_climb_is_no_mode(dtype, shift):
+    unit = 1.0 if dtype == F64 else 2.0**12  # what float32 can resolve there
+    y = (unit * torch.tensor([[-1.0]] * 3 + [[0.0]] + [[1.0]] * 3, dtype=F64) + shift).to(dtype)
+    modes, index = meanshift.modes(Empirical(y), y, 0.7 * unit)
+    peak = 0.779081 * unit
+    expected = (torch.tensor([[-peak], [peak]], dtype=F64) + shift).to(dtype)
+    off = 2e-3 * unit + 2 * torch.finfo(dtype).eps * abs(shift)
+    torch.testing.assert_close(modes, expected, rtol=0, atol=off)
+    assert index.tolist()[:3] == [0] * 3
+    assert index.tolist()[4:] == [1] * 3
+    alone, index = meanshift.modes(Empirical(y), y[3:4], 0.7 * unit)  # one mode or the other, never the middle
+    assert float((alone - shift).abs()) == pytest.approx(peak, abs=off)
+    assert index.tolist() == [0]
+
+
+def test_saddles_and_the_minimum_of_four_corners_are_no_modes():
+    corners = torch.tensor([[a, b] for a in (-1.0, 1.0) for b in (-1.0, 1.0)], dtype=F64)
+    others = torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=F64)
+    for weights in (1, torch.tensor([5, 1, 1, 5])):
+        D = Empirical(corners.repeat_interleave(torch.as_tensor(weights).expand(4), 0))
+        modes, index = meanshift.modes(D, torch.cat([others, corners]), 0.5)
+        assert len(modes) == 4
+        assert is_a_maximum(D, modes, 0.5)
+        torch.testing.assert_close(modes[index[5:]], corners, rtol=0, atol=5e-3)
+        only, _ = meanshift.modes(D, others, 0.5)
+        assert is_a_maximum(D, only, 0.5)
+        assert float((only[:, None] - corners).norm(dim=-1).amin(1).max()) < 5e-3
+
+
+def test_many_copies_are_one_mode_each():
+    y = torch.tensor([[-1.0]] * 9 + [[0.0]] * 3 + [[1.0]] * 9, dtype=F64)
+    modes, index = meanshift.modes(Empirical(y), y, 0.2)
+    torch.testing.assert_close(modes, torch.tensor([[-1.0], [0.0], [1.0]], dtype=F64), rtol=0, atol=1e-4)
+    assert index.tolist() == [0] * 9 + [1] * 3 + [2] * 9
+
+
+@pytest.mark.parametrize(("h", "count"), [(0.95, 2), (0.999, 2), (1.0, 1), (1.001, 1), (1.2, 1)])
+def test_two_points_make_two_modes_below_half_their_distance(h, count):
+    y = torch.tensor([[-1.0], [1.0], [0.0]], dtype=F64)  # at h = 1 the density is flat to the fourth order at 0
+    modes, _ = meanshift.modes(Empirical(y[:2]), y, h)
+    assert len(modes) == count
+    if count == 2:  # a solution of x = tanh(x / h^2)
+        torch.testing.assert_close(modes.abs(), torch.tanh(modes.abs() / h**2), rtol=0, atol=1e-5)
+
+
+def test_a_shoulder_is_no_mode():
+    D = GaussianMixture([0.7, 0.3], [[0.0], [2.1]], torch.tensor([0.81, 0.25], dtype=F64))
+    x = torch.linspace(-3, 4, 1401, dtype=F64)[:, None]
+    for h in (0.1, 0.4, 0.5, 0.52, 0.55, 0.7):
+        log_p = D.log_prob(x, h)
+        peaks = x[1:-1][(log_p[1:-1] > log_p[:-2]) & (log_p[1:-1] > log_p[2:])]
+        modes, _ = meanshift.modes(D, x[::50], h)
+        torch.testing.assert_close(modes.sort(0).values, peaks, rtol=0, atol=0.01)
+
+
+def test_a_plateau_is_one_mode_and_a_dip_makes_two():
+    even, turn = torch.linspace(0, 6, 61, dtype=F64)[:, None], torch.arange(60, dtype=F64)[:, None] * (math.pi / 30)
+    assert len(meanshift.modes(Empirical(even), even, 0.3)[0]) == 1
+    gap = torch.cat([even[:26], even[35:]])
+    modes, index = meanshift.modes(Empirical(gap), gap, 0.3)
+    assert len(modes) == 2
+    assert index.tolist() == [0] * 26 + [1] * 26
+    assert len(meanshift.modes(Empirical(even), even, 0.04)[0]) == 61  # points far apart, for this bandwidth
+    ring = torch.cat([turn.cos(), turn.sin()], 1)  # level along the ring, which no straight line follows
+    assert len(meanshift.modes(Empirical(ring), ring, 0.3)[0]) == 1
+    assert len(meanshift.modes(Empirical(ring), torch.cat([ring, torch.zeros(1, 2, dtype=F64)]), 0.04)[0]) == 60
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), h=st.floats(0.15, 1.5), d=st.integers(1, 3), mirror=st.booleans())
+def test_every_mode_is_a_maximum_of_the_density(seed, h, d, mirror):
+    y = normal(8, d, seed=seed)
+    if mirror:  # a saddle or a minimum on the plane of symmetry, and starts that are led there
+        flipped = y * torch.tensor([-1.0] + [1.0] * (d - 1), dtype=F64)
+        y = torch.cat([y, flipped, (y + flipped) / 2])
+    D = Empirical(y[:16])
+    modes, index = meanshift.modes(D, y, h, max_steps=20_000)
+    assert is_a_maximum(D, modes, h, reach=0.2)
+    assert index.shape == (len(y),)
+    assert set(index.tolist()) == set(range(len(modes)))
