@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -104,7 +105,8 @@ def test_both_kinds_of_window_agree_where_points_are_evenly_spaced():
 
 def test_sparse_points_take_the_five_nearest_and_none_is_dropped():
     curve = helix(n=60, warp=3.0)
-    kappa, tau = geometry.curvature_torsion(curve, length=0.2)
+    with pytest.warns(UserWarning, match=r"fewer than 5 points at 41 of 60 points: .* span up to 1\.69"):
+        kappa, tau = geometry.curvature_torsion(curve, length=0.2)
     by_five, tau_by_five = geometry.curvature_torsion(curve, 5, "one_sided")
     assert torch.isfinite(torch.stack([kappa, tau])).all()
     torch.testing.assert_close(kappa[40:], by_five[40:])
@@ -764,3 +766,69 @@ def test_norms_refuse_a_bad_value_in_either_half_of_a_trajectory(part):
     parts[part][2, 1, 0] = math.nan
     with pytest.raises(ValueError, match=f"{part} must be finite"):
         geometry.norms(Trajectory(path.sigmas, parts["x"], parts["denoised"], path.nfe))
+
+
+# --- degenerate curves -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"window": w} for w in (5, 9, 11, 13, 21)] + [{"length": 0.3}, {"length": 1.0}])
+@pytest.mark.parametrize("apart", [1e-12, 1e-9, 1e-6])
+@pytest.mark.parametrize("along", [True, False])
+@pytest.mark.parametrize("copies", [2, 4, 12])
+def test_points_that_nearly_coincide_give_the_truth_or_nan(options, apart, along, copies):
+    points = helix(n=101).repeat_interleave(copies, 0)
+    shift = torch.arange(copies).repeat(101)[:, None] * torch.tensor([1.0, 0.0, 0.0])
+    points = points + apart * (shift if along else normal(*points.shape))
+    for edges in ("one_sided", "nan", *(["published"] if "window" in options else [])):
+        for weights in ("uniform", "length"):
+            kappa, tau = geometry.curvature_torsion(points, edges=edges, weights=weights, sparse="widen", **options)
+            assert torch.equal(kappa.isnan(), tau.isnan())
+            assert float((kappa - 0.8).abs().nan_to_num(0).max()) < 0.1
+            assert float((tau - 0.4).abs().nan_to_num(0).max()) < 0.1
+    if options.get("length") == 1.0 or options.get("window", 0) > 5 * copies:
+        assert not kappa.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("far", [0.0, 1e3, 1e6, 1e9])
+@pytest.mark.parametrize("n", [401, 4001])
+def test_what_the_rounding_of_the_points_hides_is_nan_and_all_else_is_right(dtype, far, n):
+    known = 0
+    points = (helix(n=n) + far).to(dtype)
+    for window in (5, 21, 61):
+        if not bool((points.diff(dim=0).double().norm(dim=1) > 0).all()):
+            with pytest.raises(ValueError, match="points must not repeat"):
+                geometry.curvature_torsion(points, window, "one_sided")
+            continue
+        kappa, tau = geometry.curvature_torsion(points, window, "one_sided")
+        bias = (0.1 if window == 61 else 0.02) if n == 401 else 0.005  # of the window, and a tenth for rounding
+        assert float((kappa / 0.8 - 1).abs().nan_to_num(0).max()) < 0.1 + bias
+        assert float((tau / 0.4 - 1).abs().nan_to_num(0).max()) < 0.1 + 3 * bias
+        known += int((~tau.isnan()).sum())
+    assert known >= (0 if dtype == torch.float32 and far > 1 else 0.9 * n)
+
+
+def test_a_straight_line_and_a_plane_curve_are_known_far_away_too():
+    for far in (0.0, 1e6):
+        kappa, tau = geometry.curvature_torsion(torch.stack([T, 2 * T, T], -1) + far, 21)
+        assert float(kappa.abs().max()) < 1e-6
+        assert float(tau.abs().max()) == 0
+        kappa, tau = geometry.curvature_torsion(helix(2.0, 0.0) + far, 21)
+        assert float((kappa - 0.5).abs().max()) < 0.01
+        assert float(tau.abs().max()) < 1e-3
+
+
+def test_a_widened_window_is_said_asked_for_or_nan():
+    curve = helix(n=60)
+    with pytest.warns(UserWarning, match="say sparse='widen' or sparse='nan'"):
+        said = geometry.curvature_torsion(curve, length=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asked = geometry.curvature_torsion(curve, length=0.5, sparse="widen")
+        missing = geometry.curvature_torsion(curve, length=0.5, sparse="nan")
+        geometry.curvature_torsion(curve, length=2.0)
+    for a, b, c in zip(said, asked, missing):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+        assert c.isnan().all()
+    with pytest.raises(ValueError, match="sparse must be one of"):
+        geometry.curvature_torsion(curve, length=0.5, sparse="warn")

@@ -292,7 +292,7 @@ def _torsion(run: Setting) -> Measurement:
     curves = curves / curves[-1, :, :1]
     peaks = []
     for share in (0.05, 0.2):
-        tau = geometry.curvature_torsion(curves, length=share, weights="length")[1]
+        tau = geometry.curvature_torsion(curves, length=share, weights="length", sparse="widen")[1]
         whole = (paths.sigmas >= 40 * share) & (paths.sigmas <= 80 - 40 * share)
         peaks.append(paths.sigmas[(tau.abs().cpu() * whole[:, None]).argmax(0)])
     estimate = metrics.bootstrap(lambda a, b: b.median() / a.median(), *peaks, paired=True)

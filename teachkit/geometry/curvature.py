@@ -10,6 +10,8 @@ the ends, where the window cannot lie around its point. Compare two windows befo
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,9 @@ from teachkit.geometry import paths
 __all__ = ["curvature_torsion"]
 
 _LEAST = 5  # points in a window: the cubic has three unknown vectors, its centre is given
+_WORST = 1e4  # condition number of a fit; usual windows are below 100, and points that nearly coincide far above
+_LEAP = 1e3  # times the steps beside it: what lies between two leaps, and is shorter by as much, is one point
+_ROUNDED = 0.1  # relative error, from the rounding of the points alone, of what is still given as a number
 
 
 def curvature_torsion(
@@ -29,6 +34,7 @@ def curvature_torsion(
     *,
     length: float | None = None,
     weights: str = "uniform",
+    sparse: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Curvature and torsion of space curves, by a cubic in arc length around every point: see the module.
 
@@ -45,25 +51,35 @@ def curvature_torsion(
         published code returns: at the far end it drops the first point of the window and counts point
         i - window // 2 twice.
     length : float
-        Arc length per fit, in the units of the points, at most the length of the shortest curve. Where points are
-        sparse the five nearest along the curve are taken, though they span more.
+        Arc length per fit, in the units of the points, at most the length of the shortest curve.
     weights : {"uniform", "length", "tricube"}
         Every point of a window counts the same; or as the arc length it stands for, so that the result does not
         depend on where points are dense; or that, less and less towards the edge of the window,
         (1 - |u / u_max|^3)^3 (Cleveland 1979), which makes the bias about 0.6 times as large.
+    sparse : {"widen", "nan"}, optional
+        Where fewer than five points lie in ``length``: take the five nearest along the curve, though they span more, or
+        return NaN. By default the windows are widened, and a UserWarning says how many and how far.
 
     Returns
     -------
     curvature, torsion : (N,) or (N, B)
-        In 1 / units. Where the curvature is zero to rounding (a straight line) torsion has no meaning and is 0.
+        In 1 / units. Where the curvature is zero to rounding (a straight line) torsion has no meaning and is 0. NaN
+        where the points of a window cannot tell the unknowns of the cubic apart, because they nearly coincide, and
+        where the rounding of the points alone could change the value by a tenth.
     """
     real_tensor("points", points, "(N, 3) or (N, B, 3)")
     single = points.ndim == 2
     x = _check_points(points[:, None] if single else points)
     s = paths.arc_length(x)
     edges = _check_window(s, window, length, edges, weights)
+    sparse = sparse if sparse is None else choice("sparse", sparse, ("widen", "nan"))
     half = (length or 0.0) / 2
-    first, count = _by_length(s, half) if window is None else _by_number(s, window)  # (N, B) each
+    first, count, few = _by_length(s, half) if window is None else _by_number(s, window)  # (N, B) each
+    if sparse is None and bool(few.any()):
+        _warn(s, first, few, 2 * half)
+    number = _number(s)
+    unit = min(torch.finfo(points.dtype).eps, torch.finfo(torch.float32).eps)  # half precision is taken at its word
+    rounding = 0.5 * unit * x.abs().amax((0, 2))  # (B,)
     share = torch.ones_like(s) if weights == "uniform" else _length_of_points(s)
     curvature, torsion = torch.empty_like(s), torch.empty_like(s)
     offset, columns = torch.arange(int(count.max()), device=x.device)[:, None], torch.arange(s.shape[1])
@@ -81,7 +97,12 @@ def curvature_torsion(
         weight = used * share[index, columns]
         if weights == "tricube":
             weight = weight * (1 - (u.abs().clamp(max=1) * (1 - 1 / count[rows, None])) ** 3) ** 3
-        curvature[rows], torsion[rows] = _cubic(u, x[index, columns] - x[rows][:, None], weight)
+        values = _cubic(u, x[index, columns] - x[rows][:, None], weight, rounding)
+        inside = number[index, columns].where(used > 0, number[rows][:, None])  # (r, w, B)
+        enough = inside.amax(1) - inside.amin(1) >= 3  # the centre and one point for each unknown
+        curvature[rows], torsion[rows] = (value.where(enough, torch.nan) for value in values)
+    if sparse == "nan":
+        curvature[few], torsion[few] = torch.nan, torch.nan
     if edges == "nan":
         near = (s < half * (1 - 1e-9)) | (s > s[-1] - half * (1 - 1e-9))
         if window is not None:
@@ -90,27 +111,71 @@ def curvature_torsion(
     return (curvature[:, 0], torsion[:, 0]) if single else (curvature, torsion)
 
 
-def _cubic(u: Tensor, delta: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Curvature and torsion (r, B) of weighted cubics through u = 0; u, weight (r, w, B), delta (r, w, B, 3)."""
+def _cubic(u: Tensor, delta: Tensor, weight: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
+    """Curvature and torsion (r, B) of weighted cubics through u = 0, or NaN where points rounded so much give none.
+
+    u, weight (r, w, B), delta (r, w, B, 3), rounding (B,).
+    """
     design = torch.stack([u, u**2 / 2, u**3 / 6], -1)
-    weighted = design * (weight / weight.amax(1, keepdim=True))[..., None]
-    normal = torch.einsum("rwbi,rwbj->rbij", weighted, design)
-    r1, r2, r3 = torch.linalg.solve(normal, torch.einsum("rwbi,rwbc->rbic", weighted, delta)).unbind(2)
+    weight = (weight / weight.amax(1, keepdim=True))[..., None]
+    scale = (weight * design**2).sum(1, keepdim=True).sqrt()  # of each unknown: (r, 1, B, 3)
+    design = design / scale
+    weighted = weight * design
+    inverse = torch.linalg.inv_ex(torch.einsum("rwbi,rwbj->rbij", weighted, design)).inverse
+    sound = torch.linalg.matrix_norm(inverse) < _WORST**2  # False for NaN too
+    solver = torch.einsum("rbij,rwbj->rbiw", inverse, weighted) / scale[:, 0, ..., None]
+    r1, r2, r3 = torch.einsum("rbiw,rwbc->rbic", solver, delta).unbind(2)
+    # Three standard errors of each, from the rounding of every point and of the centre, which all differences share.
+    e1, e2, e3 = (3 * (solver.square().sum(-1) + solver.sum(-1) ** 2).sqrt() * rounding[:, None]).unbind(-1)
     cross, speed = torch.linalg.cross(r1, r2), torch.linalg.vector_norm(r1, dim=-1)
     area = torch.linalg.vector_norm(cross, dim=-1)
-    straight = area <= 1e4 * torch.finfo(u.dtype).eps * speed**2
+    off = e1 * torch.linalg.vector_norm(r2, dim=-1) + e2 * speed  # of the area
+    straight = area <= (1e4 * torch.finfo(u.dtype).eps * speed**2).maximum(off)
     volume = (cross * r3).sum(-1) / area.where(~straight, torch.ones_like(area)) ** 2
-    return area / speed**3, volume.where(~straight, torch.zeros_like(volume))
+    # In units of the window a bend of 1e-6, or a turn of 1e-3, is none: then a large share of it may be wrong.
+    bend, turn = area / speed**2, volume.abs() * speed
+    bent = off / speed**2 <= (_ROUNDED * bend).clamp(min=1e-6)
+    lost = e3 / area + 3 * torch.linalg.vector_norm(r3, dim=-1) * off / area**2  # of the torsion
+    twisted = speed * lost <= (_ROUNDED * turn).clamp(min=1e-3)
+    curvature = (area / speed**3).where(sound & bent, torch.nan)
+    return curvature, volume.where(~straight, 0.0).where(sound & bent & (straight | twisted), torch.nan)
 
 
-def _by_number(s: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """First point and number of points of every window of so many points, moved inside at the ends."""
+def _number(s: Tensor) -> Tensor:
+    """The points counted along each curve, (N, B), near copies of one as one: see `_LEAP`."""
+    step = s.diff(dim=0)
+    edge = torch.full_like(step[:1], torch.inf)
+    beside = torch.cat([edge, step[:-1]]).minimum(torch.cat([step[1:], edge]))  # the shorter neighbour of each step
+    leap = torch.cat([torch.ones_like(step[:1], dtype=torch.bool), step > _LEAP * beside])
+    place = torch.arange(len(s), device=s.device)[:, None].expand(s.shape)
+    first = place.where(leap, 0).cummax(0).values
+    last = place.where(torch.cat([leap[1:], leap[:1]]), len(s) - 1).flip(0).cummin(0).values.flip(0)
+    length = s.gather(0, last) - s.gather(0, first)
+    far = torch.cat([edge, step, edge])
+    gap = far.gather(0, first).minimum(far.gather(0, last + 1))
+    copies = gap.isfinite() & (_LEAP * length < gap)
+    return (leap | ~copies).cumsum(0)
+
+
+def _warn(s: Tensor, first: Tensor, few: Tensor, length: float) -> None:
+    """Say that windows were widened, how many and how far."""
+    span = s.gather(0, first + _LEAST - 1) - s.gather(0, first)
+    warnings.warn(
+        f"length = {length:.4g} holds fewer than {_LEAST} points at {int(few.sum())} of {few.numel()} points: there "
+        f"the {_LEAST} nearest were taken, which span up to {float(span[few].max()):.4g}; take a longer length, or say "
+        "sparse='widen' or sparse='nan'",
+        stacklevel=3,
+    )
+
+
+def _by_number(s: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
+    """First point and number of points of every window of so many points, moved inside at the ends; none widened."""
     first = (torch.arange(len(s), device=s.device) - window // 2).clamp(0, len(s) - window)
-    return first[:, None].expand(s.shape), torch.full(s.shape, window, device=s.device)
+    return first[:, None].expand(s.shape), torch.full(s.shape, window, device=s.device), torch.zeros_like(s).bool()
 
 
-def _by_length(s: Tensor, half: float) -> tuple[Tensor, Tensor]:
-    """First point and number of points of every window of this half length, moved inside at the ends."""
+def _by_length(s: Tensor, half: float) -> tuple[Tensor, Tensor, Tensor]:
+    """First point and number of points of every window of this half length, moved inside at the ends; those widened."""
     centre = s.clamp(min=half).minimum(s[-1] - half)
     reach = half * (1 + 1e-9)  # a point on the edge belongs to the window on either side
     sorted_s = s.T.contiguous()
@@ -118,7 +183,7 @@ def _by_length(s: Tensor, half: float) -> tuple[Tensor, Tensor]:
     last = torch.searchsorted(sorted_s, (centre + reach).T.contiguous(), right=True).T - 1
     nearest = (torch.arange(len(s), device=s.device) - _LEAST // 2).clamp(0, len(s) - _LEAST)[:, None]
     few = last - first + 1 < _LEAST
-    return torch.where(few, nearest, first), torch.where(few, _LEAST, last - first + 1)
+    return torch.where(few, nearest, first), torch.where(few, _LEAST, last - first + 1), few
 
 
 def _length_of_points(s: Tensor) -> Tensor:

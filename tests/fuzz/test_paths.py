@@ -26,7 +26,8 @@ GEOMETRY = {
         geometry.curvature_torsion, {"points": SPACE, "window": 5, "edges": "one_sided", "weights": "length"}
     ),
     "geometry.curvature_torsion, a length": Call(
-        geometry.curvature_torsion, {"points": SPACE, "length": 4.0, "edges": "one_sided", "weights": "tricube"}
+        geometry.curvature_torsion,
+        {"points": SPACE, "length": 4.0, "edges": "one_sided", "weights": "tricube", "sparse": "widen"},
     ),
     "geometry.deviation": Call(geometry.deviation, {"traj": PATH.x, "relative": True}),
     "geometry.explained_variance": Call(
