@@ -6,10 +6,13 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from teachkit import data, metrics
 from teachkit.metrics import FeatureStatistics, bootstrap, frechet_distance, mmd, sliced_wasserstein
+from teachkit.metrics.distances import squared_distances
 
 
 def normal(*shape, seed=0):
@@ -443,3 +446,55 @@ def test_inception_gets_eight_bit_colour(monkeypatch):
 
 def test_examples_in_docstrings():
     assert doctest.testmod(metrics).failed == 0
+
+
+# --- Far from the origin
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    far=st.sampled_from([0, 1, 10**3, 10**6]),
+    quantum=st.integers(-6, 1),
+    double=st.booleans(),
+)
+def test_no_distance_depends_on_where_the_origin_lies(seed, far, quantum, double):
+    # Multiples of one power of two: the shift itself rounds nothing. Up to 2e9, and to 1.6e7 units in float32.
+    dtype, step = (torch.float64, 2.0**quantum) if double else (torch.float32, 2.0**quantum)
+    rng = torch.Generator().manual_seed(seed)
+    a, b = ((torch.randint(-300, 301, (n, 3), generator=rng) * step).to(dtype) for n in (40, 31))
+    b = torch.cat([b, a[:3], a[:1] + step])  # some points twice, some close
+    shift = far * step * (1024 if double else 8)
+    there = a + shift, b + shift
+    for distance in (
+        lambda x, y: metrics.mmd(x, y, "rbf"),
+        lambda x, y: metrics.mmd(x, y, "rbf", bandwidth=2 * step),
+        lambda x, y: metrics.sliced_wasserstein(x, y, 32),
+        metrics.frechet_distance,
+        lambda x, y: metrics.frechet_distance(x, y, extrapolate=True),
+        lambda x, y: metrics.frechet_distance(
+            metrics.FeatureStatistics(x[:7]).update(x[7:20]).update(x[20:]), metrics.FeatureStatistics(y)
+        ),
+        lambda x, y: float(metrics.error_to_reference(x[:30], y[:30]).mean()),
+    ):
+        expected = distance(a, b)
+        assert distance(*there) == pytest.approx(expected, rel=1e-9, abs=1e-12 * (1 + 1e5 * step**2))
+
+
+@pytest.mark.parametrize("far", [0.0, 1e4, 1e9])
+def test_squared_distances_of_crowds_far_apart_are_those_of_differences(far):
+    x = torch.cat([normal(40, 5), far + normal(40, 5, seed=1)])
+    y = torch.cat([x[:10], x[50:60] + 1e-3, far / 2 + normal(10, 5, seed=2)])
+    truth = (x[:, None] - y).square().sum(-1)
+    torch.testing.assert_close(squared_distances(x, y), truth, rtol=1e-9, atol=0)
+
+
+def test_statistics_of_features_far_from_zero_merge_without_losing_their_spread():
+    x = torch.randint(-50, 51, (4000, 3), generator=torch.Generator().manual_seed(0)).double() / 64
+    far = x + 2.0**30
+    merged = metrics.FeatureStatistics()
+    for part in far.split(7):
+        merged.update(part)
+    torch.testing.assert_close(merged.covariance, torch.cov(x.T), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(merged.mean - 2.0**30, x.mean(0), rtol=0, atol=2e-7)
+    assert metrics.frechet_distance(merged, metrics.FeatureStatistics(far)) == pytest.approx(0, abs=1e-12)

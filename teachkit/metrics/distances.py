@@ -12,6 +12,21 @@ from teachkit.checks import choice, integer, number
 from teachkit.metrics.checks import checked_pair
 
 _BLOCK = 2**24  # values handled at a time: 128 MiB in float64
+_SAFE = 1e-6  # a squared distance this small beside its terms has lost digits: it is computed from the difference
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x_i - y_j|^2 of two sets (n, d) and (m, d), to rounding wherever the origin lies: (n, m).
+
+    |x|^2 + |y|^2 - 2 x.y by a matrix product, seen from one of the points; differences where that cancels.
+    """
+    x, y = x - y[0], y - y[0]
+    x2, y2 = x.square().sum(1, keepdim=True), y.square().sum(1)
+    out = torch.addmm(y2, x, y.T, alpha=-2) + x2
+    rows, columns = (out < _SAFE * (x2 + y2)).nonzero().unbind(1)
+    for i, j in zip(*(part.split(max(1, _BLOCK // x.shape[1])) for part in (rows, columns))):
+        out[i, j] = (x[i] - y[j]).square().sum(1)
+    return out
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, n_projections: int = 256, seed: int = 0, p: float = 2.0) -> float:
@@ -38,6 +53,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, n_projections: int = 256, seed: int
         In the units of the samples.
     """
     a, b = checked_pair(a, b, least=1)
+    a, b = a - a[0], b - a[0]  # far from the origin a projection would be rounded
     n_projections = integer("n_projections", n_projections, 1)
     p = number("p", p, least=1)
     rng = torch.Generator().manual_seed(integer("seed", seed, 0))
@@ -85,11 +101,8 @@ def mmd(a: Tensor, b: Tensor, kernel: str = "polynomial", bandwidth: float | Non
     a, b = checked_pair(a, b, least=2)
     choice("kernel", kernel, ("polynomial", "rbf"))
     degree = integer("degree", degree, 1)
-    if kernel == "rbf":  # distances alone count, and far from 0 squares of coordinates would drown them
-        origin = a[0].clone()
-        a, b = a - origin, b - origin
     if kernel == "rbf" and bandwidth is None:
-        bandwidth = float(torch.cdist(a[:: -(-len(a) // 1000)], b[:: -(-len(b) // 1000)]).median())
+        bandwidth = float(squared_distances(a[:: -(-len(a) // 1000)], b[:: -(-len(b) // 1000)]).sqrt().median())
         bandwidth = bandwidth or 1.0  # all points equal: any kernel says so
     bandwidth = None if bandwidth is None else number("bandwidth", bandwidth, above=0)
 
@@ -97,7 +110,7 @@ def mmd(a: Tensor, b: Tensor, kernel: str = "polynomial", bandwidth: float | Non
         if kernel == "polynomial":
             return (x @ y.T / x.shape[1] + 1) ** degree
         assert bandwidth is not None
-        return (torch.cdist(x, y).square() / (-2 * bandwidth**2)).exp()
+        return (squared_distances(x, y) / (-2 * bandwidth**2)).exp()
 
     def diagonal(x: Tensor) -> float:
         return float(((x.square().mean(1) + 1) ** degree).sum()) if kernel == "polynomial" else float(len(x))

@@ -39,10 +39,23 @@ class FeatureStatistics:
 
     def __init__(self, features: Tensor | None = None) -> None:
         self.count = 0
-        self.mean = torch.zeros(0, dtype=torch.float64)
+        self.mean = torch.zeros(0, dtype=torch.float64)  # kept as a first feature and the way from there
         self.scatter = torch.zeros(0, 0, dtype=torch.float64)
         if features is not None:
             self.update(features)
+
+    @property
+    def mean(self) -> Tensor:
+        return self._origin + self._offset
+
+    @mean.setter
+    def mean(self, value: Tensor) -> None:
+        self._origin, self._offset = value, torch.zeros_like(value)
+
+    def _from(self, other: FeatureStatistics) -> Tensor:
+        """The mean here less that of the other: features far from 0 would be rounded in each."""
+        device = self._offset.device
+        return (self._origin - other._origin.to(device)) + (self._offset - other._offset.to(device))
 
     @classmethod
     def from_moments(cls, count: int, mean: Tensor, covariance: Tensor) -> FeatureStatistics:
@@ -64,8 +77,10 @@ class FeatureStatistics:
         """Add a batch ``(N, F)``; returns itself."""
         x = checked_features("features", features, least=1)
         batch = FeatureStatistics()
-        batch.count, batch.mean = len(x), x.mean(0)
-        centred = x - batch.mean
+        batch.count, batch._origin = len(x), x[0].clone()
+        centred = x - batch._origin
+        batch._offset = centred.mean(0)
+        centred = centred - batch._offset
         batch.scatter = centred.T @ centred
         return self.merge(batch)
 
@@ -76,14 +91,15 @@ class FeatureStatistics:
         if other.count == 0:
             return self
         if self.count == 0:
-            self.count, self.mean, self.scatter = other.count, other.mean.clone(), other.scatter.clone()
+            self.count, self.scatter = other.count, other.scatter.clone()
+            self._origin, self._offset = other._origin.clone(), other._offset.clone()
             return self
         if self.mean.shape != other.mean.shape:
             raise ValueError(f"features have {len(other.mean)} components here and {len(self.mean)} before")
         total = self.count + other.count
-        delta = other.mean.to(self.mean.device) - self.mean
+        delta = -self._from(other)
         self.scatter += other.scatter.to(delta.device) + torch.outer(delta, delta) * (self.count * other.count / total)
-        self.mean = self.mean + delta * (other.count / total)
+        self._offset = self._offset + delta * (other.count / total)
         self.count = total
         return self
 
@@ -147,7 +163,7 @@ def _frechet(a: FeatureStatistics, b: FeatureStatistics) -> float:
     root_a, root_b = _factor(a.covariance), _factor(b.covariance.to(a.mean.device))
     cross = torch.linalg.svdvals(root_a.T @ root_b).sum() if root_a.numel() and root_b.numel() else 0.0
     spread = root_a.square().sum() + root_b.square().sum() - 2 * cross
-    shift = (a.mean - b.mean.to(a.mean.device)).square().sum()
+    shift = a._from(b).square().sum()
     return max(float(shift + spread), 0.0)
 
 
