@@ -309,3 +309,26 @@ def test_two_points_commit_where_the_posterior_of_a_path_on_the_axis_says():
     at = regularity.commitment_sigma(p, traj.sigmas, 0.9)
     assert (at < 3 * m).all()
     assert (at > m / 3).all()
+
+
+@pytest.mark.parametrize("far", [0.0, 2.0**20, 2.0**30])
+def test_measures_of_paths_do_not_depend_on_where_the_origin_lies(far):
+    y, start = torch.round(64 * normal(30, 8)) / 64, torch.round(4096 * normal(5, 8, seed=1)) / 64
+    labels, grid = torch.arange(30) % 3, schedules.polynomial(12, 0.01, 64.0)
+    D, moved = Empirical(y, labels=labels), Empirical(y + far, labels=labels)
+    here = sample(D, start, grid)
+    there = type(here)(grid, here.x + far, here.denoised + far, here.nfe)
+    rounding = 8 * torch.finfo(torch.float64).eps * (far + 100)
+    targets = regularity.step_targets(there) - far
+    torch.testing.assert_close(targets, regularity.step_targets(here), rtol=0, atol=100 * rounding)
+    torch.testing.assert_close(targets, here.denoised, rtol=0, atol=100 * rounding)
+    exact = type(here)(grid, there.x - far, there.denoised - far, here.nfe)  # as adding far has rounded it
+    for x, s in zip(exact.x, grid.tolist()):
+        torch.testing.assert_close(moved(x + far, s) - far, D(x, s), rtol=0, atol=rounding)
+        gain, own = (regularity.likelihood_gain(E, start, s)[0] for E, start in ((moved, x + far), (D, x)))
+        torch.testing.assert_close(gain, own, rtol=1e-6, atol=1e-6 + 1e4 * rounding / s**2)
+    for measure in (regularity.effective_neighbours, regularity.class_posteriors):
+        torch.testing.assert_close(measure(moved, there), measure(D, exact), rtol=1e-9, atol=1e-9)
+    assert regularity.speciation_sigma(y + far) == pytest.approx(regularity.speciation_sigma(y), rel=1e-9)
+    for shape in (geometry.deviation, geometry.arc_length, geometry.cosines, geometry.project):
+        torch.testing.assert_close(shape(there), shape(exact), rtol=1e-9, atol=1e-6 * (1 + far / 2**30))

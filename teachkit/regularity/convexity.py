@@ -46,7 +46,8 @@ def step_targets(traj: Trajectory) -> Tensor:
     """
     x = kept(traj)
     ratio = (traj.sigmas[1:] / traj.sigmas[:-1]).to(x)[:, None, None]
-    return ((x[1:] - ratio * x[:-1]) / (1 - ratio)).reshape(-1, *traj.x.shape[1:])
+    # Not (x_{n+1} - r x_n) / (1 - r), whose terms are large far from the origin.
+    return (x[1:] + ratio / (1 - ratio) * x.diff(dim=0)).reshape(-1, *traj.x.shape[1:])
 
 
 def unrolled_weights(sigmas: Tensor) -> tuple[Tensor, Tensor]:
