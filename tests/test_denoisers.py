@@ -1021,3 +1021,71 @@ def test_data_near_the_origin_are_not_copied_and_others_once():
     assert torch.equal(moved(near + 1000, 0.1), D(near + 1000, 0.1))
     wide = D.double()
     assert wide.centre.dtype == wide.centred.dtype == wide.half_norms.dtype == F64
+
+
+def mixture_rational(means, variances, x, sigma):
+    """Denoised point and log density of equally likely Gaussians with diagonal covariances, by rational arithmetic."""
+    at, noise, parts = [Fraction(v) for v in x.tolist()], Fraction(sigma) ** 2, []
+    for mean, var in zip(means.tolist(), variances.tolist()):
+        terms = [(Fraction(m), Fraction(v), Fraction(v) + noise, a - Fraction(m)) for m, v, a in zip(mean, var, at)]
+        quadratic = -sum(a * a / total for _, _, total, a in terms) / 2
+        log_det = -0.5 * sum(math.log(total) for _, _, total, _ in terms)
+        parts.append((quadratic, log_det, [m + v / total * a for m, v, total, a in terms]))
+    top = max(quadratic for quadratic, _, _ in parts)
+    w = [math.exp(max(-800.0, float(quadratic - top)) + log_det) for quadratic, log_det, _ in parts]
+    point = [
+        sum(Fraction(v) * p for v, p in zip(w, column)) / Fraction(sum(w)) for column in zip(*(p[2] for p in parts))
+    ]
+    log_p = float(top) + math.log(sum(w) / len(w)) - 0.5 * len(at) * math.log(2 * math.pi)
+    return torch.tensor([float(v) for v in point], dtype=F64), log_p
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    double=st.booleans(),
+    kind=st.sampled_from(["one variance", "one covariance", "each its own"]),
+    spacing=st.floats(0.01, 600),
+    far=st.sampled_from([0.0, 1e6, 1e9]),
+    away=st.sampled_from([0.0, 1.0, 1e4, 1e8]),
+    sigma=st.sampled_from([0.002, 0.02, 0.3, 80.0]),
+    across=st.booleans(),
+)
+def test_mixtures_far_away_and_far_from_x_against_rational_arithmetic(
+    seed, double, kind, spacing, far, away, sigma, across
+):
+    dtype = F64 if double else torch.float32
+    means = (far + spacing * normal(4, 3, seed=seed)).to(dtype)
+    variances = 10 ** (6 * torch.rand(4, 3, generator=rng(seed), dtype=F64) - 4)
+    variances = {"one variance": variances[:1, :1], "one covariance": variances[:1]}.get(kind, variances)
+    variances = variances.expand(4, 3).to(dtype).contiguous()
+    x = (means[:2].double() + away * normal(2, 3, seed=seed + 1)).to(dtype)
+    if across:  # x is far only in a direction in which the means do not differ
+        means[:, 1:], x[:, 0] = means[:1, 1:], means[:2, 0]
+    weights, eps = torch.full((4,), 0.25, dtype=dtype), torch.finfo(dtype).eps
+    level = torch.tensor(sigma, dtype=dtype)
+    for D in (
+        GaussianMixture(weights, means, variances),
+        LowRankMixture(weights, means, variances, torch.eye(3, dtype=dtype).repeat(4, 1, 1)),
+    ):
+        got, log_p = D(x, level), D.log_prob(x, level)
+        for i in range(2):
+            mean, density = mixture_rational(means, variances, x[i], float(level))
+            size = float(mean.abs().max()) + spacing + float((x[i] - means[0]).abs().max())
+            off = 8 * eps * size + (1e-8 if double else 2e-4) * (sigma + float(variances.max()) ** 0.5)
+            torch.testing.assert_close(got[i].double(), mean, rtol=0, atol=off)
+            assert float(log_p[i]) == pytest.approx(density, rel=32 * eps, abs=1e-6 if double else 1e-3)
+
+
+def test_a_component_is_chosen_however_far_x_is_in_a_direction_they_share():
+    means, x = torch.tensor([[0.0, 0.0], [0.0, 1.0]], dtype=F64), torch.tensor([[1e9, 0.3], [1e9, 0.6]], dtype=F64)
+    turned = torch.tensor([[1e-4, 0.0], [0.0, 1e-4]], dtype=F64).repeat(2, 1, 1)
+    line = torch.tensor([[1.0], [0.0]], dtype=F64).repeat(2, 1, 1)
+    for D in (
+        Empirical(means),
+        GaussianMixture([0.5, 0.5], means, 1e-4),
+        GaussianMixture([0.5, 0.5], means, turned),
+        LowRankMixture([0.5, 0.5], means, [[1e-4], [1e-4]], line),
+    ):
+        own = 1e-4 / (1e-4 + 0.002**2) if isinstance(D, GaussianMixture) else 0.0  # the share of x in D
+        torch.testing.assert_close(D(x, 0.002)[:, 1], own * x[:, 1] + (1 - own) * means[:, 1], rtol=0, atol=1e-9)

@@ -109,6 +109,76 @@ class DenoiserModule(nn.Module):
         return labels
 
 
+class MixtureModule(DenoiserModule):
+    """Base of the mixtures of K Gaussians: posterior probabilities of the components, also where x is far from all.
+
+    Subclasses give ``_terms(x, sigma)``, the quadratic forms (B, K), the log determinants (B or 1, K) and a posterior
+    mean of each component beside its own mean, and ``_beside(x, sigma, near)``, in double precision the differences of
+    the quadratic forms from that of component ``near`` (B,), and that one.
+    """
+
+    weights: Tensor  # (K,)
+
+    def _terms(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        raise TypeError(f"{type(self).__name__} must define _terms")
+
+    def _beside(self, x: Tensor, sigma: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+        raise TypeError(f"{type(self).__name__} must define _beside")
+
+    def _components(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Joint log densities (B, K) less a number for each row, that number (B,), and the means of `_terms`."""
+        quadratic, log_det, shrunk = self._terms(x, sigma)
+        least, near = quadratic.detach().min(1)
+        common = torch.zeros_like(quadratic[:, 0])
+        # Where all are so large that their rounding counts, they are compared instead of computed.
+        error = 4 * torch.finfo(x.dtype).eps * least
+        doubtful = (error > (1e-9 if x.dtype == torch.float64 else 1e-3)) & error.isfinite()
+        if checks.anywhere(doubtful):
+            own = sigma.expand(len(x), 1)[doubtful]
+            beside, of_near = (part.to(x.dtype) for part in self._beside(x[doubtful], own, near[doubtful]))
+            quadratic, common = quadratic.index_put((doubtful,), beside), common.index_put((doubtful,), of_near)
+        log_joint = -0.5 * (quadratic + log_det + self.dim * math.log(2 * math.pi))
+        if labels is None:
+            log_joint = log_joint + self.weights.log()
+        else:
+            chosen = nn.functional.one_hot(labels, len(self.weights)).bool()
+            log_joint = log_joint.masked_fill(~chosen, -math.inf)
+        return log_joint, -0.5 * common, shrunk
+
+    def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        log_joint, common, _ = self._components(x, sigma, labels)
+        return log_joint.logsumexp(-1) + common
+
+    def responsibilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Posterior probability of each component given x: ``(B, K)``, rows sum to 1."""
+        flat, s = self._check(x, sigma)
+        return finite(self._components(flat, s, None)[0].softmax(-1), x)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``n`` samples of clean data: ``(n, *event)``."""
+        return self.sample_with_labels(n, generator)[0]
+
+    def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``."""
+        raise TypeError(f"{type(self).__name__} must define sample_with_labels")
+
+
+def square_gap(a: Tensor, gap: Tensor, total: Tensor, other: Tensor) -> Tensor:
+    """Sum over the last axis of (a + gap)^2 / total - a^2 / other, without forming the difference of the two squares.
+
+    Parameters
+    ----------
+    a, gap, total, other : (..., e)
+        Coordinates, how much further others are, and the variances of those and of these, > 0.
+
+    Returns
+    -------
+    Tensor
+        ``(...)``.
+    """
+    return (gap * (2 * a + gap) / total + a**2 * (other - total) / (total * other)).sum(-1)
+
+
 def finite(result: Tensor, x: Tensor) -> Tensor:
     """``result`` itself, unless it holds NaN or infinity: then what is wrong with x."""
     if checks.is_finite(result):

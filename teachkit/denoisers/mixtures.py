@@ -7,7 +7,6 @@ arXiv 2506.10177, Sec. 4.3.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +15,11 @@ from torch import Tensor, nn
 
 from teachkit import checks
 from teachkit.checks import integer
-from teachkit.denoisers.base import DenoiserModule, check_data, drawing_device, finite, floating
+from teachkit.denoisers.base import MixtureModule, check_data, default_dtype, drawing_device, floating, square_gap
 from teachkit.denoisers.gaussian import Gaussian
 
 
-class GaussianMixture(DenoiserModule):
+class GaussianMixture(MixtureModule):
     """A mixture of K Gaussians: D is the posterior mean over components (arXiv 2506.10177, Sec. 4.3).
 
     D(x; sigma) = sum_k pi_k(x) r_k(x), with pi_k proportional to weight_k N(x; mean_k, cov_k + sigma^2 I) and
@@ -107,40 +106,35 @@ class GaussianMixture(DenoiserModule):
             )
         return variances, axes
 
-    def _components(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Joint log densities (B, K) and the posterior mean of each component, from its own mean (B, K, d)."""
+    def _terms(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         offset = x[:, None] - self.means  # (B, K, d)
         if self.axes is not None:
             offset = torch.einsum("kde,bkd->bke", self.axes, offset)  # coordinates along the eigenvectors
         total = self.variances + sigma[..., None] ** 2  # (B or 1, K, d or 1)
         log_det = total.log().sum(-1) * (self.dim // self.variances.shape[1])
-        log_joint = -0.5 * ((offset**2 / total).sum(-1) + log_det + self.dim * math.log(2 * math.pi))
-        if labels is None:
-            log_joint = log_joint + self.weights.log()
-        else:
-            chosen = nn.functional.one_hot(labels, self.num_classes or 0).bool()
-            log_joint = log_joint.masked_fill(~chosen, -math.inf)
         shrunk = self.variances / total * offset
         if self.axes is not None:
             shrunk = torch.einsum("kde,bke->bkd", self.axes, shrunk)
-        return log_joint, shrunk
+        return (offset**2 / total).sum(-1), log_det, shrunk
+
+    def _beside(self, x: Tensor, sigma: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+        wide = default_dtype(x.device)
+        means, total = self.means.to(wide), self.variances.to(wide) + sigma.to(wide)[..., None] ** 2
+        row = torch.arange(len(x), device=x.device)
+        own = x.to(wide) - means[near]  # (b, d)
+        gap = means[near][:, None] - means  # (b, K, d)
+        if self.axes is not None:
+            axes = self.axes.to(wide)
+            turned = torch.einsum("kde,bd->bke", axes, own)
+            own = turned[row, near]
+            gap = torch.einsum("kde,bkd->bke", axes, gap) + (turned - own[:, None])
+        other = total[row, near]  # (b, d or 1)
+        return square_gap(own[:, None], gap, total, other[:, None]), (own**2 / other).sum(-1)
 
     def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        log_joint, shrunk = self._components(x, sigma, labels)
+        log_joint, _, shrunk = self._components(x, sigma, labels)
         origin = self.means[0]  # near the others: averages of large numbers would be rounded
         return origin + torch.einsum("bk,bkd->bd", log_joint.softmax(-1), self.means - origin + shrunk)
-
-    def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        return self._components(x, sigma, labels)[0].logsumexp(-1)
-
-    def responsibilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Posterior probability of each component given x: ``(B, K)``, rows sum to 1."""
-        flat, s = self._check(x, sigma)
-        return finite(self._components(flat, s, None)[0].softmax(-1), x)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` samples of clean data: ``(n, *event)``; ``generator`` may lie on the CPU or beside the means."""
-        return self.sample_with_labels(n, generator)[0]
 
     def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``, as `sample` does."""
@@ -154,7 +148,7 @@ class GaussianMixture(DenoiserModule):
         return (self.means[labels] + scaled).reshape(n, *self.event_shape), labels
 
 
-class LowRankMixture(DenoiserModule):
+class LowRankMixture(MixtureModule):
     """A mixture of K Gaussians that each vary in r directions only: a class mixture of images, without d x d matrices.
 
     Component k is N(mean_k, U_k diag(lam_k) U_k^T), with U_k of shape (d, r). Blurred by noise, its quadratic form is
@@ -264,12 +258,15 @@ class LowRankMixture(DenoiserModule):
         """Number of directions kept in every component."""
         return self.axes.shape[2]
 
-    def _components(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Joint log densities (B, K) and shrunk coordinates (B, K, r), one component at a time."""
-        rest = self.dim - self.rank
-        outside = rest > 0 or bool((self.variances == 0).any())  # a zero column leaves a part outside as well
+    def _outside(self, sigma: Tensor) -> bool:
+        """Whether a part of x lies outside the axes, or along a zero column; then there must be noise."""
+        outside = self.rank < self.dim or bool((self.variances == 0).any())
         if outside and not (sigma > 0).all():
             raise ValueError("sigma must be > 0: without noise a mixture of low rank has no density")
+        return outside
+
+    def _terms(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rest, outside = self.dim - self.rank, self._outside(sigma)
         quadratic, shrunk, log_det = [], [], []
         for mean, variances, axes in zip(self.means, self.variances, self.axes):
             offset = x - mean
@@ -280,31 +277,35 @@ class LowRankMixture(DenoiserModule):
             quadratic.append(value)
             log_det.append(total.log().sum(-1) + (2 * rest * sigma[:, 0].log() if rest else 0.0))
             shrunk.append(variances / total * along)
-        log_joint = -0.5 * (torch.stack(quadratic, -1) + torch.stack(log_det, -1) + self.dim * math.log(2 * math.pi))
-        if labels is None:
-            log_joint = log_joint + self.weights.log()
-        else:
-            chosen = nn.functional.one_hot(labels, len(self.means)).bool()
-            log_joint = log_joint.masked_fill(~chosen, -math.inf)
-        return log_joint, torch.stack(shrunk, 1)
+        return torch.stack(quadratic, -1), torch.stack(log_det, -1), torch.stack(shrunk, 1)
+
+    def _beside(self, x: Tensor, sigma: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+        wide = default_dtype(x.device)
+        x, noise, outside = x.to(wide), sigma.to(wide) ** 2, self._outside(sigma)
+        means, variances, axes = self.means.to(wide), self.variances.to(wide), self.axes.to(wide)
+        own, other = x - means[near], variances[near] + noise  # (b, d), (b, r)
+        turned = [own @ u for u in axes]
+        along = torch.stack(turned, 1)[torch.arange(len(x), device=x.device), near]
+        inside = torch.empty_like(own)  # the part of own along the axes of near
+        for k in near.unique().tolist():
+            inside[near == k] = along[near == k] @ axes[k].mT
+        across, beside = own - inside, []
+        for k, (u, mine) in enumerate(zip(axes, turned)):
+            gap = means[near] - means[k]
+            further = gap @ u
+            value = square_gap(along, further + (mine - along), variances[k] + noise, other)
+            if outside:
+                left = gap - ((further + mine) @ u.mT - inside)
+                value = value + square_gap(across, left, noise, noise)
+            beside.append(value)
+        of_near = (along**2 / other).sum(-1) + (across.square().sum(-1) / noise[:, 0] if outside else 0.0)
+        return torch.stack(beside, -1), of_near
 
     def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        log_joint, shrunk = self._components(x, sigma, labels)
+        log_joint, _, shrunk = self._components(x, sigma, labels)
         share, origin = log_joint.softmax(-1), self.means[0]  # (B, K)
         moved = share @ (self.means - origin) + (share[..., None] * shrunk).flatten(1) @ self.axes.mT.flatten(0, 1)
         return origin + moved
-
-    def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        return self._components(x, sigma, labels)[0].logsumexp(-1)
-
-    def responsibilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Posterior probability of each component given x: ``(B, K)``, rows sum to 1."""
-        flat, s = self._check(x, sigma)
-        return finite(self._components(flat, s, None)[0].softmax(-1), x)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` samples of clean data: ``(n, *event)``; ``generator`` may lie on the CPU or beside the means."""
-        return self.sample_with_labels(n, generator)[0]
 
     def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``, as `sample` does."""
