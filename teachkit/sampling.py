@@ -37,11 +37,13 @@ class Trajectory:
     sigmas : (N+1,)
         Noise levels, decreasing, float64 on the CPU.
     x : (N+1, B, *event)
-        The state at each level: the sampling trajectory. With ``keep="final"`` only the last one, ``(1, B, *event)``.
+        The state at each level, there where D was evaluated: the sampling trajectory. (Of UniPC these are its
+        predictions; the corrected states, from which it steps on, are not kept.) With ``keep="final"`` only the last
+        one, ``(1, B, *event)``.
     denoised : (N, B, *event)
-        D as it was evaluated at the first N levels: the denoising trajectory. Empty with ``keep="final"``. Two solvers
-        evaluate elsewhere than at ``x``: UniPC at its prediction, which it then corrects, and EDM's stochastic sampler
-        after adding noise.
+        ``D(x[n]; sigmas[n])``: the denoising trajectory. Empty with ``keep="final"``, and where a solver evaluated
+        at other levels than these, as EDM's stochastic sampler does after adding noise. With an analytical first step
+        the first is what that takes in place of D.
     nfe : int
         Number of function evaluations: how often the denoiser was called for the batch.
 
@@ -189,7 +191,7 @@ def sample(
         raise ValueError(f"afs is not defined for {rule.name}")
     evaluate = _Evaluator(denoiser, labels, guidance, dynamic_threshold)
     levels = tuple(grid.tolist())
-    whole = keep == "all"
+    whole = together = keep == "all"
     # Buffers filled as we go: stacking a list at the end would take twice the memory.
     path = x.new_empty(len(levels) if whole else 1, *x.shape)
     denoised = x.new_empty(len(levels) - 1 if whole else 0, *x.shape)
@@ -200,17 +202,19 @@ def sample(
             now = Point(x, levels[i], evaluate, levels, i, given)
             if history:
                 now.x = rule.correct(now, history)
-            if whole:
-                path[i] = now.x
-            x = rule.step(now, levels[i + 1], history)
+            start, x = now.x, rule.step(now, levels[i + 1], history)
             if not is_finite(x):
                 at = f"at sigma = {levels[i + 1]:.4g}"
                 raise FloatingPointError(f"sampling with {rule.name} ended in NaN or infinity {at}; check the denoiser")
             history.append(now)
             if whole:
                 denoised[i] = now.denoised
+                # Where D was evaluated: before a corrector moved the state. After noise was added, at another level.
+                seen, level = now.evaluated_at or (start, levels[i])
+                together = together and level == levels[i]
+                path[i] = seen if level == levels[i] else start
         path[-1] = x
-        return Trajectory(grid, path, denoised, evaluate.nfe)
+        return Trajectory(grid, path, denoised if together else denoised[:0], evaluate.nfe)
 
 
 def _check_arguments(

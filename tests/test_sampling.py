@@ -9,7 +9,19 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from teachkit import Empirical, Gaussian, GaussianMixture, Trajectory, initial_noise, sample, schedules, solvers
+from teachkit import (
+    Empirical,
+    Gaussian,
+    GaussianMixture,
+    Trajectory,
+    geometry,
+    initial_noise,
+    regularity,
+    sample,
+    schedules,
+    scheduling,
+    solvers,
+)
 
 F64 = torch.float64
 GAUSSIAN = Gaussian([0.5, -0.5, 0.0], [[0.3, 0.1, 0.0], [0.1, 0.1, 0.0], [0.0, 0.0, 1.0]])
@@ -63,7 +75,26 @@ def test_order_against_the_exact_solution_of_a_gaussian(name, order):
     assert slope == pytest.approx(-order, abs=0.1)
 
 
-def test_a_path_holds_the_corrected_states_of_a_predictor_corrector_method():
+# Every solver, and of those with options what changes where and how often they evaluate.
+ALL_SOLVERS = [
+    *((name, {}) for name in solvers.REGISTRY if name != "edm_stochastic"),
+    *((name, {"euler_last": True}) for name in ("heun", "dpm2")),
+    ("dpm2", {"r": 0.3}),
+    ("unipc", {"prediction": "eps", "variant": "bh1"}),
+    ("edm_stochastic", {"churn": 0.0}),
+]
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize(("name", "options"), ALL_SOLVERS)
+def test_state_and_denoised_state_under_one_index_belong_together(name, options, zero):
+    sigmas = schedules.polynomial(6, zero=zero)
+    path = sample(GAUSSIAN, start(), sigmas, solvers.get(name, **options))
+    for i, sigma in enumerate(sigmas[:-1].tolist()):
+        torch.testing.assert_close(GAUSSIAN(path.x[i], sigma), path.denoised[i], rtol=0, atol=0)
+
+
+def test_a_path_holds_the_predictions_of_a_predictor_corrector_method():
     # UniPC evaluates the denoiser at its prediction, then corrects the state with what it learned there.
     sigmas, x, predicted = schedules.logsnr(24, 0.05, 10.0), start(sigma=10.0), []
 
@@ -72,10 +103,16 @@ def test_a_path_holds_the_corrected_states_of_a_predictor_corrector_method():
         return GAUSSIAN(x, sigma)
 
     path = sample(D, x, sigmas, "unipc")
-    exact = torch.stack([GAUSSIAN.flow(x, 10.0, float(s)) for s in sigmas])
-    before, after = ((states - exact[:24]).norm(dim=(1, 2)) for states in (torch.stack(predicted), path.x[:24]))
-    assert (after[2:] < before[2:]).all()
-    assert torch.equal(path.x[0], x)
+    assert torch.equal(path.x[:-1], torch.stack(predicted))
+
+
+def test_a_solver_that_evaluates_at_other_levels_keeps_no_outputs_and_measures_that_need_them_say_so():
+    path = sample(GAUSSIAN, start(), SIGMAS, solvers.get("edm_stochastic", churn=10.0))
+    assert path.x.shape == (9, 4, 3)
+    assert path.denoised.shape == (0, 4, 3)
+    for measure in (geometry.norms, regularity.span_residual, scheduling.cost_matrix):
+        with pytest.raises((ValueError, TypeError), match="a deterministic solver"):
+            measure(path)
 
 
 @settings(max_examples=20)

@@ -132,7 +132,7 @@ def norms(traj: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
         At the N levels where the denoiser was evaluated. In high dimension |eps| stays near sqrt(d).
     """
     if not isinstance(traj, Trajectory) or len(traj.denoised) == 0:
-        raise TypeError("traj must be a Trajectory that kept its whole path (keep='all')")
+        raise TypeError("traj must be a Trajectory that kept its whole path (keep='all', a deterministic solver)")
     x, denoised = traj.x[:-1], traj.denoised
     distance = _blocks(lambda pair: torch.linalg.vector_norm(pair[0] - pair[1], dim=-1), x, denoised)
     size = [_blocks(lambda y: torch.linalg.vector_norm(y, dim=-1), y) for y in (x, denoised)]

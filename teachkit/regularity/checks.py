@@ -41,5 +41,5 @@ def kept(traj: Trajectory, name: str = "traj") -> Tensor:
 def outputs(traj: Trajectory, x: Tensor) -> Tensor:
     """What the denoiser said, (N, B, d), beside the states x."""
     if len(traj.denoised) != len(traj.sigmas) - 1:
-        raise ValueError("traj holds no outputs of its denoiser; sample with keep='all'")
+        raise ValueError("traj holds no outputs of its denoiser; sample with keep='all' and a deterministic solver")
     return traj.denoised.flatten(2).to(x)

@@ -59,7 +59,8 @@ def cost_matrix(teacher: Trajectory, metric: str = "deviation") -> Tensor:
 def whole(teacher: Trajectory) -> None:
     """Raise an error unless a teacher is a trajectory kept whole, of numbers whose distances are numbers too."""
     if not isinstance(teacher, Trajectory) or len(teacher.denoised) != len(teacher.sigmas) - 1:
-        raise TypeError(f"teacher must be a Trajectory that kept its whole path (keep='all'), got {shown(teacher)}")
+        wanted = "a Trajectory that kept its whole path (keep='all', a deterministic solver)"
+        raise TypeError(f"teacher must be {wanted}, got {shown(teacher)}")
     if len(teacher.x) != len(teacher.sigmas):
         raise ValueError("teacher must have a state for every level; sample with keep='all'")
     squarable("teacher", teacher.x)

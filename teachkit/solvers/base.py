@@ -24,9 +24,11 @@ class Point:
         The whole schedule.
     index : int
         Which step starts here.
+    evaluated_at : tuple of (B, *event) and float, or None
+        State and level at which D was evaluated, once it was; a solver may move ``x`` and ``sigma`` before and after.
     """
 
-    __slots__ = ("_denoised", "_direction", "evaluate", "index", "levels", "sigma", "x")
+    __slots__ = ("_denoised", "_direction", "evaluate", "evaluated_at", "index", "levels", "sigma", "x")
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class Point:
         self.x, self.sigma, self.evaluate, self.levels, self.index = x, sigma, evaluate, levels, index
         self._denoised: Tensor | None = None
         self._direction = direction
+        self.evaluated_at: tuple[Tensor, float] | None = None
 
     @property
     def denoised(self) -> Tensor:
@@ -48,6 +51,7 @@ class Point:
             if self._direction is not None:
                 self._denoised = self.x - self.sigma * self._direction
             else:
+                self.evaluated_at = self.x, self.sigma
                 self._denoised = self.evaluate(self.x, self.sigma)
         return self._denoised
 
