@@ -242,12 +242,69 @@ def test_schedulers_with_an_argument_for_levels_take_them(diffusers, last):
     peer = diffusers.EulerDiscreteScheduler(**STABLE)
     peer.set_timesteps(**schedule.to_diffusers())
     torch.testing.assert_close(peer.sigmas.double(), schedule.sigmas, rtol=1e-6, atol=0)
-    flow = diffusers.FlowMatchEulerDiscreteScheduler()
-    flow.set_timesteps(**schedule.to_diffusers(flow=True))
-    levels = schedule.sigmas[:-1] / (1 + schedule.sigmas[:-1])
-    torch.testing.assert_close(flow.sigmas.double(), torch.cat([levels, levels.new_zeros(1)]), rtol=1e-6, atol=0)
     with pytest.raises(TypeError, match="got EulerDiscreteScheduler; others take set_timesteps"):
         scheduling.drive(peer, schedule)
+
+
+SHIFTS = [
+    ({}, None),
+    ({"shift": 3.0}, None),
+    ({"use_dynamic_shifting": True}, 0.8),
+    ({"use_dynamic_shifting": True, "time_shift_type": "linear"}, 2.5),
+    ({"shift": 3.0, "invert_sigmas": True}, None),
+]
+
+
+def flowing(peer, settings):
+    """Run a flow-matching scheduler on z = x / (1 + sigma), from where its first time says; and count."""
+    sign = -1 if settings.get("invert_sigmas") else 1
+    s = peer.sigmas.double() if sign == 1 else 1 - peer.sigmas.double()
+    sigma = s / (1 - s)
+    z, calls = start(sigma[0]) / (1 + sigma[0]), 0
+    for i, t in enumerate(peer.timesteps):
+        velocity = (z - MIXTURE(z * (1 + sigma[i]), float(sigma[i]))) / s[i]
+        z = peer.step(sign * velocity, t, z).prev_sample.double()
+        calls += 1
+    return z * (1 + sigma[-1]), calls
+
+
+@pytest.mark.parametrize(("settings", "mu"), SHIFTS)
+def test_a_flow_matching_scheduler_steps_through_the_levels_whatever_its_shift(diffusers, settings, mu):
+    schedule = scheduling.Schedule([80.0, 5.1, 2.5, 0.7, 0.0], "euler", 4)
+    peer = diffusers.FlowMatchEulerDiscreteScheduler(**settings)
+    peer.set_timesteps(**schedule.to_diffusers(scheduler=peer, mu=mu))
+    theirs, calls = flowing(peer, settings)
+    assert calls == schedule.nfe
+    assert_same_end(schedule.sigmas, theirs, "euler", nfe=calls)
+
+
+@pytest.mark.parametrize(("settings", "mu"), [*SHIFTS, ({"shift_terminal": 0.1, "shift": 3.0}, None)])
+def test_a_schedule_drives_the_flow_matching_scheduler_to_its_last_level(diffusers, settings, mu):
+    schedule = scheduling.Schedule(SHORT, "euler", 6)
+    peer = diffusers.FlowMatchEulerDiscreteScheduler(**settings)
+    scheduling.drive(peer, schedule)
+    theirs, calls = flowing(peer, settings)
+    assert_same_end(schedule.sigmas, theirs, "euler", nfe=calls)
+
+
+def test_a_flow_matching_scheduler_that_would_change_the_samples_is_refused(diffusers):
+    schedule = scheduling.Schedule([80.0, 5.1, 2.5, 0.0], "euler", 3)
+    make = diffusers.FlowMatchEulerDiscreteScheduler
+    for settings, mu, message in (
+        ({"use_dynamic_shifting": True}, None, "mu must be given"),
+        ({"shift": 3.0}, 0.8, "mu must be None"),
+        ({"shift_terminal": 0.1}, None, "got one with shift_terminal"),
+        ({"use_karras_sigmas": True}, None, "got one with use_karras_sigmas"),
+        ({"stochastic_sampling": True}, None, "must be deterministic"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            schedule.to_diffusers(scheduler=make(**settings), mu=mu)
+    with pytest.raises(ValueError, match="must be deterministic"):
+        scheduling.drive(make(stochastic_sampling=True), schedule)
+    with pytest.raises(ValueError, match="must be deterministic"):
+        scheduling.drive(diffusers.EDMDPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++"), schedule)
+    with pytest.raises(TypeError, match="scheduler must be diffusers' FlowMatchEuler"):
+        schedule.to_diffusers(scheduler=diffusers.IPNDMScheduler())
 
 
 def test_schedulers_with_an_argument_for_times_take_them(diffusers):

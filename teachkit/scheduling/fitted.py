@@ -14,6 +14,7 @@ relatives: AMED (arXiv 2312.00094), S4S (arXiv 2502.17423), DPM-Solver-v3 (arXiv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -32,11 +33,14 @@ class FittedMultistep(Solver):
     ----------
     weights : list of lists
         For each step, the weights of the current direction and of the earlier ones, newest first.
+    sigmas : (N+1,), optional
+        The levels they were fitted for. On others the weights mean nothing, and `teachkit.sample` with these then
+        raises a ValueError; without, only the number of steps is looked at.
     """
 
     name = "fitted"
 
-    def __init__(self, weights: Sequence[Sequence[float]]) -> None:
+    def __init__(self, weights: Sequence[Sequence[float]], sigmas: Tensor | Sequence[float] | None = None) -> None:
         for row in (weights, *(weights if isinstance(weights, Sequence) else ())):
             if not isinstance(row, Sequence) or isinstance(row, str):
                 raise TypeError(f"weights must be a list of lists of numbers, got {shown(weights)}")
@@ -44,16 +48,26 @@ class FittedMultistep(Solver):
         if not self.weights or any(not 1 <= len(row) <= n + 1 for n, row in enumerate(self.weights)):
             raise ValueError("weights must hold a list for every step, of 1 to (step number) values")
         self.memory = max(map(len, self.weights)) - 1
+        self.sigmas: tuple[float, ...] | None = None
+        if sigmas is not None:
+            self.check(schedules.validate(sigmas))
+            self.sigmas = tuple(schedules.validate(sigmas).tolist())
 
-    def check(self, sigmas: Tensor) -> None:
-        """Raise a ValueError unless there is a row of weights for every step of ``sigmas``."""
-        steps = len(schedules.validate(sigmas)) - 1
-        if len(self.weights) != steps:
-            raise ValueError(f"weights are for {len(self.weights)} steps, but the schedule has {steps}")
+    def check(self, sigmas: Tensor | Sequence[float]) -> None:
+        """Raise a ValueError unless there is a row of weights for every step of ``sigmas``, and for these levels."""
+        levels = tuple(schedules.validate(sigmas).tolist())
+        if len(self.weights) != len(levels) - 1:
+            raise ValueError(f"weights are for {len(self.weights)} steps, but the schedule has {len(levels) - 1}")
+        # Levels that went through single precision are still the same.
+        if self.sigmas and not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(levels, self.sigmas)):
+            own, got = (", ".join(f"{s:.4g}" for s in some) for some in (self.sigmas, levels))
+            raise ValueError(f"weights are for the levels {own}, but the schedule has {got}")
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
         if len(now.levels) != len(self.weights) + 1:
             raise ValueError(f"this solver was fitted for {len(self.weights)} steps, got {len(now.levels) - 1}")
+        if now.levels != self.sigmas:
+            self.check(now.levels)
         points = [now, *reversed(history)]
         return combine(now.x, 1.0, *((w, p.direction) for w, p in zip(self.weights[now.index], points)))
 
@@ -66,13 +80,14 @@ def fit_weights(
     order: int,
     ridge: float,
     ahead: int = 0,
+    objective: str = "mean",
 ) -> tuple[list[list[float]], Tensor]:
     """Roll out on a warm-up batch, fitting the weights of each step; returns them and the final states.
 
     ``targets`` (N+1, B, *event) are the teacher's states at ``sigmas``. ``ridge`` pulls towards the classical weights
     (variable-step Adams-Bashforth), relative to the size of the directions. ``ahead`` rounds of Gauss-Newton then aim
     each step one Euler step further (`_look_ahead`): one evaluation a step for the teacher's state, and in each round
-    as many as directions are combined, and one more.
+    as many as directions are combined, and one more. ``objective``: as in `fit_solver`.
     """
     levels, rows = tuple(sigmas.tolist()), []
     history: list[Point] = []
@@ -82,22 +97,23 @@ def fit_weights(
         columns = torch.stack([p.direction.flatten(1).double() for p in points], -1)  # (B, d, k)
         weights = columns.new_tensor(adams_bashforth(tuple(p.sigma for p in points), levels[n + 1]))
         gap = (targets[n + 1] - x).flatten(1).double()
-        weights += _least_squares(columns, gap - columns @ weights, ridge)
+        weights += _least_squares(columns, gap - columns @ weights, ridge, objective)
         if ahead and n + 2 < len(levels):
-            weights = _look_ahead(evaluate, x, columns, weights, targets[n + 1], levels[n + 1 : n + 3], ridge, ahead)
+            target, after = targets[n + 1], levels[n + 1 : n + 3]
+            weights = _look_ahead(evaluate, x, columns, weights, target, after, ridge, ahead, objective)
         rows.append(weights.tolist())
         x = combine(x, 1.0, *((w, p.direction) for w, p in zip(rows[-1], points)))
         history = [*history, now][-(order - 1) :] if order > 1 else []
     return rows, x
 
 
-def _least_squares(columns: Tensor, gap: Tensor, ridge: float) -> Tensor:
+def _least_squares(columns: Tensor, gap: Tensor, ridge: float, objective: str = "mean") -> Tensor:
     """Weights (k,) of ``columns`` (B, d, k) that come nearest to ``gap`` (B, d).
 
-    Rounds of reweighting (1 / distance) keep the few samples that end elsewhere from deciding.
+    For the mean error, rounds of reweighting (1 / distance) keep the few samples that end elsewhere from deciding.
     """
     weight, solution = gap.new_ones(len(gap)), gap.new_zeros(columns.shape[-1])
-    for _ in range(3):
+    for _ in range(3 if objective == "mean" else 1):
         normal = torch.einsum("bdi,bdj,b->ij", columns, columns, weight)
         right = torch.einsum("bdi,bd,b->i", columns, gap, weight)
         scale = normal.diagonal().mean() + 1e-300
@@ -116,6 +132,7 @@ def _look_ahead(
     levels: tuple[float, ...],
     ridge: float,
     rounds: int,
+    objective: str = "mean",
 ) -> Tensor:
     """Weights (k,) with which an Euler step from the next state lands nearest to one from the teacher's.
 
@@ -136,5 +153,5 @@ def _look_ahead(
         for direction in columns.unbind(-1):
             shift = 0.01 * sigma / direction.pow(2).mean().sqrt().clamp(min=1e-30)  # of no length: it moves nothing
             moved.append((euler(state + (shift * direction).reshape(x.shape).to(x.dtype)) - landed) / shift)
-        weights = weights + _least_squares(torch.stack(moved, -1), goal - landed, ridge)
+        weights = weights + _least_squares(torch.stack(moved, -1), goal - landed, ridge, objective)
     return weights

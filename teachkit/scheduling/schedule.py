@@ -17,6 +17,7 @@ from teachkit.adapters import trained_levels
 from teachkit.checks import flag, integer, number
 from teachkit.files import write_whole
 from teachkit.scheduling.fitted import FittedMultistep
+from teachkit.scheduling.flow import before_shift, is_flow_scheduler, times
 from teachkit.solvers import Solver
 
 FORMAT = "teachkit schedule 1"
@@ -82,9 +83,7 @@ class Schedule:
     def make_solver(self) -> Solver:
         """The solver this schedule was found for, with its options."""
         if self.solver == FittedMultistep.name:
-            fitted = FittedMultistep(**self.options)
-            fitted.check(self.sigmas)
-            return fitted
+            return FittedMultistep(**self.options, sigmas=self.sigmas)
         return solvers.get(self.solver, **self.options)
 
     def to_json(self) -> str:
@@ -144,34 +143,73 @@ class Schedule:
         return cls.load(shipped[name])
 
     def to_comfyui(self) -> str:
-        """Comma-separated levels, ending at 0, as custom-sigmas nodes of ComfyUI take them."""
-        ends_at_zero = float(self.sigmas[-1]) == 0
-        return ", ".join(f"{s:.6g}" for s in [*self.sigmas.tolist(), *([] if ends_at_zero else [0.0])])
-
-    def to_diffusers(self, alphas_cumprod: Tensor | None = None, *, flow: bool = False) -> dict[str, list[float]]:
-        """Keyword arguments for ``set_timesteps`` of diffusers' schedulers, for as many evaluations as here.
-
-        By default ``{"sigmas": [...]}`` with all levels, as EulerDiscreteScheduler takes them. With ``flow``, the
-        times s = sigma / (1 + sigma) of flow matching, without the last one: those schedulers append 0. With the
-        ``alphas_cumprod`` (T,) of a model of T discrete steps ``{"timesteps": [...]}`` for the schedulers that take
-        times (DPMSolverMultistepScheduler, HeunDiscreteScheduler): nearest in log sigma, and without the last one,
-        which they choose themselves. For IPNDM and the EDM schedulers see `scheduling.drive`.
+        """Comma-separated levels, as custom-sigmas nodes of ComfyUI take them: N + 1 of them make N steps.
 
         Raises
         ------
         ValueError
-            If two levels fall on one of the T steps.
+            For fitted weights, which no other software takes.
         """
-        flow = flag("flow", flow)
+        self.require_classical()
+        return ", ".join(f"{s:.6g}" for s in self.sigmas.tolist())
+
+    def to_diffusers(
+        self,
+        alphas_cumprod: Tensor | None = None,
+        *,
+        flow: bool = False,
+        scheduler: Any = None,
+        mu: float | None = None,
+    ) -> dict[str, Any]:
+        """Keyword arguments for ``set_timesteps`` of diffusers' schedulers, for as many evaluations as here.
+
+        By default ``{"sigmas": [...]}`` with all levels, as EulerDiscreteScheduler takes them. With the
+        ``alphas_cumprod`` (T,) of a model of T discrete steps ``{"timesteps": [...]}`` for the schedulers that take
+        times (DPMSolverMultistepScheduler, HeunDiscreteScheduler): nearest in log sigma, and without the last one,
+        which they choose themselves. For IPNDM and the EDM schedulers see `scheduling.drive`.
+
+        For flow matching give the ``scheduler`` (FlowMatchEulerDiscreteScheduler) and, if its shift is dynamic, the
+        pipeline's ``mu``: ``{"sigmas": [...]}`` are then the times s = sigma / (1 + sigma) with the scheduler's shift
+        undone, which it will put on them again, and without the last one: it appends 0. ``flow=True`` gives the times
+        themselves, for software that does not shift (a scheduler of shift 1).
+
+        Raises
+        ------
+        ValueError
+            For fitted weights, which no other software takes; if two levels fall on one of the T steps; for
+            arguments of two kinds of model; for a scheduler whose settings change the times in other ways than by a
+            shift, or that adds noise.
+        """
+        self.require_classical()
+        if (alphas_cumprod is not None) + flag("flow", flow) + (scheduler is not None) > 1:
+            raise ValueError("alphas_cumprod, flow and scheduler exclude each other: they are for different models")
+        if scheduler is None and mu is not None:
+            raise ValueError("mu must come with the scheduler whose shift it gives")
+        if scheduler is not None:
+            if not is_flow_scheduler(scheduler):
+                raise TypeError(
+                    f"scheduler must be diffusers' FlowMatchEulerDiscreteScheduler, got {type(scheduler).__name__}"
+                )
+            given = before_shift(scheduler, times(self.sigmas[:-1]), mu)
+            return {"sigmas": given.tolist()} | ({} if mu is None else {"mu": mu})
+        if flow:
+            return {"sigmas": times(self.sigmas[:-1]).tolist()}
         if alphas_cumprod is None:
-            levels = self.sigmas / (1 + self.sigmas) if flow else self.sigmas
-            return {"sigmas": (levels[:-1] if flow else levels).tolist()}
+            return {"sigmas": self.sigmas.tolist()}
         trained = trained_levels(alphas_cumprod)
         levels = self.sigmas[:-1].log()
         at = torch.searchsorted(trained, levels).clamp(1, len(trained) - 1)
         part = (levels - trained[at - 1]) / (trained[at] - trained[at - 1])
-        times = (at - 1 + part.clamp(0, 1)).round().long()
-        kept = list(dict.fromkeys(times.tolist()))
+        nearest = (at - 1 + part.clamp(0, 1)).round().long()
+        kept = list(dict.fromkeys(nearest.tolist()))
         if len(kept) < len(levels):
             raise ValueError("two levels fall on one timestep of this model; use fewer steps or pass sigmas")
         return {"timesteps": kept}
+
+    def require_classical(self) -> None:
+        """Raise a ValueError for fitted weights: without them the levels give other samples."""
+        if self.solver == FittedMultistep.name:
+            raise ValueError(
+                "this schedule has fitted weights, which other software does not take, and without them its levels "
+                "give other samples: use teachkit.sample with make_solver(), or find_schedule for a classical solver"
+            )
