@@ -15,6 +15,7 @@ are `from_velocity`. Taught in ``notebooks/04_solvers``; for diffusers' networks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,7 +70,9 @@ def from_eps(
     tensor([[1., 1.]])
     """
     clock = _clock(alphas_cumprod, time, round_time)
-    return AdaptedDenoiser(model, clock, _vp_scale, lambda x, eps, sigma: x - sigma * eps)
+    return AdaptedDenoiser(
+        model, clock, _vp_scale, lambda x, eps, sigma: x - sigma * eps, _trained_range(alphas_cumprod)
+    )
 
 
 def from_v(
@@ -98,7 +101,8 @@ def from_v(
     def denoised(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
         return _vp_scale(sigma) * (_vp_scale(sigma) * x - sigma * v)
 
-    return AdaptedDenoiser(model, _clock(alphas_cumprod, time, round_time), _vp_scale, denoised)
+    clock = _clock(alphas_cumprod, time, round_time)
+    return AdaptedDenoiser(model, clock, _vp_scale, denoised, _trained_range(alphas_cumprod))
 
 
 def from_x0(
@@ -120,7 +124,8 @@ def from_x0(
     AdaptedDenoiser
         ``D(x, sigma, labels=None)``.
     """
-    return AdaptedDenoiser(model, _clock(alphas_cumprod, time, round_time), _vp_scale, lambda x, x0, sigma: x0)
+    clock = _clock(alphas_cumprod, time, round_time)
+    return AdaptedDenoiser(model, clock, _vp_scale, lambda x, x0, sigma: x0, _trained_range(alphas_cumprod))
 
 
 def from_velocity(
@@ -230,6 +235,12 @@ class AdaptedDenoiser(nn.Module):
     """A model in other coordinates as ``D(x, sigma, labels=None)``; made by the functions of this module.
 
     ``D = denoised(x, model(z, time(sigma)), sigma)`` with ``z = scale(sigma) * x``.
+
+    Attributes
+    ----------
+    sigma_min, sigma_max : float
+        The noise levels the model was trained on: of a discrete-time model its first and last; otherwise 0 and
+        infinity.
     """
 
     def __init__(
@@ -238,6 +249,7 @@ class AdaptedDenoiser(nn.Module):
         time: Time,
         scale: Callable[[Tensor], Tensor],
         denoised: Callable[[Tensor, Tensor, Tensor], Tensor],
+        levels: tuple[float, float] = (0.0, math.inf),
     ) -> None:
         super().__init__()
         function("model", model, "model(z, t)")
@@ -245,6 +257,7 @@ class AdaptedDenoiser(nn.Module):
         function("scale", scale, "scale(sigma)")
         function("denoised", denoised, "denoised(x, out, sigma)")
         self.model, self.time, self.scale, self.denoised = model, time, scale, denoised
+        self.sigma_min, self.sigma_max = levels
 
     def forward(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """E[x0 | x]: ``(B, *event)`` to ``(B, *event)``, ``sigma`` a number, 0-d or ``(B,)``; ValueError otherwise."""
@@ -260,6 +273,14 @@ class AdaptedDenoiser(nn.Module):
 
 def _vp_scale(sigma: Tensor) -> Tensor:
     return (1 + sigma**2).rsqrt()
+
+
+def _trained_range(alphas_cumprod: Any) -> tuple[float, float]:
+    """First and last noise level of a discrete-time model; 0 and infinity of one in continuous time."""
+    if alphas_cumprod is None:
+        return 0.0, math.inf
+    low, high = trained_levels(alphas_cumprod)[[0, -1]].exp().tolist()
+    return low, high
 
 
 def _clock(alphas_cumprod: Any, time: Any, round_time: bool) -> Time:

@@ -86,7 +86,7 @@ class Trajectory:
         return self.x[-1]
 
 
-class _Evaluator:
+class Evaluator:
     """The denoiser with labels, guidance and thresholding applied, counting its evaluations."""
 
     def __init__(
@@ -189,7 +189,7 @@ def sample(
     _check_arguments(denoiser, x, rule, labels, guidance, dynamic_threshold, keep)
     if flag("afs", afs) and not rule.analytic_first_step:
         raise ValueError(f"afs is not defined for {rule.name}")
-    evaluate = _Evaluator(denoiser, labels, guidance, dynamic_threshold)
+    evaluate = Evaluator(denoiser, labels, guidance, dynamic_threshold)
     levels = tuple(grid.tolist())
     whole = together = keep == "all"
     # Buffers filled as we go: stacking a list at the end would take twice the memory.
@@ -234,6 +234,14 @@ def _check_arguments(
         own: Tensor | None = next(denoiser.parameters(), next(denoiser.buffers(), None))
         if own is not None and own.device != x.device:
             raise ValueError(f"x is on {x.device} but the denoiser is on {own.device}; move one of them")
+    check_labels(x, labels, guidance)
+    if dynamic_threshold is not None:
+        number("dynamic_threshold", dynamic_threshold, above=0, most=1)
+    choice("keep", keep, ("all", "final"))
+
+
+def check_labels(x: Tensor, labels: Tensor | None, guidance: float | None) -> None:
+    """Raise an error unless there is one label per sample, or none, and guidance has labels to guide by."""
     if labels is not None and (not isinstance(labels, Tensor) or labels.ndim == 0 or len(labels) != len(x)):
         got = str(tuple(labels.shape)) if isinstance(labels, Tensor) else type(labels).__name__
         raise ValueError(f"labels must be a tensor with one entry per sample ({len(x)}), got {got}")
@@ -241,9 +249,6 @@ def _check_arguments(
         if labels is None:
             raise ValueError("guidance needs labels: it moves away from the unconditional denoiser")
         number("guidance", guidance)
-    if dynamic_threshold is not None:
-        number("dynamic_threshold", dynamic_threshold, above=0, most=1)
-    choice("keep", keep, ("all", "final"))
 
 
 def _dynamic_threshold(denoised: Tensor, percentile: float) -> Tensor:

@@ -17,6 +17,7 @@ from teachkit import (
     Gaussian,
     GaussianMixture,
     Trajectory,
+    adapters,
     data,
     edm,
     geometry,
@@ -27,7 +28,7 @@ from teachkit import (
     scheduling,
     solvers,
 )
-from teachkit.scheduling import FittedMultistep, Schedule, fit, fitted, refine, search
+from teachkit.scheduling import FittedMultistep, Schedule, fit, fitted, refine, search, warm_up
 
 F64 = torch.float64
 ORACLES = Path(__file__).resolve().parents[1].parent / "shared" / "oracles"
@@ -304,18 +305,59 @@ def test_damaged_schedule_files_are_refused(tmp_path):
 
 def test_schedules_for_other_software():
     found = Schedule([80.0, 10.0, 0.5, 0.002], "euler", 3)
-    assert found.to_comfyui() == "80, 10, 0.5, 0.002, 0"
-    assert Schedule([3.0, 1.0, 0.0], "euler", 2).to_comfyui() == "3, 1, 0"
-    assert Schedule([3.0, 1.0], "euler", 1).to_comfyui() == "3, 1, 0"
+    for sigmas in ([80.0, 10.0, 0.5, 0.002], [3.0, 1.0, 0.0], [3.0, 1.0]):
+        levels = Schedule(sigmas, "euler", len(sigmas) - 1).to_comfyui().split(", ")
+        assert [float(level) for level in levels] == sigmas  # one more is one more evaluation
     assert found.to_diffusers() == {"sigmas": [80.0, 10.0, 0.5, 0.002]}
     alphabar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=F64)).cumprod(0)
     times = Schedule(schedules.ddpm(4), "euler", 4).to_diffusers(alphabar)["timesteps"]
     assert times == [999, 749, 500, 250]
     flow = Schedule([3.0, 1.0, 0.25, 0.0], "euler", 3).to_diffusers(flow=True)["sigmas"]
     assert flow == pytest.approx([0.75, 0.5, 0.2])
+    for both in ({"flow": True}, {"scheduler": FakeIPNDM()}):
+        with pytest.raises(ValueError, match="exclude each other"):
+            found.to_diffusers(alphabar, **both)
+    with pytest.raises(ValueError, match="mu must come with the scheduler"):
+        found.to_diffusers(mu=1.0)
     with pytest.raises(ValueError, match="two levels fall on one timestep"):
         Schedule([1.0, 0.999, 0.5], "euler", 2).to_diffusers(alphabar)
     assert solvers.get("heun", euler_last=True).euler_last
+
+
+def test_fitted_weights_are_not_lost_on_the_way_to_other_software():
+    fitted_ = Schedule(schedules.polynomial(2), "fitted", 2, {"weights": [[-70.0], [-9.0, -0.5]]})
+    alphabar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=F64)).cumprod(0)
+    for export in (
+        fitted_.to_comfyui,
+        fitted_.to_diffusers,
+        lambda: fitted_.to_diffusers(flow=True),
+        lambda: fitted_.to_diffusers(alphabar),
+        lambda: scheduling.drive(FakeIPNDM(), fitted_),
+    ):
+        with pytest.raises(ValueError, match="fitted weights"):
+            export()
+
+
+def test_a_fitted_solver_knows_its_levels():
+    D, x, sigmas = mixture(), initial_noise(24, (12,)), schedules.cosine(4)
+    solver, schedule = scheduling.fit_solver(D, x, sigmas, grid=20, refine=False)
+    calls = []
+
+    def counted(y, sigma):
+        calls.append(sigma)
+        return D(y, sigma)
+
+    for each in (solver, schedule.make_solver(), FittedMultistep(solver.weights, sigmas.tolist())):
+        final = sample(D, x, sigmas, each).final
+        assert torch.equal(final, sample(D, x, sigmas, solver).final)
+        sample(D, x, sigmas.float(), each)  # the same levels, rounded
+        with pytest.raises(ValueError, match=r"weights are for the levels 80, .*, 0\.002, but the schedule has 80, 17"):
+            sample(counted, x, schedules.polynomial(4), each)
+        assert not calls
+        with pytest.raises(ValueError, match="weights are for the levels"):
+            each.check(schedules.polynomial(4))
+    with pytest.raises(ValueError, match="weights are for 4 steps, but the schedule has 3"):
+        FittedMultistep(solver.weights, schedules.cosine(3))
 
 
 def test_every_schedule_that_ships_loads_and_one_does_what_it_says():
@@ -879,6 +921,169 @@ def test_a_teacher_that_is_there_already_is_used_and_must_start_from_x():
             scheduling.find_schedule(D, other, 4, teacher=paths)
         with pytest.raises(ValueError, match="teacher must start from x"):
             scheduling.fit_solver(D, other, 4, teacher=paths)
+
+
+# --- what is judged, recorded and respected -----------------------------------------------------------------------
+
+
+def crowd(samples=64, d=64, k=7):
+    """A mixture of seven far components, of which few steps send some paths to another than they belong to."""
+    D = GaussianMixture([1 / k] * k, normal(k, d), 0.02 * torch.ones(k, dtype=F64))
+    return D, initial_noise(samples, (d,))
+
+
+def share_elsewhere(final, ends):
+    """Samples nearer to another sample's end than to their own, pair by pair."""
+    distance = (final[:, None] - ends).norm(dim=-1)
+    own = torch.stack([distance[i, i] for i in range(len(final))])
+    return float((distance.argmin(1) != torch.arange(len(final))).double().mean()), own
+
+
+def test_the_share_that_ends_elsewhere_stands_beside_the_mean():
+    D, x = crowd()
+    teacher = scheduling.teacher_paths(D, x)
+    found = scheduling.find_schedule(D, x, 9, "dpmpp_2m", teacher=teacher)
+    judges = len(x) - len(x) // 4
+    final = sample(D, x[:judges], found.sigmas, found.make_solver()).final
+    share, own = share_elsewhere(final, teacher.final)
+    rms = own / 8  # of 64 dimensions
+    assert found.provenance["ends_elsewhere"] == pytest.approx(share)
+    assert found.error == pytest.approx(float(rms.mean()))
+    assert found.provenance["rms_error"] == pytest.approx(float(rms.square().mean().sqrt()))
+    solver, schedule = scheduling.fit_solver(D, x, 4, teacher=teacher)
+    apart = len(x) - len(x) // 3
+    final = sample(D, x, schedule.sigmas, solver).final[apart:]
+    distance = (final[:, None] - teacher.final).norm(dim=-1)
+    expected = (distance.argmin(1) != torch.arange(apart, len(x))).double().mean()
+    assert schedule.provenance["ends_elsewhere"] == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_ends_count_as_elsewhere_only_where_they_are_others(offset):
+    # Ends at 0, at 0 but for the noise that is left, at 10 and at 20.
+    ends = offset + torch.tensor([[0.0, 0.0], [0.001, 0.0], [10.0, 0.0], [20.0, 0.0]], dtype=F64)
+    gap = torch.tensor([[0.001, 0.0], [4.9, 0.0], [5.1, 0.0], [-5.1, 0.0]], dtype=F64)
+    assert warm_up.elsewhere(gap, ends, 0.002).tolist() == [False, False, True, True]
+    assert warm_up.elsewhere(gap[2:], ends, 0.002, slice(2, 4)).tolist() == [True, True]
+
+
+def test_the_objective_of_a_search_may_be_the_root_mean_square():
+    assert refine.score(torch.tensor([3.0, 4.0]), "mean") == 3.5
+    assert refine.score(torch.tensor([3.0, 4.0]), "rms") == pytest.approx(12.5**0.5)
+    # One number, one coordinate a sample: the mean of |u - t| is smallest at 0, of the squares at 2.5.
+    targets = torch.tensor([[0.0], [0.1], [-0.1], [10.0]], dtype=F64)
+    end = refine.refine_numbers(lambda u: u - targets, torch.tensor([2.0], dtype=F64), 60, "rms")
+    assert float(end) == pytest.approx(2.5, abs=1e-6)
+    columns, gap = normal(30, 8, 3), normal(30, 8, seed=1)
+    plain = torch.linalg.lstsq(columns.flatten(0, 1), gap.flatten()).solution
+    torch.testing.assert_close(fitted._least_squares(columns, gap, 0.0, "rms"), plain)
+    steady, lucky = candidate(1.0, 1.0, 1.0, 1.0), candidate(0.2, 0.2, 0.2, 2.2)
+    assert search._clearly_better([lucky], steady) is lucky
+    for each in (steady, lucky):
+        each.objective = "rms"
+    assert search._clearly_better([lucky], steady) is steady
+
+
+@pytest.mark.parametrize("find", ["find_schedule", "fit_solver"])
+def test_the_objective_is_what_gets_small(find):
+    D, x = crowd(96)
+    teacher = scheduling.teacher_paths(D, x, grid=30)
+    found = {}
+    for objective in ("mean", "rms"):
+        result = getattr(scheduling, find)(D, x, 5, teacher=teacher, objective=objective)
+        found[objective] = result if find == "find_schedule" else result[1]
+        assert found[objective].provenance["objective"] == objective
+    assert found["rms"].provenance["rms_error"] < found["mean"].provenance["rms_error"]
+    with pytest.raises(ValueError, match="objective must be one of 'mean', 'rms', got 'max'"):
+        getattr(scheduling, find)(D, x, 5, teacher=teacher, objective="max")
+
+
+class Ranged:
+    """A model that was trained between two levels, and refuses to be asked elsewhere."""
+
+    sigma_min, sigma_max = 0.029, 14.6
+
+    def __call__(self, x, sigma, labels=None):
+        assert self.sigma_min * (1 - 1e-5) <= sigma <= self.sigma_max * (1 + 1e-5)
+        return mixture()(x, sigma)
+
+
+def test_schedules_keep_to_the_levels_a_model_was_trained_on():
+    D, x = Ranged(), initial_noise(8, (12,), 14.6)
+    for found in (scheduling.find_schedule(D, x, 4, grid=12), scheduling.fit_solver(D, x, 4, grid=12)[1]):
+        assert found.sigmas[[0, -1]].tolist() == pytest.approx([14.6, 0.029])
+    inside = scheduling.find_schedule(D, initial_noise(8, (12,), 10.0), 4, sigma_min=0.1, sigma_max=10.0, grid=12)
+    assert inside.sigmas[[0, -1]].tolist() == pytest.approx([10.0, 0.1])
+    for name, call in (
+        ("sigma_max", lambda: scheduling.teacher_paths(D, x, sigma_max=80.0)),
+        ("sigma_min", lambda: scheduling.find_schedule(D, x, 4, sigma_min=0.002)),
+        ("sigma_min", lambda: scheduling.fit_solver(D, x, [14.6, 1.0, 0.002])),
+        ("sigma_max", lambda: scheduling.fit_solver(D, x, [80.0, 1.0, 0.03])),
+        ("x must be noise at sigma_max", lambda: scheduling.find_schedule(D, initial_noise(8, (12,)), 4)),
+    ):
+        with pytest.raises(ValueError, match=name):
+            call()
+    # Wider than usual: the usual ends.
+    D.sigma_min, D.sigma_max = 1e-5, 152.0
+    assert scheduling.teacher_paths(D, initial_noise(8, (12,)), grid=2).sigmas[[0, -1]].tolist() == [80.0, 0.002]
+
+
+def test_a_discrete_model_of_other_coordinates_knows_its_levels():
+    abar = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=F64) ** 2).cumprod(0)
+    levels = ((1 - abar) / abar).sqrt()
+    for make in (adapters.from_eps, adapters.from_v, adapters.from_x0):
+        D = make(lambda z, t: torch.zeros_like(z), abar)
+        assert (D.sigma_min, D.sigma_max) == pytest.approx((float(levels[0]), float(levels[-1])))
+        paths = scheduling.teacher_paths(D, initial_noise(8, (3,), D.sigma_max), grid=3)
+        assert paths.sigmas[[0, -1]].tolist() == pytest.approx([D.sigma_max, D.sigma_min])
+    for D in (
+        adapters.from_velocity(lambda z, t: torch.zeros_like(z)),
+        adapters.from_eps(lambda z, t: z, time=torch.atan),
+    ):
+        assert (D.sigma_min, D.sigma_max) == (0.0, math.inf)
+
+
+def class_means(y, sigma, labels=None):
+    """A class-conditional model in closed form; without labels, that of one Gaussian around 0."""
+    means = torch.zeros(1, 6, dtype=F64) if labels is None else 3 * normal(2, 6)[labels]
+    return means + (y - means) / (1 + sigma**2)
+
+
+def test_provenance_says_on_what_a_schedule_was_found():
+    x, labels = initial_noise(12, (6,)), torch.arange(12) % 3 % 2
+    found = scheduling.find_schedule(class_means, x, 4, labels=labels, guidance=2.0, grid=10)
+    assert found.provenance["labels"] == {"0": 8, "1": 4}
+    assert found.provenance["guidance"] == 2.0
+    assert found.provenance["model"] == {"type": "class_means", "weights": None}
+    assert Schedule(**{**vars(found)}) == found  # plain values only
+    one, same, other = (
+        scheduling.fit_solver(mixture(k=k), initial_noise(8, (12,)), 3, grid=6)[1].provenance for k in (5, 5, 4)
+    )
+    assert one["model"] == same["model"] != other["model"]
+    assert one["model"]["type"] == "GaussianMixture"
+    assert (one["labels"], one["guidance"], one["objective"]) == (None, None, "mean")
+
+
+def test_a_schedule_is_found_for_the_guidance_it_will_have():
+    x, labels, spent = initial_noise(32, (6,)), torch.arange(32) % 2, [0]
+
+    def D(y, sigma, labels=None):
+        spent[0] += len(y)
+        return class_means(y, sigma, labels)
+
+    for find in (scheduling.find_schedule, scheduling.fit_solver):
+        spent[0] = 0
+        found = find(D, x, 4, labels=labels, guidance=3.0, grid=20)
+        solver, found = found if isinstance(found, tuple) else (found.make_solver(), found)
+        assert found.provenance["evaluations"] == spent[0] <= 3 * found.provenance["teacher_evaluations"]
+        assert found.provenance["teacher_evaluations"] == 2 * 20 * 32
+        assert found.nfe == 4
+        path = sample(D, x, found.sigmas, solver, labels=labels, guidance=3.0)
+        assert path.nfe == 8
+        exact = sample(D, x, schedules.polynomial(100), "unipc", labels=labels, guidance=3.0).final
+        assert float((path.final - exact).pow(2).mean(1).sqrt().mean()) < 0.1
+        with pytest.raises(ValueError, match="guidance needs labels"):
+            find(D, x, 4, guidance=3.0)
 
 
 # --- the fit, piece by piece ------------------------------------------------------------------------------------

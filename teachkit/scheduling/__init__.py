@@ -13,7 +13,8 @@ from teachkit.scheduling.fit import fit_solver, states_at
 from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.scheduling.paths import path_cost, shortest_path, shortest_paths
 from teachkit.scheduling.schedule import Schedule
-from teachkit.scheduling.search import find_schedule, teacher_paths
+from teachkit.scheduling.search import find_schedule
+from teachkit.scheduling.warm_up import teacher_paths
 
 __all__ = [
     "METRICS",

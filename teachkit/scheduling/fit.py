@@ -22,13 +22,14 @@ from teachkit import schedules, solvers
 from teachkit.checks import as_real, flag, integer, shown
 from teachkit.denoisers import Denoiser
 from teachkit.progress import tqdm
-from teachkit.sampling import Trajectory, sample
+from teachkit.sampling import Evaluator, Trajectory, sample
 from teachkit.scheduling.costs import cost_matrix, whole
 from teachkit.scheduling.fitted import FittedMultistep, fit_weights
 from teachkit.scheduling.paths import shortest_path
-from teachkit.scheduling.refine import refine_levels, refine_numbers, sample_errors
+from teachkit.scheduling.refine import refine_levels, refine_numbers, sample_errors, score
 from teachkit.scheduling.schedule import Schedule
-from teachkit.scheduling.search import check_warm_up, teacher_paths, usual_levels
+from teachkit.scheduling.search import usual_levels
+from teachkit.scheduling.warm_up import calls, check_warm_up, level_range, provenance, teacher_paths
 
 _RIDGES = (1e-3, 1e-1)
 _TRIED = 24  # warm-up samples on which starting levels are compared, at least
@@ -43,9 +44,11 @@ def fit_solver(
     sigmas: Tensor | int,
     order: int = 3,
     *,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     labels: Tensor | None = None,
+    guidance: float | None = None,
+    objective: str = "mean",
     grid: int = 60,
     budget: float = 3.0,
     teacher: Trajectory | None = None,
@@ -61,14 +64,20 @@ def fit_solver(
     x : (B, *event)
         Warm-up noise at the first level, B >= 8. A third or more is kept apart to judge.
     sigmas : (N+1,) or int
-        The schedule that will be used, ending above 0; or the number of steps N (one evaluation each), and the levels
-        are found as well.
+        The schedule that will be used, ending above 0; or the number of steps N (one evaluation each, which with
+        guidance calls the model twice), and the levels are found as well.
     order : int
         Directions combined at a step, 1 to 4; 2 has most of the gain, 3 nearly all.
-    sigma_min, sigma_max : float
-        Ends of the schedule, where ``sigmas`` is a number.
+    sigma_min, sigma_max : float, optional
+        Ends of the schedule, where ``sigmas`` is a number; by default 0.002 and 80, or the model's own (its attributes
+        of these names) where it was trained on less.
     labels : (B, ...), optional
         Classes of the warm-up samples.
+    guidance : float, optional
+        Classifier-free guidance scale, as for `teachkit.sample`: the best levels depend on it.
+    objective : {"mean", "rms"}
+        Error that is made small: the mean over samples, or the root mean square, in which the few samples that end
+        elsewhere than the teacher's count most.
     grid : int
         Steps of the teacher.
     budget : float
@@ -87,15 +96,17 @@ def fit_solver(
     solver : FittedMultistep
         For `teachkit.sample`, on exactly the levels of the schedule.
     schedule : Schedule
-        The levels with the weights, to be saved; the error on the samples kept apart is in it.
+        The levels with the weights, to be saved; the error on the samples kept apart is in it, and its ``provenance``
+        is as that of `find_schedule`.
 
     Raises
     ------
     ValueError
-        For levels that are not a schedule or end at 0, an order outside 1 to 4, too few samples.
+        For levels that are not a schedule, end at 0 or leave the model's range, an order outside 1 to 4, too few
+        samples.
     """
     solvers.base.check_choice("order", order, (1, 2, 3, 4))
-    check_warm_up(denoiser, x, budget, teacher)
+    check_warm_up(denoiser, x, budget, teacher, labels, guidance, objective)
     levels: Tensor | None = None
     if isinstance(sigmas, int | numbers.Number):
         sigmas = steps = integer("sigmas, a number of steps,", sigmas, 2)
@@ -104,49 +115,52 @@ def fit_solver(
         sigma_max, sigma_min = float(levels[0]), float(levels[-1])
         if sigma_min == 0:
             raise ValueError("sigmas must end above 0 to fit weights")
+        level_range(denoiser, sigma_min, sigma_max)
         steps = len(levels) - 1
     if teacher is None:
         grid = max(integer("grid", grid, 1), steps)
-        teacher = teacher_paths(denoiser, x, sigma_min, sigma_max, labels=labels, grid=grid)
+        teacher = teacher_paths(denoiser, x, sigma_min, sigma_max, labels=labels, guidance=guidance, grid=grid)
     if levels is not None:
         _check_within(levels, teacher)
     with tqdm(
         total=round(budget * teacher.nfe * len(x)), unit="eval", disable=not flag("progress", progress), leave=False
     ) as bar:
-        fit = _Fit(denoiser, x, labels, teacher, order, bar)
+        fit = _Fit(denoiser, x, labels, teacher, order, bar, guidance, objective)
         best = fit.run(levels, steps, budget if flag("refine", refine) else 0.0)
-    provenance = {
-        "method": f"{best.name}, order {order}",
-        "warm_up": len(x),
-        "teacher": f"{teacher.nfe} evaluations on {len(teacher.sigmas) - 1} steps",
-        "evaluations": fit.spent,
-        "teacher_evaluations": teacher.nfe * len(x),
-    }
-    schedule = Schedule(best.sigmas, FittedMultistep.name, steps, {"weights": best.weights}, best.error, provenance)
-    return FittedMultistep(best.weights), schedule
+    found = provenance(
+        f"{best.name}, order {order}", denoiser, labels, guidance, objective, teacher, fit.spent, best.gap, fit.apart
+    )
+    error = float(sample_errors(best.gap).mean())
+    schedule = Schedule(best.sigmas, FittedMultistep.name, steps, {"weights": best.weights}, error, found)
+    return FittedMultistep(best.weights, best.sigmas), schedule
 
 
 class _Fitted:
-    """Levels with their weights, and the error on the samples kept apart."""
+    """Levels with their weights; how far off the samples kept apart end with them, and the objective of that."""
+
+    gap: Tensor
+    error: float = math.inf
 
     def __init__(self, name: str, sigmas: Tensor, weights: list[list[float]]) -> None:
-        self.name, self.sigmas, self.weights, self.error = name, sigmas, weights, math.inf
+        self.name, self.sigmas, self.weights = name, sigmas, weights
 
 
 class _Fit:
     """Fits on the first two thirds of the warm-up samples, or as many as are enough, judged on the rest."""
 
     def __init__(
-        self, denoiser: Denoiser, x: Tensor, labels: Tensor | None, teacher: Trajectory, order: int, bar: tqdm
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        labels: Tensor | None,
+        teacher: Trajectory,
+        order: int,
+        bar: tqdm,
+        guidance: float | None = None,
+        objective: str = "mean",
     ) -> None:
-        self.denoiser, self.x, self.labels, self.teacher, self.order, self.bar = (
-            denoiser,
-            x,
-            labels,
-            teacher,
-            order,
-            bar,
-        )
+        self.denoiser, self.x, self.labels, self.guidance = denoiser, x, labels, guidance
+        self.teacher, self.order, self.bar, self.objective = teacher, order, bar, objective
         self.rows = slice(0, min(len(x) - len(x) // 3, _ENOUGH))
         self.apart = slice(self.rows.stop, len(x))
         self.spent = 0
@@ -155,18 +169,19 @@ class _Fit:
 
     def run(self, levels: Tensor | None, steps: int, budget: float) -> _Fitted:
         """Starting levels or refined ones; weights as they are, with ridge, looking ahead or polished: the best."""
-        beyond = max(budget - 1, 0.0) * self.spent  # what may be spent beside the teacher
+        beyond = max(budget - 1, 0.0) * self.spent  # calls of the model that may be spent beside the teacher's
+        once = steps * calls(self.guidance)  # what a sample costs
         starts = {"given levels": levels} if levels is not None else self._starts(steps)
-        tried = max(_TRIED, int(0.1 * beyond / (len(starts) * steps)))
+        tried = max(_TRIED, int(0.1 * beyond / (len(starts) * once)))
         name, start = self._nearest(starts, slice(0, min(tried, self.rows.stop)))
-        rows_ahead, _ = self._share(_SHARE_AHEAD * beyond, steps * (1 + _ROUNDS * (self.order + 2)), 1)
-        whole = steps * len(self.x)  # evaluations to fit once and judge once
+        rows_ahead, _ = self._share(_SHARE_AHEAD * beyond, once * (1 + _ROUNDS * (self.order + 2)), 1)
+        whole = once * len(self.x)  # to fit once and judge once
         room = ((1 - _SHARE_AHEAD) * beyond - self.spent + self.teacher_cost - 4.5 * whole) / 2
         candidates = [(name, start)]
         if levels is None:
-            rows, trials = self._share(room, steps, 3 * steps + 8)
+            rows, trials = self._share(room, once, 3 * steps + 8)
             if trials > steps + 1:
-                moved = refine_levels(lambda s: self._refit_gap(s, rows), start, trials)
+                moved = refine_levels(lambda s: self._refit_gap(s, rows), start, trials, self.objective)
                 candidates.append((f"{name}, levels moved", moved))
         best = min((self._fitted(label, s, 1e-12) for label, s in candidates), key=lambda f: f.error)
         more = [self._fitted(f"{best.name}, ridge {r:g}", best.sigmas, r) for r in (_RIDGES if self.order > 1 else ())]
@@ -174,7 +189,7 @@ class _Fit:
             more.append(self._fitted(f"{best.name}, looking ahead", best.sigmas, 1e-12, rows_ahead, _ROUNDS))
         best = min([best, *more], key=lambda f: f.error)
         count = sum(map(len, best.weights))
-        rows, trials = self._share(room if levels is None else 2 * room, steps, count + 12)
+        rows, trials = self._share(room if levels is None else 2 * room, once, count + 12)
         if trials > count + 2:
             best = min([best, self._polished(best, rows, trials)], key=lambda f: f.error)
         return best
@@ -182,7 +197,7 @@ class _Fit:
     def _nearest(self, starts: dict[str, Tensor], rows: slice) -> tuple[str, Tensor]:
         """The starting levels with the smallest error, weights being fitted to the same samples."""
         if len(starts) > 1:
-            errors = {name: float(sample_errors(self._refit_gap(s, rows)).mean()) for name, s in starts.items()}
+            errors = {n: score(sample_errors(self._refit_gap(s, rows)), self.objective) for n, s in starts.items()}
             name = min(errors, key=errors.__getitem__)
             return name, starts[name]
         return next(iter(starts.items()))
@@ -209,16 +224,18 @@ class _Fit:
 
     def _evaluator(self, rows: slice) -> Callable[[Tensor, float], Tensor]:
         labels = None if self.labels is None else self.labels[rows]
+        model = Evaluator(self.denoiser, labels, self.guidance, None)
 
         def evaluate(y: Tensor, sigma: float) -> Tensor:
-            self._count(len(y))
-            return self.denoiser(y, sigma) if labels is None else self.denoiser(y, sigma, labels)
+            self._count(calls(self.guidance) * len(y))
+            return model(y, sigma)
 
         return evaluate
 
     def _weights(self, sigmas: Tensor, rows: slice, ridge: float, ahead: int = 0) -> tuple[list[list[float]], Tensor]:
         targets = _interpolated(self.teacher, sigmas, rows)
-        return fit_weights(self._evaluator(rows), self.x[rows], sigmas, targets, self.order, ridge, ahead)
+        evaluate = self._evaluator(rows)
+        return fit_weights(evaluate, self.x[rows], sigmas, targets, self.order, ridge, ahead, self.objective)
 
     def _refit_gap(self, sigmas: Tensor, rows: slice) -> Tensor:
         """Final samples minus the teacher's, with weights solved for on the same samples."""
@@ -227,7 +244,10 @@ class _Fit:
 
     def _gap(self, sigmas: Tensor, weights: list[list[float]], rows: slice) -> Tensor:
         labels = None if self.labels is None else self.labels[rows]
-        path = sample(self.denoiser, self.x[rows], sigmas, FittedMultistep(weights), labels=labels, keep="final")
+        path = sample(
+            self.denoiser, self.x[rows], sigmas, FittedMultistep(weights),
+            labels=labels, guidance=self.guidance, keep="final",
+        )  # fmt: skip
         self._count(path.nfe * len(path.final))
         return (path.final - self.teacher.final[rows]).flatten(1).double()
 
@@ -235,7 +255,8 @@ class _Fit:
         return self._judged(_Fitted(name, sigmas, self._weights(sigmas, rows or self.rows, ridge, ahead)[0]))
 
     def _judged(self, fitted: _Fitted) -> _Fitted:
-        fitted.error = float(sample_errors(self._gap(fitted.sigmas, fitted.weights, self.apart)).mean())
+        fitted.gap = self._gap(fitted.sigmas, fitted.weights, self.apart)
+        fitted.error = score(sample_errors(fitted.gap), self.objective)
         return fitted
 
     def _polished(self, start: _Fitted, rows: slice, trials: int) -> _Fitted:
@@ -246,7 +267,7 @@ class _Fit:
             return [row.tolist() for row in numbers.split(lengths)]
 
         numbers = torch.tensor([w for row in start.weights for w in row], dtype=torch.float64)
-        moved = refine_numbers(lambda u: self._gap(start.sigmas, unflatten(u), rows), numbers, trials)
+        moved = refine_numbers(lambda u: self._gap(start.sigmas, unflatten(u), rows), numbers, trials, self.objective)
         return self._judged(_Fitted(f"{start.name}, weights moved", start.sigmas, unflatten(moved)))
 
     def _count(self, evaluations: int) -> None:

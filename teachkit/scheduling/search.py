@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 from teachkit import schedules, solvers
-from teachkit.checks import batch, flag, function, integer, number, shown
+from teachkit.checks import flag, integer, shown
 from teachkit.denoisers import Denoiser
 from teachkit.progress import tqdm
 from teachkit.sampling import Trajectory, sample
-from teachkit.scheduling.costs import cost_matrix, whole
+from teachkit.scheduling.costs import cost_matrix
 from teachkit.scheduling.paths import shortest_path
-from teachkit.scheduling.refine import refine_levels, sample_errors
+from teachkit.scheduling.refine import losses, refine_levels, sample_errors, score
 from teachkit.scheduling.schedule import Schedule
+from teachkit.scheduling.warm_up import calls, check_warm_up, provenance, teacher_paths
 
 COEFFICIENTS = (1.0, 1.1, 0.9, 1.05, 1.15, 0.95, 1.2, 0.85, 0.8)
-TEACHER = "unipc"  # the most accurate at 60 evaluations of those that were tried on digits, mixtures and networks
 _FAMILIES = (schedules.cosine, schedules.time_uniform, schedules.logsnr, schedules.polynomial)
 _MARGIN = 0.5  # standard errors by which a schedule must be better than a simpler one: a guard, not a test
 
@@ -38,9 +38,11 @@ def find_schedule(
     nfe: int,
     solver: str = "ipndm",
     *,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     labels: Tensor | None = None,
+    guidance: float | None = None,
+    objective: str = "mean",
     grid: int = 60,
     budget: float = 3.0,
     teacher: Trajectory | None = None,
@@ -57,14 +59,20 @@ def find_schedule(
         Warm-up noise at ``sigma_max``, B >= 8. For a network 32 samples do nearly as well as 256; where a few samples
         decide the error (the Empirical denoiser of few data), more are needed.
     nfe : int
-        Evaluations one sample may cost, at least 2.
+        Evaluations one sample may cost, at least 2. With guidance an evaluation calls the model twice.
     solver : str
         A deterministic solver of ``solvers.REGISTRY``. Two-evaluation solvers get nfe / 2 steps, or as many and an
         Euler step last, with nfe - 1 evaluations; an odd nfe gets (nfe + 1) / 2 steps, an Euler step last.
-    sigma_min, sigma_max : float
-        Ends of the schedule.
+    sigma_min, sigma_max : float, optional
+        Ends of the schedule; by default 0.002 and 80, or the model's own (its attributes of
+        these names) where it was trained on less.
     labels : (B, ...), optional
         Classes of the warm-up samples.
+    guidance : float, optional
+        Classifier-free guidance scale, as for `teachkit.sample`: the best levels depend on it.
+    objective : {"mean", "rms"}
+        Error that is made small: the mean over samples, or the root mean square, in which the few samples that end
+        elsewhere than the teacher's count most.
     grid : int
         Steps of the teacher (UniPC on the polynomial schedule), on whose levels the dynamic programme chooses.
     budget : float
@@ -80,76 +88,29 @@ def find_schedule(
     Returns
     -------
     Schedule
-        With the error on warm-up noise, the evaluations spent and the name of the winner in ``provenance``.
+        With the mean error on warm-up noise. ``provenance`` holds the name of the winner, what was searched on (model,
+        labels, guidance, teacher), the calls of the model it took, and beside the mean the root-mean-square error and
+        "ends_elsewhere": the share of samples that come nearer to another sample's end than to their own.
 
     Raises
     ------
     ValueError
-        For too few evaluations or samples, or a solver that is not deterministic.
+        For too few evaluations or samples, a solver that is not deterministic, or ends outside the model's range.
     """
     forms = step_counts(solver, nfe, options)
-    check_warm_up(denoiser, x, budget, teacher)
+    check_warm_up(denoiser, x, budget, teacher, labels, guidance, objective)
     if teacher is None:
-        teacher = teacher_paths(denoiser, x, sigma_min, sigma_max, labels=labels, grid=grid)
+        teacher = teacher_paths(denoiser, x, sigma_min, sigma_max, labels=labels, guidance=guidance, grid=grid)
     with tqdm(
         total=round(budget * teacher.nfe * len(x)), unit="eval", disable=not flag("progress", progress), leave=False
     ) as bar:
-        search = _Search(denoiser, x, labels, teacher, budget, solver, bar)
+        search = _Search(denoiser, x, labels, teacher, budget, solver, bar, guidance, objective)
         best = search.run(forms, float(teacher.sigmas[-1]), float(teacher.sigmas[0]))
-    provenance = {
-        "method": best.name,
-        "warm_up": len(x),
-        "teacher": f"{teacher.nfe} evaluations on {len(teacher.sigmas) - 1} steps",
-        "evaluations": search.spent,
-        "teacher_evaluations": teacher.nfe * len(x),
-    }
-    return Schedule(best.sigmas, solver, best.nfe, best.options, float(best.errors.mean()), provenance)
-
-
-def teacher_paths(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
-    *,
-    labels: Tensor | None = None,
-    grid: int = 60,
-) -> Trajectory:
-    """The teacher's paths: many steps of UniPC on the polynomial schedule.
-
-    Parameters
-    ----------
-    denoiser : callable
-        The model.
-    x : (B, *event)
-        Noise at ``sigma_max``.
-    sigma_min, sigma_max : float
-        Ends of the levels.
-    labels : optional
-        For a conditional model, as for `teachkit.sample`.
-    grid : int
-        Number of steps.
-
-    Returns
-    -------
-    Trajectory
-        Kept whole.
-    """
-    return sample(denoiser, x, schedules.polynomial(grid, sigma_min, sigma_max), TEACHER, labels=labels)
-
-
-def check_warm_up(denoiser: Denoiser, x: Tensor, budget: float, teacher: Trajectory | None) -> None:
-    """What every search on warm-up noise asks of its arguments."""
-    function("denoiser", denoiser, "D(x, sigma)")
-    if len(batch("x", x)) < 8:
-        raise ValueError(f"x must hold at least 8 warm-up samples (B, *event), got shape {tuple(x.shape)}")
-    number("budget", budget, above=1)
-    if teacher is not None:
-        whole(teacher)
-        if teacher.x.shape[1:] != x.shape or not torch.equal(teacher.x[0], x):
-            raise ValueError("teacher must start from x")
-        if not float(teacher.sigmas[-1]) > 0:
-            raise ValueError("teacher must end above 0, where the schedules to be compared end")
+    found = provenance(
+        best.name, denoiser, labels, guidance, objective, teacher, search.spent, torch.cat(best.gaps),
+        slice(0, len(best.errors)),
+    )  # fmt: skip
+    return Schedule(best.sigmas, solver, best.nfe, best.options, float(best.errors.mean()), found)
 
 
 def usual_levels(make: Callable[..., Tensor], steps: int, low: float, high: float) -> Tensor | None:
@@ -161,16 +122,20 @@ def usual_levels(make: Callable[..., Tensor], steps: int, low: float, high: floa
 
 
 class _Candidate:
-    """Levels, the solver options they go with, and the errors of the samples they were tried on so far."""
+    """Levels, the solver options they go with, and how far off the samples were that they were tried on so far."""
 
-    def __init__(self, name: str, sigmas: Tensor, options: dict[str, Any], usual: bool = False) -> None:
+    def __init__(
+        self, name: str, sigmas: Tensor, options: dict[str, Any], usual: bool = False, objective: str = "mean"
+    ) -> None:
         self.name, self.sigmas, self.options, self.usual = name, sigmas, options, usual
+        self.objective = objective
         self.errors = torch.zeros(0, dtype=torch.float64)
+        self.gaps: list[Tensor] = []
         self.nfe = 0
 
     @property
     def score(self) -> float:
-        return float(self.errors.mean())
+        return score(self.errors, self.objective)
 
 
 class _Search:
@@ -185,9 +150,11 @@ class _Search:
         budget: float,
         solver: str,
         bar: tqdm,
+        guidance: float | None = None,
+        objective: str = "mean",
     ) -> None:
-        self.denoiser, self.x, self.labels = denoiser, x, labels
-        self.teacher, self.solver, self.bar = teacher, solver, bar
+        self.denoiser, self.x, self.labels, self.guidance = denoiser, x, labels, guidance
+        self.teacher, self.solver, self.bar, self.objective = teacher, solver, bar, objective
         self.spent = 0
         self._count(teacher.nfe * len(x))
         self.limit = round(budget * self.spent)
@@ -218,7 +185,7 @@ class _Search:
             for make in _FAMILIES:
                 levels = usual_levels(make, steps, sigma_min, sigma_max)
                 if levels is not None:
-                    out.append(_Candidate(make.__name__, levels, options, usual=True))
+                    out.append(_Candidate(make.__name__, levels, options, True, self.objective))
             for coefficient in COEFFICIENTS:
                 for metric, cost in costs.items():
                     if steps > len(cost) - 1:
@@ -228,7 +195,7 @@ class _Search:
                     if key not in seen:
                         seen.add(key)
                         name = f"dynamic programme, {metric}, coefficient {coefficient}"
-                        out.append(_Candidate(name, self.teacher.sigmas[path], options))
+                        out.append(_Candidate(name, self.teacher.sigmas[path], options, False, self.objective))
         return out
 
     def race(self, alive: list[_Candidate]) -> list[_Candidate]:
@@ -251,23 +218,25 @@ class _Search:
         if done < size:
             gap = self._gap(candidate.sigmas, candidate, slice(done, size))
             candidate.errors = torch.cat([candidate.errors, sample_errors(gap).cpu()])
+            candidate.gaps.append(gap.cpu())
 
     def refine(self, start: _Candidate, shares: int) -> _Candidate:
         """Move the levels, on as many of the last samples as the budget allows."""
         steps = len(start.sigmas) - 1
-        room = (self.limit - self.spent) / shares - start.nfe * self.judges
-        size = int(min(len(self.x) - self.judges, max(4, room / (start.nfe * (3 * steps + 8)))))
-        trials = int(room / (start.nfe * size))
+        cost = start.nfe * calls(self.guidance)
+        room = (self.limit - self.spent) / shares - cost * self.judges
+        size = int(min(len(self.x) - self.judges, max(4, room / (cost * (3 * steps + 8)))))
+        trials = int(room / (cost * size))
         rows = slice(len(self.x) - size, len(self.x))
-        sigmas = refine_levels(lambda levels: self._gap(levels, start, rows), start.sigmas, trials)
-        return _Candidate(f"{start.name}; refined", sigmas, start.options)
+        sigmas = refine_levels(lambda levels: self._gap(levels, start, rows), start.sigmas, trials, self.objective)
+        return _Candidate(f"{start.name}; refined", sigmas, start.options, False, self.objective)
 
     def _gap(self, sigmas: Tensor, candidate: _Candidate, rows: slice) -> Tensor:
         """The student's final samples minus the teacher's, (b, d) float64."""
         labels, x = None if self.labels is None else self.labels[rows], self.x[rows]
         solver = solvers.get(self.solver, **candidate.options)
-        path = sample(self.denoiser, x, sigmas, solver, labels=labels, keep="final")
-        candidate.nfe = path.nfe
+        path = sample(self.denoiser, x, sigmas, solver, labels=labels, guidance=self.guidance, keep="final")
+        candidate.nfe = path.nfe // calls(self.guidance)
         self._count(path.nfe * len(x))
         return (path.final - self.teacher.final[rows]).flatten(1).double()
 
@@ -294,7 +263,7 @@ def step_counts(solver: str, nfe: int, options: dict[str, Any] | None = None) ->
 def _clearly_better(ranked: list[_Candidate], best: _Candidate) -> _Candidate:
     """The first candidate that beats ``best`` by half a standard error of the difference, on one set of samples."""
     for candidate in ranked:
-        gain = best.errors - candidate.errors
+        gain = losses(best.errors, best.objective) - losses(candidate.errors, candidate.objective)
         if gain.mean() > _MARGIN * gain.std() / len(gain) ** 0.5:
             return candidate
     return best

@@ -32,8 +32,8 @@ def schedule_lab(
     solver: str = "euler",
     steps: int = 5,
     max_steps: int = 8,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
 ) -> Explorer:
     """Find a schedule by dynamic programming, move its levels one by one, and follow the student's error.
 
@@ -53,8 +53,9 @@ def schedule_lab(
         The student's solver at first.
     steps, max_steps : int
         Steps at first and at most, 2 <= steps <= max_steps.
-    sigma_min, sigma_max : float
-        Ends of the schedules, if there is no teacher.
+    sigma_min, sigma_max : float, optional
+        Ends of the schedules, if there is no teacher; by default 0.002 and 80, or the model's own where it was trained
+        on less.
 
     Raises
     ------

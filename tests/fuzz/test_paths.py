@@ -82,7 +82,8 @@ COST = scheduling.cost_matrix(PATH, "l2")
 COUNT = {"cost": ("path", "steps")}  # a smaller matrix is in order, but too small for the path
 WARM_UP = {
     **{"denoiser": MIXTURE, "x": PATH.x[0], "sigma_min": 0.1, "sigma_max": 10.0},
-    **{"labels": LABELS, "grid": 8, "budget": 2.0, "teacher": None, "progress": False},
+    **{"labels": LABELS, "guidance": 1.5, "objective": "rms"},
+    **{"grid": 8, "budget": 2.0, "teacher": None, "progress": False},
 }
 # The noise, its levels and the teacher belong together; the levels are those of a schedule.
 WARM_UP_NAMES = {
@@ -120,7 +121,7 @@ SCHEDULING = {
     ),
     "scheduling.teacher_paths": Call(
         scheduling.teacher_paths,
-        {"denoiser": MIXTURE, "x": PATH.x[0], "sigma_min": 0.1, "sigma_max": 10.0, "labels": LABELS, "grid": 8},
+        {name: WARM_UP[name] for name in ("denoiser", "x", "sigma_min", "sigma_max", "labels", "guidance", "grid")},
         WARM_UP_NAMES,
     ),
     "scheduling.find_schedule": Call(
@@ -146,7 +147,9 @@ SCHEDULING = {
     ),
     "scheduling.drive": Call(driven, {"scheduler": Scheduler(), "schedule": PLAIN, "device": "cpu"}),
     "scheduling.FittedMultistep": Call(
-        lambda **given: scheduling.FittedMultistep(**given).weights, {"weights": FITTED.options["weights"]}
+        lambda **given: scheduling.FittedMultistep(**given).weights,
+        {"weights": FITTED.options["weights"], "sigmas": FITTED.sigmas},
+        {"sigmas": ("schedule",), "weights": ("schedule",)},
     ),
     "scheduling.FittedMultistep.check": Call(
         FITTED.make_solver().check, {"sigmas": FITTED.sigmas}, {"sigmas": ("schedule",)}
@@ -158,7 +161,10 @@ SCHEDULING = {
     ),
     "scheduling.Schedule.to_diffusers": Call(
         PLAIN.to_diffusers,
-        {"alphas_cumprod": torch.linspace(0.99, 0.01, 100, dtype=torch.float64), "flow": False},
+        {
+            **{"alphas_cumprod": torch.linspace(0.99, 0.01, 100, dtype=torch.float64), "flow": False},
+            **{"scheduler": None, "mu": None},
+        },
         {"alphas_cumprod": ("timestep",)},
     ),
     "scheduling.Schedule.shipped": Call(
