@@ -16,7 +16,7 @@ from test_edm_checkpoints import ORACLES, needs_oracles
 from typer.testing import CliRunner
 
 from teachkit import Empirical, data, edm, initial_noise, sample, schedules, solvers
-from teachkit.cli import app, environment
+from teachkit.cli import app, environment, sampling
 from teachkit.scheduling import Schedule
 
 run = CliRunner().invoke
@@ -125,6 +125,72 @@ def test_a_found_schedule_is_printed_saved_drawn_and_used(tmp_path, solver):
     assert json.loads(as_json.stdout)["solver"] == solver
 
 
+class Conditional:
+    """A model of 8x8 pictures of three classes, trained between two noise levels, that notes what it is asked."""
+
+    sigma_min, sigma_max, label_dim = 0.029, 14.6, 3
+
+    def __init__(self):
+        self.labels, self.levels = [], []
+
+    def __call__(self, x, sigma, labels=None):
+        self.labels.append(None if labels is None else tuple(labels.tolist()))
+        self.levels.append(float(sigma))
+        means = torch.zeros(len(x)) if labels is None else labels.to(x) - 1
+        return means[:, None, None, None] + (x - means[:, None, None, None]) / (1 + sigma**2)
+
+
+@pytest.fixture
+def conditional(monkeypatch):
+    model = Conditional()
+    monkeypatch.setattr(sampling, "_learned", lambda name, device: (model, (1, 8, 8), 3, torch.float32))
+    return model
+
+
+@pytest.mark.parametrize("solver", ["ipndm", "fitted"])
+def test_a_schedule_is_found_with_the_classes_that_are_sampled(tmp_path, conditional, solver):
+    arguments = ["schedule", "--solver", solver, "--nfe", "3", "--warm-up", "9", "--save", str(tmp_path / "s.json")]
+    assert run(app, arguments).exit_code == 0
+    assert None not in conditional.labels
+    assert {k for some in conditional.labels for k in some} == {0, 1, 2}
+    about = Schedule.load(tmp_path / "s.json").provenance
+    assert about["labels"] == {"0": 3, "1": 3, "2": 3}
+    assert (about["guidance"], about["objective"], about["seed"]) == (None, "mean", 0)
+    assert about["model"] == {"name": "edm-mnist", "type": "Conditional", "weights": None}
+    conditional.labels.clear()
+    asked = [*arguments, "--labels", "1", "--guidance", "2", "--objective", "rms"]
+    result = run(app, asked)
+    assert result.exit_code == 0
+    assert "% end elsewhere" in result.stderr
+    assert {k for some in conditional.labels if some for k in some} == {1}
+    assert None in conditional.labels  # guidance asks without labels too
+    about = Schedule.load(tmp_path / "s.json").provenance
+    assert (about["labels"], about["guidance"], about["objective"]) == ({"1": 9}, 2.0, "rms")
+
+
+def test_levels_keep_to_those_the_model_was_trained_on(tmp_path, conditional):
+    picture = ["--out", str(tmp_path / "a.png")]
+    for arguments in (["schedule", "--nfe", "3", "--warm-up", "8"], ["sample", "-n", "3", "--steps", "3", *picture]):
+        conditional.levels.clear()
+        result = run(app, [*arguments, "--device", "cpu"])
+        assert result.exit_code == 0, result.output
+        assert max(conditional.levels) == pytest.approx(14.6)
+        assert min(conditional.levels) >= 0.029 * (1 - 1e-6)
+    result = run(app, ["sample", "-n", "3", "--sigma-max", "80", *picture])
+    assert result.exit_code == 1
+    assert "sigma_max must lie within the levels that the model was trained on" in str(result.exception)
+
+
+def test_the_weights_of_a_fitted_schedule_are_not_lost(conditional):
+    arguments = ["schedule", "--solver", "fitted", "--nfe", "3", "--warm-up", "8"]
+    refused = run(app, [*arguments, "--format", "comfyui"], env={"COLUMNS": "200"})
+    assert refused.exit_code == 2
+    assert "cannot hold fitted weights" in plain(refused.output)
+    assert not conditional.levels
+    assert "--save or --format json writes both" in run(app, arguments).stderr
+    assert "weights" in json.loads(run(app, [*arguments, "--format", "json"]).stdout)["options"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -132,6 +198,7 @@ def test_a_found_schedule_is_printed_saved_drawn_and_used(tmp_path, solver):
         (["schedule", "--format", "xml"], "--format must be one of list, json, comfyui"),
         (["schedule", "--solver", "best"], "--solver must be fitted or one of euler"),
         (["schedule", "--nfe", "1"], "nfe"),
+        (["schedule", "--objective", "max"], "--objective must be one of mean, rms"),
         (["convert", "absent.pkl", "out.safetensors"], "absent.pkl"),
         (["sample", "--model", "edm-digits8", "--label", "12"], "--labels must be from 0 to 9"),
         (["sample", "--model", "edm-digits8", "--labels", "one"], "--labels must be numbers"),

@@ -54,17 +54,19 @@ def evaluate(
 
     from teachkit import evaluation
     from teachkit.cli.sampling import _learned
+    from teachkit.scheduling.warm_up import level_range
 
     names, budgets, folder = _list(solvers), _numbers(nfe), _writable(store or cache_directory("evaluations"))
     if not (names and budgets and _list(schedules)):
         raise typer.BadParameter("--solvers, --nfe and --schedules must each name at least one")
     with evaluation.processes(choose_device(device)) as group:
         denoiser, shape, classes, dtype = _learned(model, group.device)
+        low, high = level_range(denoiser)
         chosen = features or ("digits" if shape == (1, 28, 28) else "pixels" if shape[-1] <= 8 else "inception")
         wanted = [
             method
             for kind in _list(schedules)
-            for method in evaluation.methods(names, kind, budgets, model=model, sigma_min=0.002, sigma_max=80.0)
+            for method in evaluation.methods(names, kind, budgets, model=model, sigma_min=low, sigma_max=high)
         ]
         truth, floor = _real(chosen, shape, real, count)
         show = sys.stderr.isatty()

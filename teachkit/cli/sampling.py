@@ -37,8 +37,12 @@ def draw(
     schedule: Annotated[
         str, typer.Option(help=f"{', '.join(FAMILIES)}; or a saved schedule (.json) with its solver.")
     ] = "polynomial",
-    sigma_min: Annotated[float, typer.Option(help="Last level of a family.")] = 0.002,
-    sigma_max: Annotated[float, typer.Option(help="First level of a family.")] = 80.0,
+    sigma_min: Annotated[
+        float | None, typer.Option(help="Last level of a family; default: 0.002, or the model's own where larger.")
+    ] = None,
+    sigma_max: Annotated[
+        float | None, typer.Option(help="First level of a family; default: 80, or the model's own where smaller.")
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option("--labels", "--label", help="Classes in turn: 3 or 0,1,2; default for a model: all its classes."),
@@ -60,17 +64,21 @@ def draw(
 
     from teachkit import evaluation, initial_noise, sample
     from teachkit.evaluation import processes
+    from teachkit.scheduling.warm_up import SIGMA_MAX, SIGMA_MIN, level_range
 
     check_target(out, "--out", ".png")
     check_target(tensors, "--tensors", ".safetensors")
     check_target(trajectories, "--trajectories", ".safetensors")
     if model and data:
         raise typer.BadParameter("--model and --data exclude each other")
-    sigmas, step = _walk(schedule, solver, steps, nfe, sigma_min, sigma_max)
+    low, high = SIGMA_MIN if sigma_min is None else sigma_min, SIGMA_MAX if sigma_max is None else sigma_max
+    sigmas, step = _walk(schedule, solver, steps, nfe, low, high)  # wrong options are refused before a model is loaded
     with processes(choose_device(device)) as group:
         denoiser, shape, classes, dtype = (
             _exact(data, group.device) if data else _learned(model or "edm-mnist", group.device)
         )
+        if schedule in FAMILIES:
+            sigmas, step = _walk(schedule, solver, steps, nfe, *level_range(denoiser, sigma_min, sigma_max))
         chosen = _classes(labels, classes, count, all_by_default=data is None or guidance is not None)
         if guidance is not None and chosen is None:
             raise typer.BadParameter("--guidance needs a model or data set with classes")
@@ -120,33 +128,61 @@ def find(
     nfe: Annotated[int, typer.Option(min=2, help="Evaluations one sample may cost.")] = 6,
     warm_up: Annotated[int, typer.Option(min=8, help="Warm-up samples.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Of the warm-up samples.")] = 0,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", "--label", help="Classes in turn: 3 or 0,1,2; default: all that the model has."),
+    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")] = None,
+    objective: Annotated[str, typer.Option(help="Error to make small: mean, or rms where a few samples matter.")] = (
+        "mean"
+    ),
     save: Annotated[Path | None, typer.Option(help="Write the schedule (.json).")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (.png): costs, and where the levels lie.")] = None,
     form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "list",
     device: Device = None,
 ) -> None:
-    """Find the noise levels at which a solver comes closest to a teacher of 60 evaluations, and print them."""
+    """Find the noise levels at which a solver comes closest to a teacher of 60 evaluations, and print them.
+
+    Error and the share of samples that end elsewhere than the teacher's, on warm-up noise, go to the error output.
+    """
+    import dataclasses
+
     import torch
 
     from teachkit import initial_noise, scheduling, solvers
+    from teachkit.scheduling.refine import OBJECTIVES
+    from teachkit.scheduling.warm_up import level_range
 
     if form not in FORMATS:
         raise typer.BadParameter(f"--format must be one of {', '.join(FORMATS)}, got {form!r}")
+    if objective not in OBJECTIVES:
+        raise typer.BadParameter(f"--objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
     if solver != "fitted" and solver not in solvers.REGISTRY:
         raise typer.BadParameter(f"--solver must be fitted or one of {', '.join(solvers.REGISTRY)}, got {solver!r}")
+    if solver == "fitted" and form == "comfyui":
+        raise typer.BadParameter("--format comfyui cannot hold fitted weights; choose json, or another --solver")
     check_target(save, "--save", ".json")
     check_target(plot, "--plot", ".png")
     where, show = choose_device(device), sys.stderr.isatty()
-    denoiser, shape, _, dtype = _learned(model, where)
-    noise = initial_noise(warm_up, shape, 80.0, seed=seed, dtype=dtype, device=where)
+    denoiser, shape, classes, dtype = _learned(model, where)
+    noise = initial_noise(warm_up, shape, level_range(denoiser)[1], seed=seed, dtype=dtype, device=where)
+    chosen = _classes(labels, classes, warm_up, all_by_default=True)
+    if guidance is not None and chosen is None:
+        raise typer.BadParameter("--guidance needs a model with classes")
+    chosen = None if chosen is None else chosen.to(where)
     with torch.no_grad():
-        teacher = scheduling.teacher_paths(denoiser, noise)
+        teacher = scheduling.teacher_paths(denoiser, noise, labels=chosen, guidance=guidance)
+        asked: dict[str, Any] = {"labels": chosen, "guidance": guidance, "objective": objective}
         if solver == "fitted":
-            found = scheduling.fit_solver(denoiser, noise, nfe, teacher=teacher, progress=show)[1]
+            found = scheduling.fit_solver(denoiser, noise, nfe, **asked, teacher=teacher, progress=show)[1]
         else:
-            found = scheduling.find_schedule(denoiser, noise, nfe, solver, teacher=teacher, progress=show)
+            found = scheduling.find_schedule(denoiser, noise, nfe, solver, **asked, teacher=teacher, progress=show)
+    known = {"model": {"name": model, **found.provenance["model"]}, "seed": seed}
+    found = dataclasses.replace(found, provenance=found.provenance | known)
     if save:
         found.save(save)
+    off = f"mean error {found.error:.3g}, {100 * found.provenance['ends_elsewhere']:.1f} % end elsewhere"
+    print(f"{found.solver}, {found.nfe} evaluations: {off}", file=sys.stderr)
     if plot:
         from teachkit import plots
         from teachkit.files import write_whole
@@ -157,6 +193,8 @@ def find(
         write_whole(plot, picture.savefig)
     if form == "list":
         print("\n".join(f"{s:.6g}" for s in found.sigmas.tolist()))
+        if solver == "fitted" and not save:
+            print("These levels are for weights fitted to them: --save or --format json writes both.", file=sys.stderr)
     else:
         print(found.to_json() if form == "json" else found.to_comfyui())
 
