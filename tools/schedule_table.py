@@ -2,13 +2,15 @@
 
     python tools/schedule_table.py edm-digits8          # adds to docs/schedules.jsonl what is not there yet
     python tools/schedule_table.py --samples edm-digits8   # adds to docs/schedule_samples.json
+    python tools/schedule_table.py --shares edm-digits8    # adds the share that ends elsewhere to rows without it
     python tools/schedule_table.py --report             # docs/SCHEDULES.md, and data/schedules/ for the shipped models
 
 Per problem, seed, solver and number of evaluations: the mean error of the final samples to a converged reference from
 the same held-out noise, for the usual grids, for the dynamic programme at its published setting (deviation,
 coefficient 1.15) and at all coefficients from 0.8 to 1.2, and for the schedule that ``find_schedule`` found on
-warm-up noise. And per number of evaluations, the solver that ``fit_solver`` fitted. Resumable: a row is written when
-it is known.
+warm-up noise. And per number of evaluations, the solver that ``fit_solver`` fitted. For the found schedules and the
+usual grids also the share of samples that end elsewhere: nearer to another sample's reference than to their own.
+Resumable: a row is written when it is known.
 """
 
 from __future__ import annotations
@@ -39,6 +41,9 @@ from teachkit import (
     solvers,
 )
 from teachkit.denoisers import Denoiser
+from teachkit.files import write_whole
+from teachkit.scheduling import Schedule
+from teachkit.scheduling.warm_up import SIGMA_MIN, elsewhere
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "docs" / "schedule_samples.json"
@@ -99,6 +104,17 @@ def errors(final: Tensor, reference: Tensor) -> dict[str, float]:
     return {"mean": float(each.mean()), "median": float(each.median())}
 
 
+def share_elsewhere(final: Tensor, reference: Tensor) -> dict[str, float]:
+    """The share of samples that come nearer to where another belongs than to where they do."""
+    return {"elsewhere": float(elsewhere(final - reference, reference, SIGMA_MIN).double().mean())}
+
+
+def held_out(problem: Problem, denoiser: Denoiser, shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor]:
+    """Noise that no search has seen, and where it belongs: the end of 200 steps."""
+    noise = initial_noise(problem.held_out, shape, seed=HELD_OUT + seed).to(problem.dtype)
+    return noise, sample(denoiser, noise, schedules.polynomial(200), "unipc", keep="final").final
+
+
 def measure(name: str, seed: int, known: set[tuple[str, int, str, int]]) -> Iterator[dict[str, Any]]:
     """Rows of one problem and one seed, but for those known already."""
     problem = PROBLEMS[name]
@@ -106,30 +122,32 @@ def measure(name: str, seed: int, known: set[tuple[str, int, str, int]]) -> Iter
     if not wanted:
         return
     denoiser, shape = problem.make()
-    noise = initial_noise(problem.held_out, shape, seed=HELD_OUT + seed).to(problem.dtype)
-    reference = sample(denoiser, noise, schedules.polynomial(200), "unipc", keep="final").final
+    noise, reference = held_out(problem, denoiser, shape, seed)
     warm_up = initial_noise(problem.warm_up, shape, seed=seed).to(problem.dtype)
     more = initial_noise(problem.fitted_on, shape, seed=seed).to(problem.dtype)
     teacher = scheduling.teacher_paths(denoiser, warm_up)
     fit_teacher = None if problem.fitted_on == problem.warm_up else scheduling.teacher_paths(denoiser, more)
     costs = {metric: scheduling.cost_matrix(teacher, metric) for metric in ("deviation", "l2")}
 
-    def error(sigmas: Tensor, solver: solvers.Solver) -> dict[str, float]:
-        return errors(sample(denoiser, noise, sigmas, solver, keep="final").final, reference)
+    def error(sigmas: Tensor, solver: solvers.Solver, share: bool = False) -> dict[str, float]:
+        final = sample(denoiser, noise, sigmas, solver, keep="final").final
+        return errors(final, reference) | (share_elsewhere(final, reference) if share else {})
 
     for solver, nfe in wanted:
         row: dict[str, Any] = {"problem": name, "seed": seed, "solver": solver, "nfe": nfe}
         if solver == "fitted":
             fitted, schedule = scheduling.fit_solver(denoiser, more, nfe, ORDER, teacher=fit_teacher or teacher)
-            row["found"] = error(schedule.sigmas, fitted)
+            row["found"] = error(schedule.sigmas, fitted, share=True)
         else:
             schedule = scheduling.find_schedule(denoiser, warm_up, nfe, solver, teacher=teacher)
-            row["found"] = error(schedule.sigmas, schedule.make_solver())
+            row["found"] = error(schedule.sigmas, schedule.make_solver(), share=True)
             row["usual"], row["programme"] = {}, {}
             for steps, options in scheduling.search.step_counts(solver, nfe):
                 suffix = ", Euler last" if options.get("euler_last") else ""
                 for make in GRIDS:
-                    row["usual"][make.__name__ + suffix] = error(make(steps), solvers.get(solver, **options))
+                    row["usual"][make.__name__ + suffix] = error(
+                        make(steps), solvers.get(solver, **options), share=True
+                    )
                 tried: dict[tuple[int, ...], dict[str, float]] = {}
                 for metric, cost in costs.items():
                     for coefficient in COEFFICIENTS:
@@ -140,6 +158,32 @@ def measure(name: str, seed: int, known: set[tuple[str, int, str, int]]) -> Iter
                         row["programme"][f"{metric} {coefficient}{suffix}"] = tried[key]
         row["schedule"] = json.loads(schedule.to_json())
         yield row
+
+
+def add_shares(names: list[str]) -> None:
+    """Add the share that ends elsewhere to the rows of these problems that do not have it; no search is run again."""
+    every = rows()
+    lacking = defaultdict(list)
+    for row in every:
+        if row["problem"] in names and "elsewhere" not in row["found"]:
+            lacking[row["problem"], row["seed"]].append(row)
+    for (name, seed), some in lacking.items():
+        denoiser, shape = PROBLEMS[name].make()
+        noise, reference = held_out(PROBLEMS[name], denoiser, shape, seed)
+        for row in some:
+            schedule = Schedule(**{k: v for k, v in row["schedule"].items() if k != "format"})
+            runs = [(row["found"], schedule.sigmas, schedule.make_solver())]
+            if row["solver"] != "fitted":
+                for steps, options in scheduling.search.step_counts(row["solver"], row["nfe"]):
+                    suffix = ", Euler last" if options.get("euler_last") else ""
+                    for make in GRIDS:
+                        solver = solvers.get(row["solver"], **options)
+                        runs.append((row["usual"][make.__name__ + suffix], make(steps), solver))
+            for entry, sigmas, solver in runs:
+                final = sample(denoiser, noise, sigmas, solver, keep="final").final
+                entry |= share_elsewhere(final, reference)
+        write_whole(ROWS, lambda beside: beside.write_text("".join(json.dumps(row) + "\n" for row in every)))
+        print(name, seed, len(some), flush=True)
 
 
 def sample_quality(name: str) -> list[dict[str, Any]]:
@@ -203,6 +247,7 @@ def by_cell(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
         cell: dict[str, Any] = {"problem": problem, "solver": solver, "nfe": nfe, "seeds": len(same)}
         cell["found"] = statistics.mean(r["found"]["mean"] for r in same)
         cell["median"] = statistics.mean(r["found"]["median"] for r in same)
+        cell["elsewhere"] = statistics.mean(r["found"].get("elsewhere", math.nan) for r in same)
         cell["schedule"] = min(same, key=lambda r: r["seed"])["schedule"]
         if solver != "fitted":
 
@@ -212,6 +257,8 @@ def by_cell(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
             published = {k: v for k, v in averages("programme").items() if k.startswith("deviation 1.15")}
             usual, every = averages("usual") | published, averages("usual", "programme")
             cell["usual"], cell["hindsight"] = min(usual.values()), min(every.values())
+            of_best = [r["usual"].get(min(usual, key=usual.__getitem__), {}) for r in same]
+            cell["usual_elsewhere"] = statistics.mean(u.get("elsewhere", math.nan) for u in of_best)
             cell["best"], cell["best_hindsight"] = min(usual, key=usual.__getitem__), min(every, key=every.__getitem__)
             ratios = [r["found"]["mean"] / min(v["mean"] for v in (r["usual"] | r["programme"]).values()) for r in same]
             cell["spread"] = statistics.stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else math.nan
@@ -260,7 +307,9 @@ def report() -> str:
         "time-uniform and cosine grids and of the published dynamic programme (deviation, coefficient 1.15).",
         "*hindsight*: the best of those and of the dynamic programme with both metrics at nine coefficients from 0.8",
         "to 1.2. *found*: `find_schedule`, which sees only warm-up noise. *±* is the standard error over seeds of",
-        "found / hindsight; *median* is that of found over the held-out samples.",
+        "found / hindsight; *median* is that of found over the held-out samples. *elsewhere*: share of the held-out",
+        "samples that come nearer to where another one belongs than to where they do, for found and, after the slash,",
+        "for the best usual grid (where that is a grid).",
         "",
         "| problem | cells | seeds | found / usual | worst | found / hindsight | worst | fitted / classical | worst |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -314,8 +363,8 @@ def report() -> str:
             f"{problem.warm_up} warm-up samples ({problem.fitted_on} for the fitted solver), {problem.held_out} "
             "held-out ones per seed.",
             "",
-            "| solver | NFE | usual | which | hindsight | found | / usual | / hindsight | ± | median |",
-            "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+            "| solver | NFE | usual | which | hindsight | found | / usual | / hindsight | ± | median | elsewhere |",
+            "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|",
         ]
         for cell in sorted(own, key=lambda c: (("fitted", *SOLVERS).index(c["solver"]), c["nfe"])):
             line = [cell["solver"], str(cell["nfe"])]
@@ -328,6 +377,8 @@ def report() -> str:
             line += [f"{cell['found'] / cell['hindsight']:.2f}"]
             spread = cell.get("spread", math.nan)
             line += ["" if math.isnan(spread) else f"{spread:.2f}", f"{cell['median']:.4f}"]
+            shares = (cell["elsewhere"], cell.get("usual_elsewhere", math.nan))
+            line.append(" / ".join(f"{100 * s:.1f} %" for s in shares if not math.isnan(s)))
             lines.append(f"| {' | '.join(line)} |")
         lines.append("")
     return "\n".join(lines)
@@ -351,6 +402,7 @@ def main() -> None:
     parser.add_argument("problems", nargs="*", metavar="problem", help=", ".join(PROBLEMS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", action="store_true")
+    parser.add_argument("--shares", action="store_true")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     if unknown := set(options.problems) - set(PROBLEMS):
@@ -365,6 +417,9 @@ def main() -> None:
         new = [r for name in options.problems for r in sample_quality(name)]
         kept = [r for r in old if r["problem"] not in options.problems]
         SAMPLES.write_text(json.dumps(kept + new, indent=1) + "\n")
+        return
+    if options.shares:
+        add_shares(options.problems)
         return
     ROWS.parent.mkdir(exist_ok=True)
     for seed in range(options.seeds):

@@ -1,0 +1,69 @@
+"""The table of found schedules: its page says what was measured, and the share that ends elsewhere beside the mean."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from teachkit import GaussianMixture, initial_noise, sample, schedules
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import schedule_table  # noqa: E402
+
+
+def test_the_page_is_that_of_the_rows():
+    assert schedule_table.report() == schedule_table.REPORT.read_text(), "run python tools/schedule_table.py --report"
+
+
+def two_hills():
+    return GaussianMixture([0.5, 0.5], [[-3.0, 0.0], [3.0, 1.0]], [0.1, 0.1]), (2,)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """One small problem, measured at two of its cells."""
+    monkeypatch.setattr(schedule_table, "PROBLEMS", {"hills": schedule_table.Problem("hills", two_hills, 16, 64)})
+    monkeypatch.setattr(schedule_table, "ROWS", tmp_path / "rows.jsonl")
+    wanted = {("heun", 5), ("fitted", 4)}
+    known = {
+        ("hills", 0, s, n)
+        for s in (*schedule_table.SOLVERS, "fitted")
+        for n in schedule_table.BUDGETS
+        if (s, n) not in wanted
+    }
+    measured = list(schedule_table.measure("hills", 0, known))
+    assert {(row["solver"], row["nfe"]) for row in measured} == wanted
+    return measured
+
+
+def test_rows_and_page_hold_the_share_that_ends_elsewhere(small):
+    heun = next(row for row in small if row["solver"] == "heun")
+    D, _ = two_hills()
+    x = initial_noise(64, (2,), seed=schedule_table.HELD_OUT)
+    exact = sample(D, x, schedules.polynomial(200), "unipc").final
+    schedule = schedule_table.Schedule(**{k: v for k, v in heun["schedule"].items() if k != "format"})
+    final = sample(D, x, schedule.sigmas, schedule.make_solver()).final
+    nearest = (final[:, None] - exact).norm(dim=-1).argmin(1)
+    # Of ends so near to each other that only noise tells them apart, either will do.
+    away = (exact[nearest] - exact).norm(dim=1) > 3 * 2 * 0.002
+    assert heun["found"]["elsewhere"] == pytest.approx(float(away.double().mean()), abs=1 / 64)
+    assert 0 < heun["found"]["elsewhere"] <= 1
+    schedule_table.ROWS.write_text("".join(json.dumps(row) + "\n" for row in small))
+    line = next(line for line in schedule_table.report().splitlines() if line.startswith("| heun | 5 |"))
+    shares = [100 * heun["found"]["elsewhere"], 100 * min(heun["usual"].values(), key=lambda e: e["mean"])["elsewhere"]]
+    assert line.endswith(f"| {shares[0]:.1f} % / {shares[1]:.1f} % |")
+
+
+def test_shares_are_added_to_rows_that_were_measured_without(small):
+    bare = json.loads(json.dumps(small))
+    for row in bare:
+        for entry in (row["found"], *row.get("usual", {}).values()):
+            del entry["elsewhere"]
+    schedule_table.ROWS.write_text("".join(json.dumps(row) + "\n" for row in bare))
+    assert "%" not in schedule_table.report().split("## hills")[1]
+    with torch.no_grad():
+        schedule_table.add_shares(["hills"])
+    assert schedule_table.rows() == json.loads(json.dumps(small))
