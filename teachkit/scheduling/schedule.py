@@ -37,10 +37,12 @@ class Schedule:
         Options of the solver.
     nfe : int
         Evaluations one sample costs: as many as steps, or twice as many, less one where the last step is one of Euler.
+        With guidance each calls the model twice.
     error : float
         Mean root-mean-square error of the final samples to the teacher's, on warm-up noise kept apart from the search.
     provenance : dict
-        How it was found: method, warm-up size, teacher, evaluations spent, and the like. Plain values only.
+        How it was found: method, objective, model, labels, guidance, warm-up size, teacher and evaluations spent; and
+        beside the mean error the root-mean-square one and the share of samples that end elsewhere. Plain values only.
     """
 
     sigmas: Tensor
