@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import unicodedata
 from pathlib import Path
 
 import nbformat
@@ -512,6 +513,76 @@ def test_written_points_from_spreadsheets(tmp_path):
         tables.read_written(path)
     path.write_text(text.replace(",version", ""))  # of an older release
     assert tables.read_written(path)["=Ann", "w"]["version"] == ""
+
+
+NAMES = [
+    "'t Hooft", "'", "''", "=1+1", "'=1+1", "''=1+1", "+a", "-a", "@a", "\ta", "\ra", "\na", " =1+1", "#ref", "_",
+    "ann", "Ann", "ann ", " ann", "O'Neil, J.; \"Jo\"", "Müller", unicodedata.normalize("NFD", "Müller"), "李", "x.y.z",
+    "a\nb", "a\rb", "a\r\nb", "a\x0bb\u2028c", "007", "7", "NA", "1e5", "2024-01-02", os.fsdecode(b"\xff"), "a" * 100,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_points_arrive_whatever_the_name(tmp_path, monkeypatch, folders):
+    def marked(source, student, files, limits, seed):
+        return Report(student, "tiny", [Score("t", "T", "a", 1, 2)], [Written("why", "Why?", student, 4)])
+
+    monkeypatch.setattr(sys.modules["teachkit.assignments.grade"], "mark_apart", marked)
+    nbformat.write(tiny(), tmp_path / "tiny.ipynb")
+    for name in NAMES:
+        file = tmp_path / "in" / name / "tiny.ipynb" if folders else tmp_path / "in" / f"{name}.ipynb"
+        file.parent.mkdir(exist_ok=True, parents=True)
+        file.write_text("")
+    written = tmp_path / "out" / "written.csv"
+    arguments = tmp_path / "in", tmp_path / "tiny.ipynb", tmp_path / "out"
+    first = grade(*arguments)
+    assert len({r.student for r in first}) == len(NAMES) == len(list((tmp_path / "out" / "feedback").iterdir()))
+    for _ in range(2):  # as the person does it, and then what grading wrote
+        with written.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == len(NAMES)
+        assert not [r for r in rows if r["student"].startswith(("=", "+", "-", "@", "\t", "\r"))]
+        for number, row in enumerate(rows):
+            row |= {"points": f"{number % 9 / 2:g}", "comment": f"no. {number}"}
+        with written.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        reports = grade(*arguments)
+        assert [r.student for r in reports] == [r.student for r in first]
+        assert [(r.written[0].points, r.written[0].comment) for r in reports] == [
+            (number % 9 / 2, f"no. {number}") for number in range(len(NAMES))
+        ]
+    assert len(list(csv.DictReader((tmp_path / "out" / "grades.csv").open(newline="", encoding="utf-8")))) == len(NAMES)
+
+
+def test_points_arrive_where_a_spreadsheet_changed_the_name():
+    """Apostrophes and spaces dropped, zeros gone; not if it could be another's, or was given for another answer."""
+
+    def marked(*rows):
+        return {(name, "w"): dict(zip(tables.COLUMNS, (name, "w", "3", "4", "", "x", v))) for name, v in rows}
+
+    def given(*names):
+        return [Report(name, "tiny", [], [Written("w", "", "answer", 4)]) for name in names]
+
+    same, other = tables.version("answer"), tables.version("another")
+    for name, changed in [("'t Hooft", "t Hooft"), ("ann ", "ann"), ("007", "7"), ("a\rb", "a\nb")]:
+        assert tables.settle(marked((changed, same)), given(name))[name, "w"]["points"] == "3"
+        assert tables.settle(marked((changed, other)), given(name)).keys() == {(changed, "w")}
+        assert tables.settle(marked((changed, same), (name, same)), given(name)).keys() == {(changed, "w"), (name, "w")}
+    assert tables.settle(marked(("7", same)), given("07", "007")).keys() == {("7", "w")}
+    blank = {("'t Hooft", "w"): marked(("'t Hooft", same))["'t Hooft", "w"] | {"points": ""}}
+    assert tables.settle(blank | marked(("t Hooft", same)), given("'t Hooft"))["'t Hooft", "w"]["points"] == "3"
+
+
+def test_names_without_their_ending_stay_apart(tmp_path):
+    find = sys.modules["teachkit.assignments.grade"]._find
+    (tmp_path / "ann").mkdir()
+    for name in ("ann.ipynb", "ann.ipynb.ipynb"):
+        (tmp_path / name).write_text("")
+    assert sorted(name for name, _ in find(tmp_path, "tiny", tmp_path / "out")) == [
+        "ann", "ann.ipynb", "ann.ipynb.ipynb",
+    ]  # fmt: skip
 
 
 def test_feedback_shows_markup_as_text():

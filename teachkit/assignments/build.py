@@ -56,4 +56,4 @@ def build(source_dir: Path | str, out: Path | str) -> list[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write so that no reader ever finds half a file, nor is stopped by a student's half characters."""
-    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8", errors="backslashreplace"))
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline=""))

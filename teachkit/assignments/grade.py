@@ -128,6 +128,7 @@ def grade(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     ordered = [reports[student] for student, _ in found]
+    marked = tables.settle(marked, ordered)
     _write(ordered, marked, out)
     names = {(report.student, answer.name) for report in ordered for answer in report.written}
     if progress and (lost := [who for who, row in marked.items() if row["points"] and who not in names]):
@@ -159,9 +160,16 @@ def _find(folder: Path, assignment: str, out: Path) -> list[Submission]:
     entries = sorted(e for e in folder.iterdir() if not _hidden(e.name) and e.resolve() != out.resolve())
     if not entries:
         raise ValueError(f"submissions must hold at least one file or folder, but {folder} is empty")
-    names = {e: e.name if e.is_dir() else e.stem for e in entries}
-    same = Counter(name.casefold() for name in names.values())
-    return [(e.name if same[names[e].casefold()] > 1 else names[e], _notebooks(e, assignment)) for e in entries]
+    names = {e: _readable(e.name if e.is_dir() else e.stem) for e in entries}
+    for _ in range(2):  # a full name may be what another is called without its ending
+        same = Counter(name.casefold() for name in names.values())
+        names = {e: _readable(e.name) if same[name.casefold()] > 1 else name for e, name in names.items()}
+    return [(names[e], _notebooks(e, assignment)) for e in entries]
+
+
+def _readable(name: str) -> str:
+    """A name as files hold it: bytes that are no text, which Python keeps as halves of characters, are spelt out."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _hidden(name: str) -> bool:
@@ -218,7 +226,7 @@ def _fingerprint(files: Sequence[Path], text: str, limits: Limits) -> str:
     return digest.hexdigest()
 
 
-def _write(reports: Sequence[Report], marked: dict[tuple[str, str], dict[str, str]], out: Path) -> None:
+def _write(reports: Sequence[Report], marked: tables.Rows, out: Path) -> None:
     for report in reports:
         for answer in report.written:
             if row := marked.get((report.student, answer.name)):

@@ -8,14 +8,16 @@ import io
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from teachkit.assignments.report import Report
 
 COLUMNS = ("student", "question", "points", "maximum", "comment", "answer", "version")
+Rows = dict[tuple[str, str], dict[str, str]]
 
-__all__ = ["grades_csv", "leaderboard_json", "read_written", "version", "written_csv"]
+__all__ = ["grades_csv", "leaderboard_json", "read_written", "settle", "version", "written_csv"]
 
 
 def grades_csv(reports: Sequence[Report]) -> str:
@@ -27,7 +29,7 @@ def grades_csv(reports: Sequence[Report]) -> str:
         points = {s.name: "" if r.failed else f"{s.points:g}" for s in r.scores}
         written = "" if r.written_points is None or not r.written else f"{r.written_points:g}"
         remarks = re.sub(r"\s+", " ", "; ".join([*r.notes, *(f"{where}: {what}" for where, what in r.errors)]))
-        row = [_safe(r.student), r.assignment, "" if r.failed else f"{r.points:g}", f"{r.maximum:g}"]
+        row = [_safe(r.student), _safe(r.assignment), "" if r.failed else f"{r.points:g}", f"{r.maximum:g}"]
         row += [written, f"{r.written_maximum:g}", _safe(remarks[:500])]
         rows.append(row + [points.get(t, "") for t in tests])
     return _csv(rows)
@@ -42,12 +44,12 @@ def written_csv(reports: Sequence[Report], before: Mapping[tuple[str, str], dict
     for r in reports:
         for w in r.written:
             points = "" if w.points is None else f"{w.points:g}"
-            answer = w.text[:20_000].replace("\x00", "")
-            rows.append([_safe(r.student), w.name, points, f"{w.maximum:g}", w.comment, _safe(answer), version(w.text)])
+            answer = _safe(w.text[:20_000])
+            rows.append([_safe(r.student), w.name, points, f"{w.maximum:g}", w.comment, answer, version(w.text)])
     known = {(r.student, w.name) for r in reports for w in r.written}
-    for key, row in (before or {}).items():
-        if key not in known and (row["points"] or row["comment"]):
-            rows.append([row[column] for column in COLUMNS])
+    rows += [
+        [row[column] for column in COLUMNS] for key, row in (before or {}).items() if key not in known and _filled(row)
+    ]
     return _csv(rows)
 
 
@@ -56,7 +58,34 @@ def version(text: str) -> str:
     return "v" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
-def read_written(path: Path) -> dict[tuple[str, str], dict[str, str]]:
+def settle(marked: Rows, reports: Sequence[Report]) -> Rows:
+    """The rows under the names of submissions, also where a spreadsheet has changed these.
+
+    Programs drop the apostrophe or the spaces around a name, and the zeros that a number begins with. A row with points
+    or a comment whose name is no submission's belongs to the only one that is called so but for these and has the same
+    answer, unless that one has a row with points or a comment of its own.
+    """
+    answers = {(r.student, w.name): version(w.text) for r in reports for w in r.written}
+    settled = {key: row for key, row in marked.items() if key in answers}
+    for (student, question), row in marked.items():
+        key = student, question
+        if key not in answers and _filled(row):
+            own = [k for k in answers if k[1] == question and _bare(k[0]) == _bare(student)]
+            if len(own) == 1 and row["version"] in ("", answers[own[0]]) and not _filled(settled.get(own[0], {})):
+                key = own[0]
+        settled[key] = row if key not in settled else settled[key] if _filled(settled[key]) else row
+    return settled
+
+
+def _filled(row: Mapping[str, str]) -> bool:
+    return bool(row.get("points") or row.get("comment"))
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\s']+", "", unicodedata.normalize("NFC", name)).lstrip("0")
+
+
+def read_written(path: Path) -> Rows:
     """The rows that a person filled in, by (student, question); empty if there is no file.
 
     Columns may be parted by semicolons and points have a decimal comma, as spreadsheets write in some countries.
@@ -79,17 +108,20 @@ def read_written(path: Path) -> dict[tuple[str, str], dict[str, str]]:
         raise ValueError(f"{path.name} is not in UTF-8: save it as 'CSV UTF-8' in the spreadsheet") from None
     if rows and (missing := [c for c in COLUMNS[:-1] if c not in (table.fieldnames or ())]):
         raise ValueError(f"{path.name} has no column {missing[0]!r}: keep its first line, and save it as 'CSV UTF-8'")
-    marked: dict[tuple[str, str], dict[str, str]] = {}
+    marked: Rows = {}
     for row in rows:
         try:
-            row = {column: (row.get(column) or "").strip() for column in COLUMNS}
+            row = {column: row.get(column) or "" for column in COLUMNS}
+            row |= {column: row[column].strip() for column in ("question", "points", "maximum", "comment", "version")}
             row["points"] = row["points"].replace(",", ".")
             if row["points"] and not 0 <= float(row["points"]) <= float(row["maximum"]):
                 raise ValueError
         except (ValueError, AttributeError):
             who = f"{row.get('student')}, {row.get('question')}"
             raise ValueError(f"{path.name}: points of {who} must be a number from 0 to {row.get('maximum')}") from None
-        marked[row["student"].removeprefix("'"), row["question"]] = row
+        key = _plain(row["student"]), row["question"]
+        if key not in marked or _filled(row):
+            marked[key] = row
     return marked
 
 
@@ -107,10 +139,21 @@ def leaderboard_json(reports: Sequence[Report]) -> str | None:
 
 def _csv(rows: Sequence[Sequence[str]]) -> str:
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(rows)
+    csv.writer(file, lineterminator="\r\n").writerows(rows)  # a field is quoted if it holds a character of the end
     return file.getvalue()
 
 
+FORMULA = r"'*[=+\-@\t\r\n]"
+
+
 def _safe(text: str) -> str:
-    """Keep a spreadsheet from taking a student's text for a formula."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    """Keep a spreadsheet from taking a student's text for a formula; `_plain` takes the apostrophe off again.
+
+    One more goes before those that stand before such a text already, so that no two texts become the same.
+    """
+    text = text.replace("\x00", "")
+    return "'" + text if re.match(FORMULA, text) else text
+
+
+def _plain(text: str) -> str:
+    return text[1:] if re.match("'" + FORMULA, text) else text
