@@ -142,6 +142,10 @@ def test_leaks_are_found():
         ("twice_test", {"grade_id": "wave_test"}, "more than once"),
         ("twice_test", {"grade_id": "a b"}, "grade_id of letters"),
         ("wave_test", {"source": "y = unheard_of(1)"}, "'unheard_of', which neither"),
+        ("setup", {"source": "\nimport os\n%run a.py"}, r"cell 'setup', line 3 \(%run a.py\): %run needs a notebook"),
+        ("setup", {"source": "%%time\nx = 1 +"}, r"cell 'setup', line 2 \(x = 1 \+\): invalid syntax"),
+        ("setup", {"source": "%%bash\nls"}, r"cell 'setup', line 1 \(%%bash\): %%bash needs a notebook"),
+        ("wave_test", {"source": "# A test\nreturn 1"}, r"cell 'wave_test', line 2 \(return 1\): 'return' outside"),
         ("setup", {"source": "### BEGIN HIDDEN TESTS\n1\n### END HIDDEN TESTS"}, "belong into test cells"),
     ],
 )
@@ -413,6 +417,32 @@ def test_lines_for_a_notebook_cost_nothing_and_start_nothing(confined):
     report = mark(tiny(), solved(twice=MAGICS + SOLVED), limits=SHORT, confined=confined)
     assert (report.points, report.errors) == (6, [])
     assert "not run while an assignment is marked: pip install x" in report.output
+
+
+@pytest.mark.parametrize(
+    "magic", ["%%time\n", "\n%%capture\n", "%matplotlib inline\n", "!pip install x\nfiles = !ls\n"]
+)
+def test_magics_in_set_up_cells_and_tests(tmp_path, magic):
+    source = tiny()
+    for c in source.cells:
+        if nb.role(c) in ("setup", "test"):
+            c["source"] = magic + c.source + ("\n%autosave 5\n%conda install x" if "%%" not in magic else "")
+    nbformat.write(source, tmp_path / "tiny.ipynb")
+    (copy,) = build(tmp_path / "tiny.ipynb", tmp_path / "out")
+    assert nb.read(copy).cells[1].source == source.cells[1].source
+    report = mark(source, solved(), limits=SHORT)
+    assert (report.points, report.errors) == (6, [])
+
+
+def test_a_set_up_cell_that_fails_names_its_line():
+    source = tiny()
+    for last, message in [
+        ("1 / 0", "ZeroDivisionError: division"),
+        ("%run a.py", "SyntaxError: %run needs a notebook"),
+    ]:
+        source.cells[1]["source"] = f"import torch\n\n{last}"
+        with pytest.raises(ValueError, match=rf"set-up cell setup fails in line 3 \({last}\): {message}"):
+            mark(source, solved(), limits=SHORT)
 
 
 def test_processes_are_refused():

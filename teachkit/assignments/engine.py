@@ -14,13 +14,14 @@ import builtins
 import contextlib
 import io
 import time
+import traceback
 import warnings
 from typing import Any
 
 from nbformat import NotebookNode
 
+from teachkit.assignments import magics, testing
 from teachkit.assignments import notebook as nb
-from teachkit.assignments import testing
 from teachkit.assignments.process import NoSandbox, Sandbox
 from teachkit.assignments.report import Limits, Report, Score, Written
 from teachkit.assignments.wire import Refused, RemoteError, Stopped
@@ -137,14 +138,19 @@ class _Session:
 
 
 def _setup(source: NotebookNode) -> dict[str, Any]:
-    namespace: dict[str, Any] = {"__name__": "__assignment__"}
+    namespace: dict[str, Any] = {"__name__": "__assignment__", "get_ipython": lambda: None}
     for cell in source.cells:
         if nb.role(cell) == "setup":
+            name = f"<{nb.grade_id(cell)}>"
             try:
-                exec(compile(cell.source, f"<{nb.grade_id(cell)}>", "exec"), namespace)
+                exec(compile(magics.parse(cell.source), name, "exec"), namespace)
             except Exception as error:
+                lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
+                if isinstance(error, SyntaxError):
+                    lines, error = lines or [error.lineno], SyntaxError(error.msg)
+                where = magics.line_of(cell.source, lines[-1] if lines else None)
                 what = f"{type(error).__name__}: {error}"
-                raise ValueError(f"the set-up cell {nb.grade_id(cell)} fails: {what}") from error
+                raise ValueError(f"the set-up cell {nb.grade_id(cell)} fails in {where}: {what}") from error
     return namespace
 
 
@@ -177,7 +183,7 @@ def _test(code: str, namespace: dict[str, Any], session: _Session) -> tuple[Any,
 
 def _execute(code: str, namespace: dict[str, Any]) -> Any:
     """Run a test cell; the value of its last line if that is an expression."""
-    tree = ast.parse(code)
+    tree = magics.parse(code)
     if tree.body and isinstance(last := tree.body[-1], ast.Expr):
         tree.body[-1] = ast.Assign([ast.Name("_last", ast.Store())], last.value)
     exec(compile(ast.fix_missing_locations(tree), "<test>", "exec"), namespace)

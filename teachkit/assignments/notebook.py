@@ -29,6 +29,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from teachkit.assignments import magics
 from teachkit.checks import path as checked_path
 
 __all__ = [
@@ -275,7 +276,7 @@ def written_answers(source: NotebookNode, submission: NotebookNode) -> dict[str,
 
 def names_in(code: str) -> set[str]:
     """Names that a piece of code reads but does not bind itself. Raises SyntaxError."""
-    nodes = list(ast.walk(ast.parse(code)))
+    nodes = list(ast.walk(magics.parse(code)))
     return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)} - _bound(nodes)
 
 
@@ -296,12 +297,24 @@ def _bound(nodes: list[ast.AST]) -> set[str]:
 
 
 def _check_tests(notebook: NotebookNode, name: str) -> None:
-    """Raise a ValueError if a test uses a name that neither set-up nor an answer defines: each test stands alone."""
-    known = set(dir(builtins))
+    """Raise a ValueError if a test uses a name that neither set-up nor an answer defines: each test stands alone.
+
+    And if a cell cannot be read, or only a notebook could run what also runs without one.
+    """
+    known, read = set(dir(builtins)), []
     for cell in notebook.cells:
-        if role(cell) in ("setup", "answer") and cell.cell_type == "code":
-            known |= _bound(list(ast.walk(ast.parse(cell.source))))
-    for cell in tests(notebook, hidden=True):
-        if unknown := sorted(names_in(cell.source) - known):
-            where = f"{name}, cell {grade_id(cell)!r}"
+        kind, where = role(cell), f"{name}, cell {grade_id(cell)!r}"
+        if cell.cell_type != "code" or kind not in ("setup", "answer", "test"):
+            continue
+        try:
+            tree = magics.parse(cell.source, strict=kind != "answer")
+            compile(tree, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if kind == "answer" else 0)
+        except SyntaxError as error:
+            raise ValueError(f"{where}, {magics.line_of(cell.source, error.lineno)}: {error.msg}") from error
+        if kind == "test":
+            read.append((where, names_in(cell.source)))
+        else:
+            known |= _bound(list(ast.walk(tree)))
+    for where, names in read:
+        if unknown := sorted(names - known):
             raise ValueError(f"{where}: uses {unknown[0]!r}, which neither a set-up cell nor an answer defines")
