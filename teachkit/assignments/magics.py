@@ -12,9 +12,7 @@ import re
 
 __all__ = ["NOTEBOOK", "line_of", "parse"]
 
-NOTEBOOK = frozenset(
-    {"autosave", "conda", "mamba", "micromamba", "uv"}
-)  # IPython by itself has none of these, or fails
+NOTEBOOK = frozenset({"autosave", "conda", "mamba", "micromamba", "uv"})  # unknown to IPython by itself, or errors
 QUIET = NOTEBOOK | {
     *("matplotlib", "config", "load_ext", "reload_ext", "unload_ext", "autoreload", "aimport", "colors", "precision"),
     *("pip", "system", "getoutput", "sx", "timeit", "who", "whos", "pinfo", "pinfo2", "xmode", "pprint"),
@@ -45,13 +43,11 @@ def parse(code: str, strict: bool = True) -> ast.Module:
     pass
     import math
     """
-    from IPython.core.inputtransformer2 import (
-        TransformerManager,
-    )  # comes with Jupyter, as the rest of this package needs
+    from IPython.core.inputtransformer2 import TransformerManager  # comes with Jupyter, like nbformat
 
-    lines = code.splitlines()
+    lines = code.split("\n")
     skipped = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
-    magic = re.match(r"%%(\w+)(.*)", lines[skipped]) if skipped < len(lines) else None
+    magic = re.match(r"%%(\w+)", lines[skipped]) if skipped < len(lines) else None
     try:
         if magic is None:
             tree = ast.parse(TransformerManager().transform_cell("\n".join(lines[skipped:])))
@@ -72,7 +68,7 @@ def parse(code: str, strict: bool = True) -> ast.Module:
 
 def line_of(code: str, number: int | None) -> str:
     """A line of a cell for a message: its number and what it holds."""
-    lines = code.splitlines()
+    lines = code.split("\n")
     text = f" ({lines[number - 1].strip()[:80]})" if number and 0 < number <= len(lines) else ""
     return f"line {number}{text}"
 
