@@ -17,10 +17,10 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
 from typer.testing import CliRunner
 
-from teachkit.assignments import Limits, build, check, feedback, grade, mark, summary, tables, testing
+from teachkit.assignments import Limits, build, check, feedback, grade, mark, summary, tables, testing, written
 from teachkit.assignments import notebook as nb
 from teachkit.assignments.process import NoSandbox, Sandbox
 from teachkit.assignments.report import Report, Score, Written
@@ -166,6 +166,38 @@ def test_build_refuses_bad_folders(tmp_path):
         build(tmp_path, tmp_path)
 
 
+def test_student_copies_keep_pictures_and_raw_cells(tmp_path):
+    source = tiny()
+    source.cells[0] = cell("intro", "![f](attachment:f.png) ![g](attachment:g%201.png) ![h](figs/h.png)", "markdown")
+    attached = {name: {"image/png": PNG} for name in ("f.png", "g 1.png", "unused.png")}
+    source.cells[0]["attachments"] = attached
+    why = next(c for c in source.cells if nb.grade_id(c) == "why")
+    why["source"] = why.source.replace("Because", "![s](attachment:s.png) Because")
+    why["attachments"] = {"s.png": {"image/png": PNG}}
+    source.cells.append(new_raw_cell("as it is"))
+    folder = tmp_path / "in"
+    (folder / "figs").mkdir(parents=True)
+    nbformat.write(source, folder / "tiny.ipynb")
+    with pytest.raises(ValueError, match=r"tiny.ipynb: shows figs/h.png, which must be a picture in the folder"):
+        build(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (folder / "figs" / "h.png").write_bytes(b"PNG")
+    (path,) = build(folder, tmp_path / "out")
+    copy = nbformat.read(path, 4)
+    nbformat.validate(copy)
+    assert {n: list(c.attachments) for n, c in enumerate(copy.cells) if "attachments" in c} == {0: ["f.png", "g 1.png"]}
+    assert (copy.cells[-1].cell_type, copy.cells[-1].source) == ("raw", "as it is")
+    assert (tmp_path / "out" / "figs" / "h.png").read_bytes() == b"PNG"
+    source.cells[0]["source"] += " ![k](attachment:k.png)"
+    with pytest.raises(ValueError, match=r"cell 'intro': shows attachment:k.png, which is not attached to it"):
+        nb.validate(source)
+    for link in ("../tiny.png", "/etc/passwd", "tiny.ipynb"):
+        source.cells[0]["source"] = f"![h]({link})"
+        nbformat.write(source, folder / "tiny.ipynb")
+        with pytest.raises(ValueError, match="must be a picture in the folder of the source"):
+            build(folder, tmp_path / "out")
+
+
 # Putting a submission together
 
 
@@ -217,6 +249,151 @@ def test_written_answers_are_found_where_students_put_them(cells, text, metadata
         if not metadata:
             c["metadata"] = {}
     assert nb.written_answers(tiny(), given) == {"why": text}
+
+
+WORDS = "Because the mean is what minimises it."
+ELSEWHERE = {
+    "comment": new_code_cell(f"x = 1\n# {WORDS}"),
+    "comment alone": new_code_cell(f"# {WORDS}"),
+    "comment after a shell line": new_code_cell(f"!ls it's\nx = 1  # {WORDS}"),
+    "string": new_code_cell(f'"""{WORDS}"""'),
+    "one word": new_code_cell("print('Because.')"),
+    "variable": new_code_cell(f"answer = '{WORDS}'"),
+    "f-string": new_code_cell(f"print(f'{WORDS} {{1 + 1}}')"),
+    "prose in a cell of code": new_code_cell(WORDS),
+    "cell magic": new_code_cell(f"%%markdown\n{WORDS}"),
+    "raw": new_raw_cell(WORDS),
+    "markdown": new_markdown_cell(WORDS),
+    "formula": new_markdown_cell("$$p = 1 / 2$$"),
+    "Chinese": new_code_cell("# 因为p(x)最大。"),
+    "printed": new_code_cell("x = words()", outputs=[new_output("stream", name="stdout", text=f"{WORDS}\n")]),
+    "shown": new_code_cell("words", outputs=[new_output("execute_result", {"text/plain": repr(WORDS)})]),
+}
+
+
+@pytest.mark.parametrize("place", ["below", "end", "start"])
+@pytest.mark.parametrize("words", ELSEWHERE)
+def test_written_answers_elsewhere_are_undecided(words, place):
+    """Neither 0 nor lost: the person who marks gets the words, and where they stand."""
+    given = solved(why=nb.WRITTEN_STUB)
+    where = next(i for i, c in enumerate(given.cells) if nb.grade_id(c) == "why") + 1
+    given.cells.insert({"below": where, "end": len(given.cells), "start": 0}[place], ELSEWHERE[words])
+    (answer,), notes = written.collect(tiny(), given)
+    assert answer.points is None
+    expected = {"one word": "Because.", "formula": "p = 1 / 2", "Chinese": "因为"}.get(words, WORDS)
+    assert expected in answer.text
+    in_place = place == "below" and ELSEWHERE[words].cell_type != "code"
+    assert notes == [] if in_place else re.fullmatch(r"why: nothing in its cell, but words in cell \d+ .*", *notes)
+
+
+def test_words_in_answers_and_locked_cells_are_found():
+    for name in ("twice", "why_text", "setup", "twice_test"):
+        given = solved(why="")
+        for c in given.cells:
+            if nb.grade_id(c) == name:
+                c["source"] += f"\n# {WORDS}"
+        (answer,), notes = written.collect(tiny(), given)
+        assert answer.points is None
+        assert WORDS in answer.text
+        assert len(notes) == 1
+
+
+def test_nothing_written_is_zero_with_a_remark():
+    given = solved(
+        why="", twice="# your code here\ndef twice(x):\n    return {'mode': 'euler', 'x': 2 * x}['x']  # :-)"
+    )
+    given.cells.append(
+        new_code_cell("wave(f, x)", outputs=[new_output("execute_result", {"text/plain": "tensor([1.])"})])
+    )
+    given.cells.append(new_markdown_cell(" "))
+    for c in given.cells:
+        if nb.grade_id(c) == "wave":
+            c["outputs"] = [new_output("stream", name="stderr", text="UserWarning: all of it"), new_output("error")]
+    (answer,), notes = written.collect(tiny(), given)
+    assert (answer.text, answer.points, notes) == ("", 0, ["why: no answer was found."])
+
+
+def test_the_answer_to_one_question_is_none_to_another():
+    source = tiny()
+    extra = cell(
+        "how", "### BEGIN SOLUTION\nSo.\n### END SOLUTION", "markdown", grade=True, solution=True, locked=False
+    )
+    extra.metadata.nbgrader["points"] = 1
+    source.cells += [cell("how_text", "How?", "markdown"), extra]
+    given = nb.student_copy(source)
+    next(c for c in given.cells if nb.grade_id(c) == "why")["source"] = WORDS
+    (why, how), notes = written.collect(source, given)
+    assert (why.text, why.points, how.text, how.points) == (WORDS, None, "", 0)
+    assert notes == ["how: no answer was found."]
+
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        ("![f](attachment:f.png)", "f.png"),
+        ("![my photo](<attachment:my photo (1).png>)", "my photo (1).png"),
+        ("![my photo](attachment:my%20photo%20%281%29.png)", "my photo (1).png"),
+        ("<img src='attachment:李.png' width=100>", "李.png"),
+        ("![1]\n\n[1]: attachment:f.png", "f.png"),
+        (f"![f](data:image/png;base64,{PNG})", ""),
+        (f'<img alt="f" src="data:image/png;base64,{PNG}">', ""),
+    ],
+)
+@pytest.mark.parametrize("place", ["its cell", "below", "end"])
+def test_pictures_as_answers_reach_the_person_who_marks(text, file, place):
+    given = solved(why=text if place == "its cell" else "")
+    where = next(i for i, c in enumerate(given.cells) if nb.grade_id(c) == "why")
+    if place != "its cell":
+        given.cells.insert({"below": where + 1, "end": len(given.cells)}[place], new_markdown_cell(text))
+    target = next(c for c in given.cells if text in c.source)
+    if file:
+        target["attachments"] = {file: {"image/png": PNG}, "other.png": {"image/png": "AAAA"}}
+    (answer,), _ = written.collect(tiny(), given)
+    assert answer.points is None
+    assert list(answer.pictures.values()) == [f"data:image/png;base64,{PNG}"]
+    (label,) = answer.pictures
+    assert label in answer.text
+    assert PNG not in answer.text
+    page = feedback.page(Report.from_dict(json.loads(json.dumps(Report("a", "b", written=[answer]).to_dict()))))
+    assert f'<img src="data:image/png;base64,{PNG}"' in page
+    for c in given.cells:  # another picture is another answer
+        c["source"] = c.source.replace(PNG, "AAAA")
+        c["attachments"] = {file: {"image/png": "AAAA"}}
+    (other,), _ = written.collect(tiny(), given)
+    assert tables.version(other.text) != tables.version(answer.text)
+
+
+def test_a_plot_below_the_question_is_an_answer():
+    given = solved(why="")
+    where = next(i for i, c in enumerate(given.cells) if nb.grade_id(c) == "why")
+    plot = new_output("display_data", {"image/png": PNG, "text/plain": "<Figure size 640x480 with 1 Axes>"})
+    given.cells.insert(where + 1, new_code_cell("ax.plot(x)", outputs=[plot]))
+    (answer,), (note,) = written.collect(tiny(), given)
+    assert (answer.points, list(answer.pictures.values())) == (None, [f"data:image/png;base64,{PNG}"])
+    assert "words in cell 11 (picture)" in note
+
+
+@pytest.mark.parametrize(
+    "text", ["![f](attachment:f.png)", "![f](photo.jpg)", "<img src=photo.jpg>", "![f](data:image/heic;base64,AAAA)"]
+)
+def test_pictures_that_nobody_will_see_are_told_of(text):
+    (answer,), (note,) = written.collect(tiny(), solved(why=text))
+    assert answer.points is None
+    assert re.match(r"why: the picture (f.png|photo.jpg|image/heic) is (not in|a link to what is not in)", note)
+    assert answer.pictures == {}
+
+
+@pytest.mark.parametrize("held", [{"f.png": {"image/png": data}} for data in ([3], '"<', "", {})] + [{"f.png": {}}])
+def test_malformed_pictures_are_none(tmp_path, held):
+    given = solved(why="![f](attachment:f.png)")
+    for c in given.cells:
+        c["attachments"] = held
+    (tmp_path / "a.ipynb").write_text(json.dumps(given))
+    (answer,), _ = written.collect(tiny(), nb.read(tmp_path / "a.ipynb"))
+    assert (answer.points, answer.pictures) == (None, {})
 
 
 def test_cells_of_another_type_are_told_of():

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import nbformat
 
 from teachkit import checks
 from teachkit.assignments import notebook as nb
+from teachkit.assignments.pictures import linked
 from teachkit.files import write_whole
 
 __all__ = ["build", "write_text"]
 
+PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp")
+
 
 def build(source_dir: Path | str, out: Path | str) -> list[Path]:
     """Write a student copy of every source notebook: solutions replaced by a stub, hidden tests and outputs gone.
+
+    Pictures that the text shows go with them: attached ones in the copy, files beside the source to the same place.
 
     Parameters
     ----------
@@ -31,8 +38,9 @@ def build(source_dir: Path | str, out: Path | str) -> list[Path]:
     Raises
     ------
     ValueError
-        If there is no source, one breaks a rule (`teachkit.assignments.notebook.validate`), or a copy would still
-        show a line of a solution, a rubric or a hidden test. Then nothing is written.
+        If there is no source, one breaks a rule (`teachkit.assignments.notebook.validate`) or shows a picture that
+        is not there, or a copy would still show a line of a solution, a rubric or a hidden test. Then nothing is
+        written.
     """
     source_dir, out = checks.path("source_dir", source_dir), checks.path("out", out)
     paths = [source_dir] if source_dir.is_file() else sorted(source_dir.glob("*.ipynb"))
@@ -41,17 +49,35 @@ def build(source_dir: Path | str, out: Path | str) -> list[Path]:
     if out.resolve() == paths[0].resolve().parent:
         raise ValueError("out must be another folder than that of the sources, which it would overwrite")
     texts: dict[str, str] = {}
+    files: dict[str, Path] = {}
     for path in paths:
         source = nb.read(path)
         nb.validate(source, path.name)
-        text = nbformat.writes(nb.student_copy(source)) + "\n"
+        copy = nb.student_copy(source)
+        text = nbformat.writes(copy) + "\n"
         if leaked := nb.leaks(source, text):
             raise ValueError(f"{path.name}: the student copy would still show {leaked[0]!r}")
         texts[path.name] = text
+        for link in (link for cell in copy.cells if cell.cell_type == "markdown" for link in linked(cell.source)):
+            if not re.match(r"[a-z][a-z0-9+.-]+:|//", link, re.I):
+                files[link] = _picture(path, link)
+    for link, file in files.items():
+        (out / link).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, out / link)
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_text(out / name, text)
     return [out / name for name in texts]
+
+
+def _picture(source: Path, link: str) -> Path:
+    """The file that a link of a source shows. Raises a ValueError if it could not be handed out with the copy."""
+    file = (source.parent / link).resolve()
+    if not file.is_file() or not file.is_relative_to(source.parent.resolve()) or file.suffix.lower() not in PICTURES:
+        raise ValueError(
+            f"{source.name}: shows {link}, which must be a picture in the folder of the source, or below it"
+        )
+    return file
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,10 +20,10 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from teachkit.assignments import magics, testing
+from teachkit.assignments import magics, testing, written
 from teachkit.assignments import notebook as nb
 from teachkit.assignments.process import NoSandbox, Sandbox
-from teachkit.assignments.report import Limits, Report, Score, Written
+from teachkit.assignments.report import Limits, Report, Score
 from teachkit.assignments.wire import Refused, RemoteError, Stopped
 
 __all__ = ["mark"]
@@ -71,7 +71,8 @@ def mark(
     start = time.monotonic()
     limits = limits or Limits()
     parts, notes = nb.merge(source, submission)
-    report = Report(student, assignment, notes=notes, written=_written(source, submission))
+    answers, remarks = written.collect(source, submission)
+    report = Report(student, assignment, notes=notes + remarks, written=answers)
     owners = nb.answers_to(source)
     session = _Session(parts, report, limits, confined)
     with testing.seeded(seed), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -206,16 +207,3 @@ def _scored(score: Score, value: Any) -> Score:
 def _title(cell: NotebookNode) -> str:
     first = cell.source.lstrip().splitlines()[0] if cell.source.strip() else ""
     return first.lstrip("# ").rstrip(".") if first.startswith("#") else nb.grade_id(cell)
-
-
-def _written(source: NotebookNode, submission: NotebookNode) -> list[Written]:
-    texts = nb.written_answers(source, submission)
-    found, question = [], ""
-    for cell in source.cells:
-        if nb.role(cell) == "written":
-            name = nb.grade_id(cell)
-            text = texts[name]
-            found.append(Written(name, question, text, float(nb.meta(cell)["points"]), None if text else 0.0))
-        elif cell.cell_type == "markdown":
-            question = cell.source
-    return found

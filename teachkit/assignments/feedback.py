@@ -17,6 +17,7 @@ color: #222; background: #fff }
 table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .4rem .6rem; vertical-align: top;
 border-bottom: 1px solid #ccc } td.n { white-space: nowrap; text-align: right }
 .ok { color: #00664a } .no { color: #a33600 }
+figure { margin: 1rem 0 } img { max-width: 100%; border: 1px solid #ccc }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f4f4f4; padding: .6rem; max-height: 24rem;
 overflow: auto }
 </style></head><body>
@@ -35,7 +36,10 @@ overflow: auto }
 {% if r.written %}<h2>Written answers</h2>{% for w in r.written %}
 <h3>{{ w.name }} ({% if w.points is none %}up to {{ '%g' % w.maximum }} points, to be marked by a person
 {%- else %}{{ '%g' % w.points }} of {{ '%g' % w.maximum }} points{% endif %})</h3>
-<pre>{{ w.text or 'no answer' }}</pre>{% if w.comment %}<p>{{ w.comment }}</p>{% endif %}{% endfor %}{% endif %}
+<pre>{{ w.text or 'no answer' }}</pre>
+{%- for name, address in w.pictures.items() %}<figure><img src="{{ address }}" alt="{{ name }}">
+<figcaption>{{ name.partition(',')[0] }}</figcaption></figure>{% endfor -%}
+{% if w.comment %}<p>{{ w.comment }}</p>{% endif %}{% endfor %}{% endif %}
 {% if r.errors %}<h2>Cells that failed</h2>
 <table><tbody>{% for where, what in r.errors %}<tr><td>{{ where }}</td><td>{{ what }}</td></tr>{% endfor %}
 </tbody></table>{% endif %}
@@ -73,5 +77,5 @@ def summary(report: Report) -> str:
     lines += [f"  ! {note}" for note in report.notes]
     unanswered = [w.name for w in report.written if not w.text]
     if unanswered:
-        lines.append(f"  ○ written answers still empty: {', '.join(unanswered)}")
+        lines.append(f"  ○ written answers still empty: {', '.join(unanswered)} (only their own cells were looked at)")
     return "\n".join(lines)

@@ -29,12 +29,12 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from teachkit.assignments import magics
+from teachkit.assignments import magics, pictures
 from teachkit.checks import path as checked_path
 
 __all__ = [
-    "Part", "answers_to", "leaks", "merge", "names_in", "read", "role", "student_copy", "tests", "validate",
-    "written_answers",
+    "Part", "answer_cells", "answers_to", "leaks", "merge", "names_in", "places", "read", "role", "student_copy",
+    "tests", "validate", "without_stub", "written_answers",
 ]  # fmt: skip
 
 STUB = "...  # your code here"
@@ -141,20 +141,28 @@ def validate(notebook: NotebookNode, name: str = "source") -> None:
             raise ValueError(f"{what}: an answer needs ### BEGIN SOLUTION and ### END SOLUTION")
         if "HIDDEN TESTS" in kinds and role(cell) != "test":
             raise ValueError(f"{what}: hidden tests belong into test cells")
+    for original, cell in zip(notebook.cells, student_copy(notebook).cells):
+        if cell.cell_type != "code" and (missing := pictures.attached(original, cell.source)[1]):
+            what = f"{name}, cell {grade_id(cell) or cell.source[:40]!r}"
+            raise ValueError(f"{what}: shows attachment:{missing[0]}, which is not attached to it")
     _check_tests(notebook, name)
 
 
 def student_copy(source: NotebookNode) -> NotebookNode:
-    """The copy for students: solutions replaced by a stub, hidden tests, outputs, attachments and metadata gone."""
+    """The copy for students: solutions replaced by a stub, hidden tests, outputs and metadata gone.
+
+    Of attachments, pictures above all, those stay that the text which stays refers to.
+    """
     cells = []
     for original in source.cells:
         kind = role(original)
         text = HIDDEN.sub("", original.source)
-        stub = WRITTEN_STUB if original.cell_type == "markdown" else STUB
+        stub = STUB if original.cell_type == "code" else WRITTEN_STUB
         text = SOLUTION.sub(rf"\g<1>{stub}", text).rstrip("\n")
-        v4 = nbformat.v4
-        cell = v4.new_code_cell(text) if original.cell_type == "code" else v4.new_markdown_cell(text)
+        cell = getattr(nbformat.v4, f"new_{original.cell_type}_cell")(text)
         cell["id"] = original["id"]
+        if kept := pictures.attached(original, text)[0]:
+            cell["attachments"] = kept
         if meta(original):
             cell.metadata["nbgrader"] = dict(meta(original))
             if kind in ("setup", "test", "text"):
@@ -250,10 +258,32 @@ def _plain(text: str) -> str:
 
 
 def written_answers(source: NotebookNode, submission: NotebookNode) -> dict[str, str]:
-    """What a student wrote to every written question: in its cells, and in own markdown cells at the same place.
+    """What a student wrote to every written question: in its cells, and in own cells of text at the same place."""
+    texts = {name: [without_stub(c.source) for c in cells] for name, cells in answer_cells(source, submission).items()}
+    return {name: "\n\n".join(dict.fromkeys(filter(None, found))) for name, found in texts.items()}
 
-    Many answer below the cell that is meant for it, split it, or delete it and add another. Cells that lost their
-    metadata are known by their text.
+
+def without_stub(text: str) -> str:
+    """What a student wrote to a cell for a written answer."""
+    return text.replace(WRITTEN_STUB, "").strip()
+
+
+def answer_cells(source: NotebookNode, submission: NotebookNode) -> dict[str, list[NotebookNode]]:
+    """For every written question the cells that answer it, if only with the stub.
+
+    Many students answer below the cell that is meant for it, split it, or delete it and add another.
+    """
+    cells: dict[str, list[NotebookNode]] = {grade_id(c): [] for c in source.cells if role(c) == "written"}
+    for cell, question, own in places(source, submission):
+        if question and (grade_id(cell) in cells or (own and cell.cell_type != "code")):
+            cells[question].append(cell)
+    return cells
+
+
+def places(source: NotebookNode, submission: NotebookNode) -> list[tuple[NotebookNode, str, bool]]:
+    """Every cell of a submission with the written question that it stands at, or "", and whether it is the student's.
+
+    Cells that lost their metadata are known by their text.
     """
     questions: dict[str, str] = {}  # grade_id or text of a source cell -> the written question that it opens
     for cell, after in zip(source.cells, [*source.cells[1:], None]):
@@ -262,16 +292,12 @@ def written_answers(source: NotebookNode, submission: NotebookNode) -> dict[str,
         questions[_plain(cell.source)] = name
         if meta(cell):
             questions[grade_id(cell)] = name
-    texts: dict[str, list[str]] = {grade_id(c): [] for c in source.cells if role(c) == "written"}
-    current = ""
+    found, current = [], ""
     for cell in submission.cells:
         known = next((key for key in (grade_id(cell), _plain(cell.source)) if key and key in questions), None)
         current = current if known is None else questions[known]
-        text = cell.source.replace(WRITTEN_STUB, "").strip()
-        own = grade_id(cell) in texts or (known is None and cell.cell_type == "markdown")
-        if current and own and text and text not in texts[current]:
-            texts[current].append(text)
-    return {name: "\n\n".join(found) for name, found in texts.items()}
+        found.append((cell, current, known is None))
+    return found
 
 
 def names_in(code: str) -> set[str]:

@@ -41,7 +41,7 @@ class Score:
 
 @dataclass
 class Written:
-    """A question answered in words: what the student wrote, to be marked by a person."""
+    """A question answered in words: what the student wrote, marked by a person; pictures as data addresses."""
 
     name: str
     question: str
@@ -49,6 +49,7 @@ class Written:
     maximum: float
     points: float | None = None
     comment: str = ""
+    pictures: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
