@@ -164,6 +164,30 @@ def test_an_interval_always_holds_its_value():
 # ---- what is printed
 
 
+@pytest.mark.parametrize("seen", [0.0, 100.0])
+def test_none_or_all_of_a_few_paths_do_not_prove_a_rule(seen):
+    """A bootstrap of values that are all alike has no width; the exact bound of a share has."""
+    values, end = torch.full((96,), seen), 100 * (1 - 0.05 ** (1 / 96))
+    for found in (material.averaged(values, "%"), registry.mean(values, "%")):
+        assert found[:3] == pytest.approx((0, 0, end) if seen == 0 else (100, 100 - end, 100))
+    assert 3.0 < end < 3.1
+    assert claims.get("draws-new").verdict(material.averaged(torch.zeros(96), "%")) == "holds with a limit"
+    assert claims.get("draws-new").verdict(material.averaged(torch.zeros(300), "%")) == "holds"
+
+
+def test_what_is_no_count_is_resampled():
+    values = torch.tensor([0.0, 100.0, 50.0, 100.0])
+    assert registry.mean(values, "%") == metrics.bootstrap(torch.mean, values.double())
+    assert registry.mean(torch.ones(5)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["replay", "draws-new", "monotone-images", "programme-exact"])
+def test_claims_that_count_paths_have_an_interval(name):
+    with torch.no_grad():
+        measured = claims.get(name).measure(claims.Setting())
+    assert measured.high - measured.low > 2
+
+
 def test_a_lesson_prints_what_the_ledger_says(capsys):
     claims.state(
         "monotone-images", {"digits": metrics.Estimate(100.0, 100.0, 100.0), "ring": metrics.Estimate(62, 58, 66)}
@@ -180,7 +204,7 @@ def test_a_lesson_prints_what_the_ledger_says(capsys):
     claims.state("raw-pca", {"a": 99.99}, control={"a": 99.98})
     assert capsys.readouterr().out.splitlines()[2] == "  here, a: 99.99 %; control 99.98 % -> holds with a limit"
     claims.state("monotone-images", torch.tensor([100.0, 100.0]), control=torch.tensor([0.0, 50.0]))
-    assert capsys.readouterr().out.splitlines()[2] == "  here: 100 %; control 25 % -> holds"
+    assert capsys.readouterr().out.splitlines()[2] == "  here: 100 % [22, 100]; control 25 % -> holds with a limit"
     claims.state("programme-polynomial", metrics.Estimate(0.9, 0.7, 1.1))
     assert capsys.readouterr().out.splitlines()[3] == "  why: the interval reaches beyond the criterion"
     claims.state("residual-pca", {"a": 99.0, "b": 50.0}, control={"a": 90.0})

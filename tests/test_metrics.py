@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from teachkit import data, metrics
-from teachkit.metrics import FeatureStatistics, bootstrap, frechet_distance, mmd, sliced_wasserstein
+from teachkit.metrics import FeatureStatistics, bootstrap, frechet_distance, mmd, proportion, sliced_wasserstein
 from teachkit.metrics.distances import squared_distances
 
 
@@ -271,6 +271,43 @@ def test_paired_bootstrap_keeps_pairs_together():
     assert str(bootstrap(torch.mean, torch.zeros(5))) == "0 [0, 0]"
 
 
+@pytest.mark.parametrize("trials", [1, 2, 7, 96, 5000])
+@pytest.mark.parametrize("confidence", [0.68, 0.95, 0.999])
+def test_proportion_is_the_exact_interval(trials, confidence):
+    stats = pytest.importorskip("scipy.stats")
+    for count in sorted({0, 1, trials // 3, trials - 1, trials}):
+        value, low, high = proportion(count, trials, confidence=confidence)
+        left = (1 - confidence) / (1 if count in (0, trials) else 2)
+        assert value == count / trials
+        assert low == pytest.approx(count and stats.beta.ppf(left, count, trials - count + 1), rel=1e-9, abs=1e-13)
+        assert high == pytest.approx(
+            1 if count == trials else stats.beta.ppf(1 - left, count + 1, trials - count), rel=1e-9
+        )
+
+
+def test_proportion_of_none_and_of_all():
+    assert proportion(0, 96)[:2] == (0, 0)
+    assert proportion(0, 96).high == pytest.approx(1 - 0.05 ** (1 / 96), rel=1e-12)  # 3.1 %
+    assert proportion(96, 96).low == pytest.approx(0.05 ** (1 / 96), rel=1e-12)
+    assert proportion(0, 1) == pytest.approx((0, 0, 0.95))
+    for count in range(8):
+        value, low, high = proportion(count, 7)
+        other = proportion(7 - count, 7)
+        assert (value, low, high) == pytest.approx((1 - other.value, 1 - other.high, 1 - other.low))
+
+
+def test_either_end_of_a_proportion_is_missed_as_seldom_as_it_says():
+    """Over all counts of 40, at every true share: either end lies beyond it with at most its chance."""
+    log = [math.lgamma(41) - math.lgamma(k + 1) - math.lgamma(41 - k) for k in range(41)]
+    intervals = [proportion(k, 40) for k in range(41)]
+    for share in torch.linspace(0.001, 0.999, 500).tolist():
+        chance = [math.exp(c + k * math.log(share) + (40 - k) * math.log1p(-share)) for k, c in enumerate(log)]
+        above = sum(p for p, e in zip(chance, intervals) if e.low > share)
+        below = sum(p for p, e in zip(chance, intervals) if e.high < share)
+        assert max(above, below) <= 0.05
+        assert min(above, below) <= 0.025
+
+
 def test_bootstrap_is_seeded():
     x = normal(30)
     assert bootstrap(torch.median, x, seed=3) == bootstrap(torch.median, x, seed=3)
@@ -309,6 +346,12 @@ ONE, TWO = normal(9, 2), normal(9, 3)
         (lambda: mmd(ONE, ONE, "rbf", 0.0), ValueError, "bandwidth must be"),
         (lambda: mmd(ONE, ONE, degree=0), ValueError, "degree must be"),
         (lambda: mmd(ONE[:1], ONE), ValueError, "N >= 2"),
+        (lambda: proportion(5, 4), ValueError, "successes must be"),
+        (lambda: proportion(-1, 4), ValueError, "successes must be"),
+        (lambda: proportion(1.0, 4), TypeError, "successes must be"),
+        (lambda: proportion(0, 0), ValueError, "trials must be"),
+        (lambda: proportion(0, 10**9), ValueError, "trials must be"),
+        (lambda: proportion(0, 4, confidence=1), ValueError, "confidence must be"),
         (lambda: bootstrap(3, ONE), TypeError, "statistic must be callable"),
         (lambda: bootstrap(torch.mean), ValueError, "samples must be"),
         (lambda: bootstrap(torch.mean, ONE, n_resamples=5), ValueError, "n_resamples must be"),

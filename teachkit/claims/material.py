@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from teachkit import data, edm, metrics, regularity, sample, schedules
-from teachkit.claims.registry import Measurement, Setting
+from teachkit.claims.registry import Measurement, Setting, mean
 from teachkit.denoisers import Denoiser, Empirical, Gaussian, GaussianMixture
 from teachkit.metrics import Estimate
 from teachkit.noise import initial_noise
@@ -42,10 +42,11 @@ def averaged(
     unit: str = "",
     detail: str = "",
     control: float | None = None,
-    statistic: Callable[..., Tensor] = torch.mean,
+    statistic: Callable[..., Tensor] | None = None,
 ) -> Measurement:
-    """Mean, or another statistic, over paths with its bootstrap interval: ``(B,)`` or ``(B, ...)``."""
-    return around(metrics.bootstrap(statistic, values.double().cpu()), unit, detail, control)
+    """Mean, or another statistic, over paths with its interval: ``(B,)``, or ``(B, ...)`` for a statistic."""
+    own = mean(values, unit) if statistic is None else metrics.bootstrap(statistic, values.double().cpu())
+    return around(own, unit, detail, control)
 
 
 def ratio(above: Tensor, below: Tensor, unit: str = "", detail: str = "", control: float | None = None) -> Measurement:

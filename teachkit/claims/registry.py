@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from teachkit.checks import integer
-from teachkit.metrics import Estimate, bootstrap
+from teachkit.metrics import Estimate, bootstrap, proportion
 
 HOLDS, LIMIT, FAILS = "holds", "holds with a limit", "does not hold here"
 VERDICTS = (HOLDS, LIMIT, FAILS)
@@ -292,10 +292,21 @@ def verdict(
 Number = float | Estimate | Measurement | Tensor
 
 
-def _numbers(value: Number) -> tuple[float, float, float]:
-    """Value and interval of what a lesson hands over; of a tensor, its mean and the bootstrap interval of that."""
+def mean(values: Tensor, unit: str = "") -> Estimate:
+    """Mean over paths, ``(B,)``, with its interval: by resampling, or exact where each path counts as 0 or 100 %.
+
+    Resampling paths that are all alike would leave no interval, as if no others could come.
+    """
+    values = values.double().cpu()
+    if unit == "%" and values.ndim == 1 and bool(((values == 0) | (values == 100)).all()):
+        return Estimate(*(100 * v for v in proportion(int((values == 100).sum()), len(values))))
+    return bootstrap(torch.mean, values)
+
+
+def _numbers(value: Number, unit: str) -> tuple[float, float, float]:
+    """Value and interval of what a lesson hands over; of a tensor, those of its mean."""
     if isinstance(value, Tensor) and value.ndim > 0:
-        value = bootstrap(torch.mean, value.double().cpu())
+        value = mean(value, unit)
     if isinstance(value, (Estimate, Measurement)):
         return float(value.value), min(float(value.low), float(value.value)), max(float(value.high), float(value.value))
     return float(value), float(value), float(value)
@@ -319,7 +330,7 @@ def state(
         Which claim.
     value : float, Estimate, (B,) tensor or a mapping of these
         The value measured, with or without its interval; of a tensor, such as one value for each path, the mean with
-        its bootstrap interval. A mapping gives one line for each of its keys, which say what was measured there.
+        its interval (`mean`). A mapping gives one line for each of its keys, which say what was measured there.
     low, high : float, optional
         The interval, where ``value`` is a single number.
     control : float, (B,) tensor or a mapping, optional
@@ -341,10 +352,10 @@ def state(
     width = max(len(key) for key in rows)
     reasons: dict[str, list[str]] = {}
     for key, number in rows.items():
-        v, a, b = _numbers(number)
+        v, a, b = _numbers(number, entry.unit)
         a, b = a if low is None else float(low), b if high is None else float(high)
         beside = controls.get(key)
-        measured = Measurement(v, a, b, entry.unit, control=None if beside is None else _numbers(beside)[0])
+        measured = Measurement(v, a, b, entry.unit, control=None if beside is None else _numbers(beside, entry.unit)[0])
         label = f"here, {key:{width}s}" if key else "here"
         reasons.setdefault(entry.why(measured), []).append(key)
         print(f"  {label}: {entry.show(measured)} -> {entry.verdict(measured)}")

@@ -197,7 +197,7 @@ def to_html(results: Sequence[Result], setting: Setting) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Claims, measured</title><style>{_STYLE}</style></head><body>\n<h1>Claims, measured</h1>\n"
-        f"<p>{e(tally(results))}. {e(under)} In brackets 95 % bootstrap intervals.</p>\n"
+        f"<p>{e(tally(results))}. {e(under)} In brackets 95 % intervals, exact where paths are counted.</p>\n"
         "<table><thead><tr><th>claim</th><th>paper</th><th>here</th><th>verdict</th></tr></thead><tbody>\n"
         + "\n".join(rows)
         + "\n</tbody></table></body></html>\n"

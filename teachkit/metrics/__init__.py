@@ -5,8 +5,9 @@ d^2 = |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2), the Fréchet 
 Inception features it is the FID of Heusel et al. 2017, arXiv 1706.08500). Beside it: the sliced Wasserstein distance
 (Bonneel et al. 2015), the maximum mean discrepancy (Gretton et al. 2012; with a cubic kernel it is the KID of
 Binkowski et al. 2018, arXiv 1801.01401), and the plain distance of each sample to where the exact ODE solution ends,
-which needs no features at all. `bootstrap` puts error bars on any of them. Features of digits come from a small
-classifier that ships with the package. Taught in ``notebooks/09_training_edm`` and ``12_real_gpu_models``.
+which needs no features at all. `bootstrap` puts error bars on any of them, `proportion` on a share that is counted.
+Features of digits come from a small classifier that ships with the package. Taught in ``notebooks/09_training_edm`` and
+``12_real_gpu_models``.
 """
 
 from teachkit.metrics.distances import error_to_reference, mmd, sliced_wasserstein
@@ -18,7 +19,7 @@ from teachkit.metrics.features import (
     inception_features,
 )
 from teachkit.metrics.frechet import FeatureStatistics, frechet_distance
-from teachkit.metrics.intervals import Estimate, bootstrap
+from teachkit.metrics.intervals import Estimate, bootstrap, proportion
 
 __all__ = [
     "DigitClassifier",
@@ -32,5 +33,6 @@ __all__ = [
     "frechet_distance",
     "inception_features",
     "mmd",
+    "proportion",
     "sliced_wasserstein",
 ]

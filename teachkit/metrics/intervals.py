@@ -1,4 +1,4 @@
-"""Error bars for any statistic of samples."""
+"""Error bars: by resampling for any statistic of samples, exact for a share that is counted."""
 
 from __future__ import annotations
 
@@ -87,3 +87,53 @@ def bootstrap(
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
     low, high = (value + torch.quantile(draws - draws.mean(), tails)).tolist()
     return Estimate(value, low, high)
+
+
+def proportion(successes: int, trials: int, *, confidence: float = 0.95) -> Estimate:
+    """A share that was counted, with its exact interval (Clopper & Pearson 1934).
+
+    Either end is the probability at which a count as far off as this one, or farther, has only the chance that is left
+    for that side: half of what ``confidence`` leaves, or all of it where none or all were counted, for then the other
+    end is certain. So 0 of 96 does not mean that there are none: their share may be up to 3.1 %, about 3 / 96.
+    Resampling zeros gives zeros: `bootstrap` has no width there.
+
+    Parameters
+    ----------
+    successes : int
+        How many were counted, from 0 to ``trials``.
+    trials : int
+        Of how many independent ones.
+    confidence : float
+        Level of the interval, between 0 and 1.
+
+    Returns
+    -------
+    Estimate
+        ``value``, ``low``, ``high``, as shares from 0 to 1.
+
+    Examples
+    --------
+    >>> print(proportion(0, 96))
+    0 [0, 0.03072]
+    >>> print(proportion(30, 40))
+    0.75 [0.588, 0.8731]
+    """
+    trials = integer("trials", trials, 1, 10**7)
+    successes = integer("successes", successes, 0, trials)
+    left = 1 - number("confidence", confidence, above=0, below=1)
+    left = left / 2 if 0 < successes < trials else left
+    low = 0.0 if successes == 0 else 1 - _highest(trials - successes, trials, left)
+    high = 1.0 if successes == trials else _highest(successes, trials, left)
+    return Estimate(successes / trials, low, high)
+
+
+def _highest(count: int, trials: int, chance: float) -> float:
+    """The probability at which at most ``count`` of ``trials`` come with this chance, by halving."""
+    i = torch.arange(count + 1, dtype=torch.float64)
+    ways = torch.special.gammaln(torch.tensor([trials + 1.0], dtype=torch.float64)) - torch.special.gammaln(i + 1)
+    ways = ways - torch.special.gammaln(trials - i + 1)
+    low, high = count / trials, 1.0
+    while low < (middle := (low + high) / 2) < high:
+        at_most = torch.exp(ways + i * math.log(middle) + (trials - i) * math.log1p(-middle)).sum()
+        low, high = (middle, high) if float(at_most) > chance else (low, middle)
+    return low

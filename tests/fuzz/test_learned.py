@@ -216,6 +216,11 @@ METRICS = {
         },
         {"samples": ("samples", "statistic")},
     ),
+    "metrics.proportion": Call(
+        lambda **given: list(metrics.proportion(**given)),
+        {"successes": 3, "trials": 12, "confidence": 0.9},
+        {"trials": ("successes",)},
+    ),
     "metrics.digit_classifier": Call(
         lambda **given: dict(metrics.digit_classifier(**given).state_dict()),
         {"path": None, "device": "cpu"},
