@@ -38,6 +38,7 @@ from teachkit.schedules import polynomial
 DATA = Path(__file__).resolve().parents[1] / "data"
 INDISTINGUISHABLE = 0.002  # relative difference in held-out loss below which float16 storage is taken
 STEPS = 25  # of Heun's method: 49 evaluations
+HELD_OUT = {"mnist5k": 500, "digits8": 180}  # digits
 SOURCES = {
     "mnist5k": ("5,000 digits of MNIST", "MNIST, as CC BY-SA 3.0"),
     "digits8": ("1,797 digits of the UCI repository", "Optical Recognition of Handwritten Digits, CC BY 4.0"),
@@ -160,8 +161,13 @@ def copies(samples: Tensor, recipe: Recipe) -> dict[str, Any]:
         "quantiles": {k: [float(v.min()), *torch.quantile(v, levels).tolist()] for k, v in sets.items()},
         "nearer_to_training": float(nearer.double().mean()),
         "set_size": len(some),
-        "nearer_error": 0.5 / math.sqrt(len(samples)),
     }
+
+
+def counted(share: float, count: int) -> str:
+    """A share of ``count`` with its exact 95 % interval."""
+    value, low, high = metrics.proportion(round(share * count), count)
+    return f"{value:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def clarity(samples: Tensor, labels: Tensor, unlabelled: Tensor, recipe: Recipe) -> dict[str, Any]:
@@ -263,8 +269,11 @@ def card(name: str, recipe: Recipe, found: dict[str, Any]) -> str:
     distances = "\n".join(f"| {k} | " + " | ".join(f"{v:.2f}" for v in q) + " |" for k, q in near["quantiles"].items())
     if recipe.data == "mnist5k":
         frechet = {k: "{:.2f} [{:.2f}, {:.2f}]".format(*clear[f"frechet_{k}"]) for k in ("real", "samples")}
-        sure = {k: f"{clear[f'confident_{k}']:.1%}" for k in ("real", "samples", "unlabelled")}
-        right, both = ({k: f"{clear[f'{what}_{k}']:.1%}" for k in ("real", "samples")} for what in ("right", "clear"))
+        size = {"real": HELD_OUT[recipe.data], "samples": count, "unlabelled": found["unlabelled"]}
+        sure, right, both = (
+            {k: counted(clear[f"{what}_{k}"], n) for k, n in size.items() if f"{what}_{k}" in clear}
+            for what in ("confident", "right", "clear")
+        )
         quality = f"""\
 Judged by the classifier in `digit-features.safetensors`, which has seen none of the held-out digits:
 
@@ -272,15 +281,17 @@ Judged by the classifier in `digit-features.safetensors`, which has seen none of
 |---|---:|---:|---:|---:|
 | {count} samples, 50 a class | {sure["samples"]} | {right["samples"]} | {both["samples"]} | {frechet["samples"]} |
 | {found["unlabelled"]} samples without labels | {sure["unlabelled"]} | | | |
-| 500 held-out real digits | {sure["real"]} | {right["real"]} | {both["real"]} | {frechet["real"]} |
+| {size["real"]} held-out real digits | {sure["real"]} | {right["real"]} | {both["real"]} | {frechet["real"]} |
 
 The Fréchet distance is in the classifier's 64 features, biased upwards by the small sets: compare it with the last
-row, which is what real digits get at the same count (95 % bootstrap intervals)."""
+row, which is what real digits get at the same count. In brackets are 95 % intervals: by bootstrap for the distance,
+exact for shares."""
     else:
         quality = f"""\
 No classifier of these digits ships; the class of the nearest training digit stands in for one. It is right for
-{clear["right_real"]:.1%} of the held-out real digits, and equals the class asked for in {clear["right_samples"]:.1%}
-of {count} samples."""
+{counted(clear["right_real"], HELD_OUT[recipe.data])} of the {HELD_OUT[recipe.data]} held-out real digits,
+and equals the class asked for in {counted(clear["right_samples"], count)} of {count} samples (in brackets exact 95 %
+intervals)."""
     kind = type(edm.load(f"edm-{name}").model).__name__
     shown = f"edm-{name}-samples.png"
     options = dataclasses.asdict(recipe)
@@ -340,6 +351,9 @@ Class as asked for, by class:
 |{"---:|" * 10}
 | {" | ".join(f"{share:.0%}" for share in clear["right_by_class"])} |
 
+With {count // 10} samples of each class, 100% means at least {metrics.proportion(count // 10, count // 10).low:.0%} \
+(95 % confidence).
+
 ## Weaknesses
 
 {weaknesses(recipe, found)}
@@ -353,7 +367,7 @@ Euclidean distance to the nearest training digit:
 {distances}
 
 A model that copies has samples far nearer to the training set than unseen real digits are. And
-**{near["nearer_to_training"]:.1%}** (± {near["nearer_error"]:.1%}) of the samples are nearer to one of
+**{counted(near["nearer_to_training"], count)}** (95 % interval) of the samples are nearer to one of
 {near["set_size"]} training digits, drawn at random, than to one of the {near["set_size"]} held-out ones. A model that
 remembers no single digit gets half.
 
