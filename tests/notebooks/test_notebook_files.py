@@ -1,5 +1,6 @@
 """What the committed lessons must be, so that `pytest --nbval notebooks` really compares them and they can be read."""
 
+import ast
 import base64
 import itertools
 import json
@@ -184,3 +185,14 @@ def test_a_failing_lesson_stops_nothing_and_is_told(tmp_path, monkeypatch, capsy
 def test_unknown_lesson_is_named():
     with pytest.raises(SystemExit, match="no notebook called 'nonsense'"):
         run_course.find(["nonsense"])
+
+
+def test_features_of_published_models_are_computed_on_the_device():
+    """Inception on a CPU takes hours for what a GPU does in minutes: pictures go there first, features come back."""
+    (path,) = (ROOT / "notebooks").glob("12_*.ipynb")
+    code = [ast.parse(cell.source) for cell in code_cells(read(path))]
+    functions = {f.name: ast.unparse(f) for tree in code for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)}
+    calls = [call for tree in code for call in ast.walk(tree) if isinstance(call, ast.Call)]
+    called = [ast.unparse(call) for call in calls if ast.unparse(call.func) == "features"]
+    assert called == ["features(images.to(device).clamp(-1, 1))"]
+    assert ".cpu()" not in functions["draw"]
