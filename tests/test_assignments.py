@@ -325,6 +325,12 @@ def test_the_answer_to_one_question_is_none_to_another():
     (why, how), notes = written.collect(source, given)
     assert (why.text, why.points, how.text, how.points) == (WORDS, None, "", 0)
     assert notes == ["how: no answer was found."]
+    given = nb.student_copy(source)
+    given.cells.append(new_markdown_cell(WORDS))  # at the end, which is also the place of the last question
+    (why, how), notes = written.collect(source, given)
+    assert (why.points, how.points, how.text) == (None, None, WORDS)
+    assert WORDS in why.text
+    assert notes == ["why: nothing in its cell, but words in cell 14 (markdown): a person must look for the answer."]
 
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="

@@ -66,13 +66,12 @@ def elsewhere(
 
     Pictures are added to ``shown``.
     """
-    used = {id(c) for cells in nb.answer_cells(source, submission).values() for c in cells}
-    copy = nb.student_copy(source)
+    copy, questions = nb.student_copy(source), {nb.grade_id(c) for c in source.cells if nb.role(c) == "written"}
     known = {text for cell in copy.cells for _, text in _said(cell)}
     given = {cell.source for cell in copy.cells}
     pieces = []
     for number, (cell, question, own) in enumerate(nb.places(source, submission), 1):
-        if id(cell) in used:
+        if nb.grade_id(cell) in questions:  # what stands below another question may still be for this one
             continue
         said, labels = list(_said(cell)), []
         if cell.cell_type == "code":

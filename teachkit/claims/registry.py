@@ -293,10 +293,7 @@ Number = float | Estimate | Measurement | Tensor
 
 
 def mean(values: Tensor, unit: str = "") -> Estimate:
-    """Mean over paths, ``(B,)``, with its interval: by resampling, or exact where each path counts as 0 or 100 %.
-
-    Resampling paths that are all alike would leave no interval, as if no others could come.
-    """
+    """Mean over paths, ``(B,)``, with its interval: by resampling, or exact where each path counts as 0 or 100 %."""
     values = values.double().cpu()
     if unit == "%" and values.ndim == 1 and bool(((values == 0) | (values == 100)).all()):
         return Estimate(*(100 * v for v in proportion(int((values == 100).sum()), len(values))))
@@ -307,9 +304,8 @@ def _numbers(value: Number, unit: str) -> tuple[float, float, float]:
     """Value and interval of what a lesson hands over; of a tensor, those of its mean."""
     if isinstance(value, Tensor) and value.ndim > 0:
         value = mean(value, unit)
-    if isinstance(value, (Estimate, Measurement)):
-        return float(value.value), min(float(value.low), float(value.value)), max(float(value.high), float(value.value))
-    return float(value), float(value), float(value)
+    value, low, high = value[:3] if isinstance(value, (Estimate, Measurement)) else (value,) * 3
+    return float(value), min(float(low), float(value)), max(float(high), float(value))
 
 
 def state(
