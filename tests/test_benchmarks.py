@@ -143,6 +143,30 @@ def test_the_benchmark_of_growth_runs_on_small_problems(monkeypatch):
     assert len(runner.table(rows).splitlines()) == len(rows) + 2
 
 
+def test_a_part_of_a_package_leaves_the_package_as_it_was(monkeypatch, tmp_path):
+    """Whatever was imported before: a part twice, then the whole, then a part of the whole."""
+    folder = tmp_path / "a_peer_of_ours"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("whole = True\n")
+    (folder / "part.py").write_text("from . import other\nvalue = other.value\n")
+    (folder / "other.py").write_text("value = 7\n")
+    (folder / "needy.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    for _ in range(2):
+        assert peers._part("a_peer_of_ours", "part", "remedy").value == 7
+        with pytest.raises(ImportError, match=r"no_such_package.*: pip install it"):
+            peers._part("a_peer_of_ours", "needy", "pip install it")
+    assert set(sys.modules) == before
+    import a_peer_of_ours
+
+    assert a_peer_of_ours.whole
+    assert peers._part("a_peer_of_ours", "part", "remedy") is a_peer_of_ours.part
+    assert sys.modules["a_peer_of_ours"] is a_peer_of_ours
+    for name in set(sys.modules) - before:
+        monkeypatch.delitem(sys.modules, name)
+
+
 def test_the_peer_of_the_empirical_denoiser_computes_the_same(monkeypatch):
     from benchmarks import bench_empirical
 
