@@ -11,7 +11,7 @@ ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)
 # The order of sets of strings must not change what a notebook prints.
 export PYTHONHASHSEED ?= 0
 
-.PHONY: lab run test quick locks mutants lint format notebooks data html bench clean help
+.PHONY: lab run test quick peers locks mutants lint format notebooks data html bench clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -34,19 +34,30 @@ $(VENV)/.stamp-test: pyproject.toml | $(BIN)/python
 	"$(BIN)/python" -m pip install --quiet --editable '.[test]'
 	@touch "$@" "$(VENV)/.stamp-lab" "$(VENV)/.stamp-docs"
 
+# Peers add packages and replace none of those that the comparison stands on. k-diffusion asks for training tools
+# (wandb, clip, ...) that sampling does not use.
+$(VENV)/.stamp-peers: $(VENV)/.stamp-test
+	"$(BIN)/python" -m pip freeze --exclude-editable | grep -E '^(torch|torchvision|numpy|scipy|jupyterlab)==' > "$(VENV)/kept.txt"
+	"$(BIN)/python" -m pip install --quiet --constraint "$(VENV)/kept.txt" --editable '.[test,peers,fid,nbgrader,sources]'
+	"$(BIN)/python" -m pip install --quiet --no-deps k-diffusion
+	@touch "$@"
+
 lab: $(VENV)/.stamp-lab  ## open the course in JupyterLab (ARGS="--no-browser --port=8888" passes through)
 	"$(BIN)/python" -m jupyterlab --notebook-dir=notebooks $(ROOT_OK) $(ARGS)
 
 run: $(VENV)/.stamp-lab  ## run every lesson without a browser; results in build/course/
 	"$(BIN)/python" tools/run_course.py $(ARGS)
 
-test: lint  ## every test: lint, types, unit tests, notebooks
-	"$(BIN)/python" -m pytest $(ARGS) tests
+test: lint  ## every test that needs no other project: lint, types, unit tests, notebooks
+	"$(BIN)/python" -m pytest -m "not peers" $(ARGS) tests
 	"$(BIN)/python" -m pytest -q --nbval notebooks  # settings: conftest.py
 
 # One thread for each process: with more they wait for each other.
 quick: $(VENV)/.stamp-test  ## the unit tests that take seconds
-	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n auto -m "not slow" $(ARGS) tests
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n auto -m "not slow and not peers" $(ARGS) tests
+
+peers: $(VENV)/.stamp-peers  ## install the projects that teachkit is compared with, and compare (minutes)
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n auto -m peers --no-skips $(ARGS) tests
 
 # Two environments of their own, in build/locks: several GB each, kept until `make clean`.
 locks:  ## the fast tests with the oldest and with the newest packages allowed (PYTHON_OLD=python3.11 PYTHON_NEW=python3.13)
@@ -57,7 +68,7 @@ define with_lock
 	$(2) -m venv "build/locks/$(1)"
 	"build/locks/$(1)/bin/python" -m pip install --quiet --requirement locks/$(1).txt
 	"build/locks/$(1)/bin/python" -m pip install --quiet --no-deps --editable .
-	OMP_NUM_THREADS=1 "build/locks/$(1)/bin/python" -m pytest -q -n auto -m "not slow" $(ARGS) tests
+	OMP_NUM_THREADS=1 "build/locks/$(1)/bin/python" -m pytest -q -n auto -m "not slow and not peers" $(ARGS) tests
 	"build/locks/$(1)/bin/python" -m pytest -q --nbval $(addprefix notebooks/,$(LOCK_LESSONS))
 endef
 
@@ -79,7 +90,7 @@ notebooks: $(VENV)/.stamp-test  ## execute the lessons in place and store their 
 html: $(VENV)/.stamp-docs  ## the course as a web site: build/html/index.html
 	"$(BIN)/python" tools/build_site.py
 
-bench: $(VENV)/.stamp-test  ## measure speed against peers
+bench: $(VENV)/.stamp-peers  ## measure speed against peers
 	"$(BIN)/python" -m benchmarks $(ARGS)
 
 clean:  ## remove what was built (not the environment)

@@ -1,5 +1,6 @@
 """Fixtures shared by the tests, and Hypothesis settings that give the same examples on every run."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,45 @@ settings.register_profile("teachkit", deadline=None, derandomize=True, max_examp
 settings.load_profile("teachkit")
 
 
+# What a machine may lack and a checkout cannot install, as the reason of a skip names it.
+BEYOND_REACH = ("GPU", "CUDA", "internet", "namespaces", "reference")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        help=f"fail if a test is skipped, unless for want of what no install brings: {', '.join(BEYOND_REACH)}",
+    )
+
+
+def gaps(reporter: pytest.TerminalReporter) -> list[str]:
+    """Reasons of the skips that ``--no-skips`` forbids."""
+    if not reporter.config.option.no_skips:
+        return []
+    skipped = [report.longrepr for report in reporter.stats.get("skipped", [])]  # (file, line, reason)
+    reasons = {str(reason).removeprefix("Skipped: ") for _, _, reason in skipped}
+    return sorted(reason for reason in reasons if not any(word in reason for word in BEYOND_REACH))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and gaps(reporter) and session.exitstatus == pytest.ExitCode.OK:  # a worker of xdist has no reporter
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for reason in gaps(terminalreporter):
+        terminalreporter.write_line(f"FAILED --no-skips: {reason}", red=True)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The long runs of every wrong answer are left out unless asked for with ``-m mutants``, as `make mutants` does."""
+    """Skip what needs absent peers; leave out the runs of every wrong answer, unless asked for with ``-m mutants``."""
+    for item in items:
+        peers = {name for mark in item.iter_markers("peers") for name in mark.args}
+        absent = sorted(name for name in peers if importlib.util.find_spec(name) is None)
+        if absent:
+            item.add_marker(pytest.mark.skip(reason=f"{', '.join(absent)}: not installed, `make peers` does it"))
     if "mutants" in (config.option.markexpr or ""):
         return
     left_out = [item for item in items if item.get_closest_marker("mutants")]

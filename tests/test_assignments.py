@@ -991,10 +991,9 @@ def test_sources_get_full_marks_and_empty_copies_none(path):
 
 
 @pytest.mark.slow
+@pytest.mark.peers("nbgrader")
 @pytest.mark.parametrize("path", sorted(SOURCES.glob("*.ipynb")), ids=lambda p: p.stem[:2])
 def test_nbgrader_grades_the_same_sources(path, tmp_path):
-    pytest.importorskip("nbgrader", reason="pip install 'teachkit[nbgrader]'")
-
     def nbgrader(*arguments):
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # it calls alembic
         environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}

@@ -167,16 +167,13 @@ def test_a_part_of_a_package_leaves_the_package_as_it_was(monkeypatch, tmp_path)
         monkeypatch.delitem(sys.modules, name)
 
 
+@pytest.mark.peers("smalldiffusion", "einops")
 def test_the_peer_of_the_empirical_denoiser_computes_the_same(monkeypatch):
     from benchmarks import bench_empirical
 
     rng = torch.Generator().manual_seed(0)
     monkeypatch.setattr(bench_empirical, "REPEATS", 1)
     monkeypatch.setattr(bench_empirical, "points", lambda: {"few": torch.randn(70, 1, 4, 4, generator=rng)})
-    try:
-        peers.ideal_denoiser()
-    except ImportError as error:
-        pytest.skip(str(error))
     rows = bench_empirical.run()  # compares both before it times them
     assert [row["sigma"] for row in rows] == list(bench_empirical.SIGMAS)
 

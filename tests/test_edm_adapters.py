@@ -79,9 +79,11 @@ def test_bad_input_is_refused():
             denoiser(*args)
 
 
+@pytest.mark.peers("diffusers")
 @pytest.mark.parametrize("classes", [None, 4])
 def test_a_diffusers_network(classes):
-    diffusers = pytest.importorskip("diffusers")
+    import diffusers
+
     torch.manual_seed(0)
     unet = diffusers.UNet2DModel(
         sample_size=8,

@@ -1,18 +1,20 @@
-"""Side by side with k-diffusion's samplers and diffusers' schedulers, where they are installed (extra ``peers``).
+"""Side by side with k-diffusion's samplers, torchdiffeq and diffusers' schedulers (`make peers`).
 
 The same closed-form denoiser, start and grid go through both; what must agree is the path's end and, where the peer
 counts, the number of evaluations.
 """
 
+import itertools
 import math
 
 import pytest
 import torch
 
-from benchmarks.peers import HOW_TO_INSTALL, k_diffusion_sampling
+from benchmarks.peers import k_diffusion_sampling
 from teachkit import GaussianMixture, initial_noise, sample, schedules, scheduling, solvers
 
 pytestmark = [
+    pytest.mark.peers("k_diffusion", "torchdiffeq", "torchsde", "diffusers"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers"),
     pytest.mark.filterwarnings("ignore::FutureWarning:diffusers"),
 ]
@@ -48,10 +50,7 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def k_diffusion():
-    try:
-        return k_diffusion_sampling()
-    except ImportError:
-        pytest.skip(f"k-diffusion is not installed: {HOW_TO_INSTALL}")
+    return k_diffusion_sampling()
 
 
 K_DIFFUSION = [
@@ -76,6 +75,22 @@ def test_k_diffusion(k_diffusion, name, options, function, arguments, grid):
     assert ours.nfe == peer.calls
 
 
+@pytest.mark.parametrize("grid", list(GRIDS))
+def test_k_diffusion_with_added_noise(k_diffusion, monkeypatch, grid):
+    """EDM's stochastic sampler: theirs draws from ours, one standard normal for each step."""
+    sigmas, peer, draws = GRIDS[grid], Counting(), itertools.count(1)
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(torch, "randn_like", lambda x: initial_noise(16, (2,), 1.0, seed=3, stream=next(draws)))
+        theirs = k_diffusion.sample_heun(
+            peer, start(sigmas[0]), sigmas, disable=True, s_churn=40, s_tmin=0.05, s_tmax=50, s_noise=1.003
+        )
+    solver = solvers.get("edm_stochastic", churn=40.0, sigma_low=0.05, sigma_high=50.0, noise_scale=1.003, seed=3)
+    ours = sample(MIXTURE, start(sigmas[0]), sigmas, solver)
+    torch.testing.assert_close(ours.final, theirs, rtol=1e-11, atol=1e-11)
+    assert ours.nfe == peer.calls
+    assert not torch.allclose(ours.final, sample(MIXTURE, start(sigmas[0]), sigmas, "heun").final, atol=1e-3)
+
+
 def test_k_diffusion_schedules(k_diffusion):
     for rho in (3.0, 7.0):
         theirs = k_diffusion.get_sigmas_karras(12, 0.002, 80.0, rho)  # float32
@@ -84,12 +99,27 @@ def test_k_diffusion_schedules(k_diffusion):
     torch.testing.assert_close(schedules.logsnr(11, zero=True).float(), theirs, rtol=1e-5, atol=0)
 
 
+# --- torchdiffeq ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "method"), [("euler", "euler"), ("heun", "heun2")])
+@pytest.mark.parametrize("grid", ["polynomial", "found"])
+def test_torchdiffeq(name, method, grid):
+    from torchdiffeq import odeint
+
+    sigmas = GRIDS[grid]
+    theirs = odeint(lambda sigma, x: (x - MIXTURE(x, float(sigma))) / sigma, start(sigmas[0]), sigmas, method=method)
+    torch.testing.assert_close(sample(MIXTURE, start(sigmas[0]), sigmas, name).x, theirs, rtol=1e-11, atol=1e-11)
+
+
 # --- diffusers --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def diffusers():
-    return pytest.importorskip("diffusers", reason="diffusers is not installed: pip install diffusers")
+    import diffusers
+
+    return diffusers
 
 
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
