@@ -487,6 +487,39 @@ def test_inception_gets_eight_bit_colour(monkeypatch):
     assert found.tolist() == [[0.0] * 3, [128.0] * 3, [255.0] * 3, [255.0] * 3]
 
 
+@pytest.mark.peers("torchmetrics", "torch_fidelity")
+@pytest.mark.parametrize("side", [32, 320])  # enlarged and made smaller
+def test_inception_features_are_those_of_published_distances(monkeypatch, side):
+    """torch-fidelity repeats the original network bit by bit; here with random weights, for nothing is downloaded."""
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+    def fill(network, state):
+        for weight in network.parameters():
+            if weight.ndim == 4:
+                torch.nn.init.kaiming_normal_(weight, generator=torch.Generator().manual_seed(weight.numel()))
+
+    monkeypatch.setattr(fidelity, "load_state_dict_from_url", lambda *args, **kwargs: {})
+    monkeypatch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", fill)
+    images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    pixels = (images * 127.5 + 127.5).round().to(torch.uint8)
+    with torch.no_grad():
+        (theirs,) = fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])(pixels)
+    ours = metrics.inception_features(images, batch_size=2)
+    assert ours.shape == (3, 2048)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.peers("torchmetrics", "torch_fidelity")
+def test_frechet_distance_equals_torchmetrics():
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    peer = FrechetInceptionDistance(feature=torch.nn.Flatten(), input_img_size=(1, 2, 3))  # the features: six pixels
+    real, made = normal(60, 1, 2, 3), normal(50, 1, 2, 3, seed=1) * 1.4 + 0.3
+    peer.update(real, real=True)
+    peer.update(made, real=False)
+    assert frechet_distance(real.flatten(1), made.flatten(1)) == pytest.approx(float(peer.compute()), rel=1e-10)
+
+
 def test_examples_in_docstrings():
     assert doctest.testmod(metrics).failed == 0
 

@@ -154,7 +154,8 @@ def inception_features(images: Tensor, batch_size: int = 64) -> Tensor:
     """Inception-v3 features for the FID, from torchmetrics.
 
     Optional: it needs ``pip install torchmetrics torch-fidelity`` and, the first time, the internet for the
-    network's weights. Images are rounded to 8 bits first, as published FIDs are; one channel is repeated to three.
+    network's weights. Images are rounded to 8 bits first and resized as TensorFlow 1 does it, as for published FIDs;
+    one channel is repeated to three.
 
     Parameters
     ----------
@@ -180,6 +181,7 @@ def inception_features(images: Tensor, batch_size: int = 64) -> Tensor:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
         network = FrechetInceptionDistance(feature=2048).inception.to(images.device).eval()
+        network.use_antialias = False  # torchmetrics' own way to resize is not the one of published FIDs
     except ImportError as error:
         raise ImportError(
             "Inception features need two more packages: pip install torchmetrics torch-fidelity. "
