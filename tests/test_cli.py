@@ -12,12 +12,12 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_edm_checkpoints import ORACLES, needs_oracles
 from typer.testing import CliRunner
 
 from teachkit import Empirical, data, edm, initial_noise, sample, schedules, solvers
 from teachkit.cli import app, environment, sampling
 from teachkit.scheduling import Schedule
+from tests.test_edm_checkpoints import ORACLES, needs_oracles
 
 run = CliRunner().invoke
 

@@ -1,5 +1,6 @@
-"""A skipped test is a gap: with ``--no-skips``, as in `.ci/run`, it fails the run, unless no install could spare it."""
+"""How the tests run: what a skip means, and that they are these tests, whatever else is installed."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_skip_that_an_install_could_spare_fails_the_run(workers, tmp_path):
+    """With ``--no-skips``, as in `.ci/run`; what the machine itself lacks is no gap."""
     shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\nmarkers = peers\n")
     for name, code in CASES.items():
@@ -38,3 +40,29 @@ def test_a_skip_that_an_install_could_spare_fails_the_run(workers, tmp_path):
     assert shown.count("FAILED --no-skips") == 2
     code, shown = run("--no-skips", "test_GPU.py", "test_run.py")
     assert code == 0
+
+
+@pytest.mark.slow
+def test_another_package_named_tests_is_not_taken_for_these(tmp_path):
+    """Some projects install their own tests under that name."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").touch()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(tmp_path)])}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--collect-only",
+            "-q",
+            "tests/fuzz/test_harness.py",
+        ],
+        cwd=Path(__file__).resolve().parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
