@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -180,7 +181,7 @@ def inception_features(images: Tensor, batch_size: int = 64) -> Tensor:
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
-        network = FrechetInceptionDistance(feature=2048).inception.to(images.device).eval()
+        network: Any = FrechetInceptionDistance(feature=2048).inception.to(images.device).eval()
         network.use_antialias = False  # torchmetrics' own way to resize is not the one of published FIDs
     except ImportError as error:
         raise ImportError(
