@@ -205,7 +205,7 @@ def test_every_path_knows_the_home_directory(at_home):
 
 def test_assignments_know_the_home_directory_too(at_home):
     assignments = pytest.importorskip("teachkit.assignments", reason="needs the extra lab")
-    source = next((Path(data.__file__).parents[1] / "notebooks" / "assignments").glob("A1*.ipynb"))
+    source = next((Path(data.__file__).parents[2] / "notebooks" / "assignments").glob("A1*.ipynb"))
     (at_home / source.name).write_bytes(source.read_bytes())
     built = assignments.build(f"~/{source.name}", "~/copies")
     assert built == [at_home / "copies" / source.name]

@@ -6,7 +6,7 @@ same images with the same noise. Used by `teachkit.edm.training`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,15 +19,9 @@ from teachkit.edm.recipes import Recipe
 _SPREAD = (0.05, 0.05, 0.12, 0.1)  # of shifts (widths), angles (radians) and the log of sizes
 
 
-class Batch(NamedTuple):
-    """Images (B, C, H, W), noise levels (B,), unit noise as the images, class vectors (B, label_dim), and what the
-    augmentation did (B, augment_dim), None for a network that does not ask."""
-
-    images: Tensor
-    sigma: Tensor
-    noise: Tensor
-    labels: Tensor
-    augmented: Tensor | None
+# Images (B, C, H, W), noise levels (B,), unit noise as the images, class vectors (B, label_dim), and what the
+# augmentation did (B, augment_dim), None for a network that does not ask.
+Batch: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
 
 
 def check_data(recipe: Recipe, dataset: Dataset, denoiser: Denoiser) -> None:
@@ -69,4 +63,4 @@ def draw_batch(recipe: Recipe, dataset: Dataset, denoiser: Denoiser, step: int, 
         images, augmented = affine_augment(images, parameters, fill=recipe.background)
     share = slice(rank * size // world, (rank + 1) * size // world)
     images, sigma, noise, vectors = (t[share].to(denoiser.device) for t in (images, sigma, noise, vectors))
-    return Batch(images, sigma, noise, vectors, None if augmented is None else augmented[share].to(denoiser.device))
+    return images, sigma, noise, vectors, None if augmented is None else augmented[share].to(denoiser.device)

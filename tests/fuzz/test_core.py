@@ -39,6 +39,8 @@ DATA = {
     "data.load": Call(data.load, {"name": "digits8", "root": None, "n": 8, "seed": 1}, {"name": ("data set",)}),
     "data.load, a toy": Call(data.load, {"name": "ring", "n": 8, "seed": 1}, {"name": ("data set",)}),
     "data.split": Call(data.split, {"dataset": data.Dataset(normal(20, 2), torch.arange(20))}),
+    "data.captions": Call(data.captions, {"name": "photos32"}),
+    "data.class_names": Call(data.class_names, {"name": "emoji32"}),
     "data.verify": Call(data.verify, {"file_name": "digits8.npz"}, {"file_name": ("is missing",)}),
 }
 
