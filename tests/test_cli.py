@@ -156,7 +156,7 @@ def test_a_schedule_is_found_with_the_classes_that_are_sampled(tmp_path, conditi
     about = Schedule.load(tmp_path / "s.json").provenance
     assert about["labels"] == {"0": 3, "1": 3, "2": 3}
     assert (about["guidance"], about["objective"], about["seed"]) == (None, "mean", 0)
-    assert about["model"] == {"name": "edm-mnist", "type": "Conditional", "weights": None}
+    assert (about["model"]["name"], about["model"]["type"]) == ("edm-mnist", "Conditional")
     conditional.labels.clear()
     asked = [*arguments, "--labels", "1", "--guidance", "2", "--objective", "rms"]
     result = run(app, asked)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tqdm.auto import tqdm
 
 from teachkit import (
+    Empirical,
     Gaussian,
     GaussianMixture,
     Trajectory,
@@ -28,6 +29,7 @@ from teachkit import (
     scheduling,
     solvers,
 )
+from teachkit.fingerprints import fingerprint
 from teachkit.scheduling import FittedMultistep, Schedule, fit, fitted, refine, search, warm_up
 
 F64 = torch.float64
@@ -1054,12 +1056,18 @@ def test_provenance_says_on_what_a_schedule_was_found():
     found = scheduling.find_schedule(class_means, x, 4, labels=labels, guidance=2.0, grid=10)
     assert found.provenance["labels"] == {"0": 8, "1": 4}
     assert found.provenance["guidance"] == 2.0
-    assert found.provenance["model"] == {"type": "class_means", "weights": None}
+    assert found.provenance["model"] == {"type": "class_means", "fingerprint": fingerprint(class_means)[:16]}
     assert Schedule(**{**vars(found)}) == found  # plain values only
     one, same, other = (
         scheduling.fit_solver(mixture(k=k), initial_noise(8, (12,)), 3, grid=6)[1].provenance for k in (5, 5, 4)
     )
     assert one["model"] == same["model"] != other["model"]
+    points = normal(6, 12)  # same weights and buffers, another model
+    sharp, blurred = (
+        scheduling.fit_solver(Empirical(points, bandwidth), initial_noise(8, (12,)), 3, grid=6)[1].provenance["model"]
+        for bandwidth in (0.0, 0.5)
+    )
+    assert sharp != blurred
     assert one["model"]["type"] == "GaussianMixture"
     assert (one["labels"], one["guidance"], one["objective"]) == (None, None, "mean")
 

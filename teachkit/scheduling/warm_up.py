@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from teachkit import schedules
 from teachkit.checks import batch, choice, function, number
 from teachkit.denoisers import Denoiser
+from teachkit.fingerprints import fingerprint
 from teachkit.sampling import Trajectory, check_labels, sample
 from teachkit.scheduling.costs import whole
 from teachkit.scheduling.refine import OBJECTIVES, sample_errors
@@ -174,15 +174,15 @@ def provenance(
 
 
 def _identity(denoiser: Denoiser) -> dict[str, str | None]:
-    """What kind of model it is, and the first digits of the SHA-256 of its weights and buffers where it has any."""
+    """What kind of model it is, and the first digits of the fingerprint of all that it computes with.
+
+    None stands for a fingerprint where something in the model cannot be told apart from others.
+    """
     kind = denoiser if isinstance(denoiser, type) or hasattr(denoiser, "__qualname__") else type(denoiser)
-    if not isinstance(denoiser, nn.Module):
-        return {"type": kind.__qualname__, "weights": None}
-    digest = hashlib.sha256()
-    for name, tensor in sorted(denoiser.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return {"type": kind.__qualname__, "weights": digest.hexdigest()[:16]}
+    try:
+        return {"type": kind.__qualname__, "fingerprint": fingerprint(denoiser)[:16]}
+    except TypeError:
+        return {"type": kind.__qualname__, "fingerprint": None}
 
 
 def _label_counts(labels: Tensor | None) -> dict[str, int] | str | None:
