@@ -181,7 +181,7 @@ def _identity(denoiser: Denoiser) -> dict[str, str | None]:
     kind = denoiser if isinstance(denoiser, type) or hasattr(denoiser, "__qualname__") else type(denoiser)
     try:
         return {"type": kind.__qualname__, "fingerprint": fingerprint(denoiser)[:16]}
-    except TypeError:
+    except Exception:  # whatever a stranger's model holds: a record is no reason to lose a finished search
         return {"type": kind.__qualname__, "fingerprint": None}
 
 
