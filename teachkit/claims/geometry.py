@@ -160,6 +160,7 @@ def _monotone(paths: Trajectory) -> Tensor:
     unit="%",
     needs="model",
     lesson="06",
+    remark="true of every path drawn; a count of all cannot exclude exceptions as rare as its lower end allows",
 )
 def _monotone_images(run: Setting) -> Measurement:
     return material.averaged(_monotone(material.network_paths(run)), "%", "paths of the network")

@@ -58,6 +58,7 @@ def _generalises(run: Setting) -> Measurement:
     unit="%",
     needs=OWN,
     lesson="10",
+    remark="no sample is a copy; so few samples cannot exclude a share of copies as large as the interval's upper end",
 )
 def _new(run: Setting) -> Measurement:
     train, held_out = (part.images.flatten(1) for part in material.training_data(run))

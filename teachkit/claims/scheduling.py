@@ -56,6 +56,7 @@ def _usual(run: Setting, solver: str) -> dict[str, Tensor]:
     digits=0,
     unit="%",
     lesson="11",
+    remark="right in every trial, as Bellman's principle proves; trials alone cannot say always",
 )
 def _programme(run: Setting) -> Measurement:
     rng = torch.Generator().manual_seed(run.seed)
