@@ -22,10 +22,12 @@ DOCUMENTS = (
     "docs/COLD_START.md",
     "benchmarks/RESULTS.md",
     "data/README.md",
+    "data/licences/README.md",
     "CHANGELOG.md",
 )
 DOCUMENTS += ("CONTRIBUTING.md", "INSTRUCTORS.md", "SECURITY.md")
-FILES = ("docs/boomerang.png", "LICENSE", "CITATION.cff")
+FILES = ("docs/boomerang.png", "LICENSE", "CITATION.cff", "data/licences/Apache-2.0.txt")
+FILES += tuple(f"data/sheets/{name}.png" for name in ("emoji32", "photos32", "spectrum"))
 
 
 def stage(source: Path) -> None:
