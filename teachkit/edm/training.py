@@ -14,7 +14,6 @@ import io
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -347,10 +346,3 @@ def _join_group(device: torch.device) -> Place:
     if found.world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Place(dist.get_rank(), dist.get_world_size(), found.local) if dist.is_initialized() else found
-
-
-if __name__ == "__main__":  # python -m teachkit.edm.training RECIPE is `teachkit train RECIPE`
-    from teachkit.cli import main
-
-    sys.argv.insert(1, "train")
-    main()
