@@ -773,6 +773,27 @@ def test_threads_of_one_process_wait_too(server, large, tmp_path, monkeypatch):
     assert (tmp_path / "other" / f"{names[0]}.pkl").read_bytes() == large
 
 
+def test_nobody_reads_half_a_checksum(server, large, tmp_path, monkeypatch):
+    """One without a lock has the snapshot and verifies it, while another one writes the checksum again."""
+    handler, url = server
+    handler.content = large
+    name = "edm-ffhq-64x64-uncond-vp"
+    monkeypatch.setattr(files, "_lock", lambda lock, wait: None)
+    path = published.fetch(name, tmp_path, url, True)
+    path.rename(tmp_path / "aside")
+    write, lengths = Path.write_text, []
+
+    def slow_write(file, text, *args, **kwargs):
+        with file.open("w") as opened:  # as write_text does: empty first
+            lengths.append(len(path.with_suffix(".sha256").read_text()))
+            opened.write(text)
+        return write(file, text, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", slow_write)
+    published.fetch(name, tmp_path, url, True)
+    assert lengths == [65]
+
+
 @pytest.mark.parametrize(
     "content", [b"<!DOCTYPE html><title>Log in</title>", b"", b'{"error": 1}', bytes(3000), b"\x80"]
 )

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from teachkit import checks
-from teachkit.files import cache_directory, held
+from teachkit.files import cache_directory, held, write_whole
 
 from .errors import CheckpointError, CorruptCheckpointError, DownloadError
 from .snapshots import read_snapshot
@@ -151,7 +151,8 @@ def _obtain(name: str, address: str, path: Path, quiet: bool, alone: bool) -> No
                 f"({error}); nothing of it was kept. If your network wants a log-in, log in with a browser and call "
                 f"again; or fetch the file elsewhere and save it as {path}."
             ) from None
-        path.with_suffix(".sha256").write_text(_sha256(part) + "\n")
+        checksum = _sha256(part) + "\n"
+        write_whole(path.with_suffix(".sha256"), lambda beside: beside.write_text(checksum))
         os.replace(part, path)
 
 
