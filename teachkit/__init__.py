@@ -16,6 +16,7 @@ from teachkit import (
     meanshift,
     metrics,
     regularity,
+    renamed,
     sampling,
     schedules,
     scheduling,
@@ -25,6 +26,9 @@ from teachkit.denoisers import Empirical, Gaussian, GaussianMixture, LowRankMixt
 from teachkit.sampling import Trajectory, initial_noise, sample
 
 __version__ = "0.1.0"
+
+renamed.install()
+__getattr__ = renamed.attribute(__name__)
 
 __all__ = [
     "Empirical",

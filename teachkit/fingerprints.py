@@ -29,7 +29,7 @@ from teachkit import data
 __all__ = ["fingerprint", "surroundings"]
 
 # Parts of the package that compute no numbers which are kept; a claim's own module is named where its key is made.
-_NO_NUMBERS = ("assignments", "claims", "cli", "grading", "plots", "widgets")
+_NO_NUMBERS = ("course", "cli")
 _PACKAGE = Path(__file__).parent
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _OF_EVERY_NETWORK = frozenset(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_modules", *_HOOKS}
@@ -83,7 +83,8 @@ def surroundings(*parts: str) -> dict[str, str]:
     Parameters
     ----------
     *parts : str
-        Modules of this package, or folders of them, that compute beside the library: "claims", "cli/sampling.py".
+        Modules of this package, or folders of them, that compute beside the library: "course/claims",
+        "cli/sampling.py".
 
     Returns
     -------

@@ -20,13 +20,13 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
 from typer.testing import CliRunner
 
-from teachkit.assignments import Limits, build, check, feedback, grade, mark, summary, tables, testing, written
-from teachkit.assignments import notebook as nb
-from teachkit.assignments.process import NoSandbox, Sandbox
-from teachkit.assignments.report import Report, Score, Written
-from teachkit.assignments.sandbox import readable
-from teachkit.assignments.wire import Peer, Refused, RemoteError, Stopped
 from teachkit.cli import app
+from teachkit.course.assignments import Limits, build, check, feedback, grade, mark, summary, tables, testing, written
+from teachkit.course.assignments import notebook as nb
+from teachkit.course.assignments.process import NoSandbox, Sandbox
+from teachkit.course.assignments.report import Report, Score, Written
+from teachkit.course.assignments.sandbox import readable
+from teachkit.course.assignments.wire import Peer, Refused, RemoteError, Stopped
 
 SOURCES = Path(__file__).resolve().parents[1] / "notebooks" / "assignments"
 SHORT = Limits(cell_seconds=4, test_seconds=4, total_seconds=60, memory_megabytes=600)
@@ -48,7 +48,10 @@ def tiny():
     return new_notebook(
         cells=[
             cell("intro", "# Tiny", "markdown"),
-            cell("setup", "import torch\nfrom teachkit.assignments.testing import expect, generator, score_from_ratio"),
+            cell(
+                "setup",
+                "import torch\nfrom teachkit.course.assignments.testing import expect, generator, score_from_ratio",
+            ),
             cell("twice", f"def twice(x):\n    ### BEGIN SOLUTION\n{SOLVED[14:]}\n    ### END SOLUTION", **answer),
             cell(
                 "twice_test",
@@ -677,7 +680,7 @@ def test_mark_knows_forbidden_functions():
     )
     test = next(c for c in source.cells if nb.grade_id(c) == "twice_test")
     test["source"] = (
-        "from teachkit.assignments.testing import forbid\nwith forbid('Empirical'):\n    twice(torch.ones(2))"
+        "from teachkit.course.assignments.testing import forbid\nwith forbid('Empirical'):\n    twice(torch.ones(2))"
     )
     report = mark(source, given, limits=SHORT)
     assert "write it yourself" in report.scores[0].message
@@ -740,7 +743,7 @@ def test_points_arrive_whatever_the_name(tmp_path, monkeypatch, folders):
     def marked(source, student, files, limits, seed):
         return Report(student, "tiny", [Score("t", "T", "a", 1, 2)], [Written("why", "Why?", student, 4)])
 
-    monkeypatch.setattr(sys.modules["teachkit.assignments.grade"], "mark_apart", marked)
+    monkeypatch.setattr(sys.modules["teachkit.course.assignments.grade"], "mark_apart", marked)
     nbformat.write(tiny(), tmp_path / "tiny.ipynb")
     for name in NAMES:
         file = tmp_path / "in" / name / "tiny.ipynb" if folders else tmp_path / "in" / f"{name}.ipynb"
@@ -789,7 +792,7 @@ def test_points_arrive_where_a_spreadsheet_changed_the_name():
 
 
 def test_names_without_their_ending_stay_apart(tmp_path):
-    find = sys.modules["teachkit.assignments.grade"]._find
+    find = sys.modules["teachkit.course.assignments.grade"]._find
     (tmp_path / "ann").mkdir()
     for name in ("ann.ipynb", "ann.ipynb.ipynb"):
         (tmp_path / name).write_text("")
@@ -823,7 +826,7 @@ ABUSES = {  # name: (answer to `twice`, points that are left for the rest)
     "wrong_type": ("def twice(x):\n    return {'a': print}", 4),
     "always_equal": ("class Sly(float):\n    __eq__ = __le__ = lambda *_: True\ndef twice(x):\n    return Sly(1)", 4),
     "patches": (
-        "import torch, teachkit.grading as g, teachkit.assignments.testing as t\n"
+        "import torch, teachkit.course.grading as g, teachkit.course.assignments.testing as t\n"
         "torch.allclose = torch.equal = lambda *a, **k: True\ng.compare = lambda *a, **k: None\n"
         "t.expect = expect = lambda *a, **k: None\ndef twice(x):\n    return x",
         4,

@@ -606,7 +606,7 @@ def test_fuzz(kind, rounds, tmp_path, published_code, monkeypatch):
             reasons.add(type(error).__name__)
             longest = max(longest, len(str(error)))
         else:
-            assert isinstance(loaded, edm.Denoiser)
+            assert isinstance(loaded, edm.LearnedDenoiser)
         assert time.perf_counter() - start < 5
     assert refused > rounds // 3
     assert len(reasons) >= (3 if kind == "pkl" else 1)

@@ -27,9 +27,9 @@ from teachkit import (
     scheduling,
     solvers,
 )
-from teachkit.claims import Setting
 from teachkit.cli import app
 from teachkit.cli.ledger import Ledger
+from teachkit.course.claims import Setting
 from teachkit.edm import loss, recipes, training
 from teachkit.files import cache_directory
 from teachkit.fingerprints import fingerprint
@@ -204,7 +204,7 @@ def test_every_path_knows_the_home_directory(at_home):
 
 
 def test_assignments_know_the_home_directory_too(at_home):
-    assignments = pytest.importorskip("teachkit.assignments", reason="needs the extra lab")
+    assignments = pytest.importorskip("teachkit.course.assignments", reason="needs the extra lab")
     source = next((Path(data.__file__).parents[2] / "notebooks" / "assignments").glob("A1*.ipynb"))
     (at_home / source.name).write_bytes(source.read_bytes())
     built = assignments.build(f"~/{source.name}", "~/copies")
@@ -294,7 +294,7 @@ import teachkit
 D = teachkit.Empirical(teachkit.data.two_moons(5))
 teachkit.sample(D, teachkit.initial_noise(2, (2,)), teachkit.schedules.polynomial(3), progress=True)
 try:
-    from teachkit import widgets
+    from teachkit.course import widgets
 except ImportError as error:
     print(error)
 """
@@ -309,5 +309,5 @@ def test_without_widgets_nothing_is_warned_of_and_the_remedy_is_named():
 
 
 def test_without_jupyter_assignments_name_the_remedy():
-    code = "import sys; sys.modules['nbformat'] = None; from teachkit import assignments"
+    code = "import sys; sys.modules['nbformat'] = None; from teachkit.course import assignments"
     assert "pip install 'teachkit[lab]'" in python("-c", code).stderr.splitlines()[-1]

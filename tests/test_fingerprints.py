@@ -182,7 +182,7 @@ def copy(tmp_path, monkeypatch):
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new, 1))
         fingerprints._code.cache_clear()
-        return surroundings()["code"], surroundings("claims")["code"]
+        return surroundings()["code"], surroundings("course/claims")["code"]
 
     yield edited
     fingerprints._code.cache_clear()
@@ -192,8 +192,8 @@ def test_the_key_follows_what_computes_and_nothing_else(copy):
     library, ledger = copy("solvers/one_step.py")
     assert copy("solvers/one_step.py", "Euler's method: order 1", "Of Euler") == (library, ledger)
     assert copy("solvers/one_step.py", "from __future__", "# a remark\nfrom __future__") == (library, ledger)
-    assert copy("plots/plane.py", "linewidth", "linewidths") == (library, ledger)
-    other = copy("claims/geometry.py", "averaged(100 * peak", "averaged(101 * peak")
+    assert copy("course/plots/plane.py", "linewidth", "linewidths") == (library, ledger)
+    other = copy("course/claims/geometry.py", "averaged(100 * peak", "averaged(101 * peak")
     assert other[0] == library
     assert other[1] != ledger
     changed = copy("solvers/one_step.py", "return euler_step(now, sigma_next)", "return now.x")

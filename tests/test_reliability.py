@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from teachkit import claims, data
+from teachkit import data
 from teachkit.cli import base
 from teachkit.cli.ledger import Ledger
-from teachkit.edm.ending import end_of_step
+from teachkit.course import claims
+from teachkit.edm.interrupt import end_of_step
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ["--model", "edm-digits8", "--device", "cpu"]

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from teachkit import Empirical, Gaussian, GaussianMixture, data, initial_noise, meanshift, sample, schedules, widgets
+from teachkit import Empirical, Gaussian, GaussianMixture, data, initial_noise, meanshift, sample, schedules
+from teachkit.course import widgets
 
 MIXTURE = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.5]], 0.02)
 MOONS = data.two_moons(200, seed=0, noise=0.1)

@@ -87,7 +87,7 @@ def record_checksum(path: Path) -> None:
     os.replace(listed.with_suffix(".part"), listed)
 
 
-def measure_losses(denoiser: edm.Denoiser, recipe: Recipe, held_out_loss: list[float]) -> dict[str, Any]:
+def measure_losses(denoiser: edm.LearnedDenoiser, recipe: Recipe, held_out_loss: list[float]) -> dict[str, Any]:
     """Loss per noise level on held-out and training digits, and averaged over EDM's log-normal prior."""
     train, held_out = data.split(data.load(recipe.data))
     rows = torch.linspace(0, len(train.images) - 1, len(held_out.images)).long()
@@ -123,7 +123,7 @@ def noise_weight(sigma: Tensor, sigma_data: float) -> Tensor:
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-def draw(denoiser: edm.Denoiser, labels: Tensor | None, count: int, steps: int, seed: int) -> Tensor:
+def draw(denoiser: edm.LearnedDenoiser, labels: Tensor | None, count: int, steps: int, seed: int) -> Tensor:
     """Samples by Heun's method on EDM's schedule: ``(count, 1, H, W)`` in [-1, 1]."""
     side = denoiser.img_resolution
     noise = initial_noise(count, (1, side, side), seed=seed, dtype=torch.float32)

@@ -184,7 +184,7 @@ def find(
     off = f"mean error {found.error:.3g}, {100 * found.provenance['ends_elsewhere']:.1f} % end elsewhere"
     print(f"{found.solver}, {found.nfe} evaluations: {off}", file=sys.stderr)
     if plot:
-        from teachkit import plots
+        from teachkit.course import plots
         from teachkit.files import write_whole
 
         nearest = [int((teacher.sigmas.log() - s.log()).abs().argmin()) for s in found.sigmas]

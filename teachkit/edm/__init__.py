@@ -1,8 +1,10 @@
 """Learned denoisers: the networks of EDM, their preconditioning, training and safe checkpoints."""
 
+from teachkit import renamed
+
 from .adapters import from_diffusers
 from .checkpoints import convert, load, save
-from .denoiser import Denoiser
+from .denoiser import LearnedDenoiser
 from .errors import (
     CheckpointError,
     CorruptCheckpointError,
@@ -19,10 +21,10 @@ from .preconditioning import EDMPrecond, VEPrecond, VPPrecond, iDDPMPrecond
 __all__ = [
     "CheckpointError",
     "CorruptCheckpointError",
-    "Denoiser",
     "DhariwalUNet",
     "DownloadError",
     "EDMPrecond",
+    "LearnedDenoiser",
     "NonFiniteWeightsError",
     "OversizedCheckpointError",
     "SongUNet",
@@ -37,3 +39,5 @@ __all__ = [
     "load",
     "save",
 ]
+
+__getattr__ = renamed.attribute(__name__)

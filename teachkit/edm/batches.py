@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from teachkit.data import Dataset
-from teachkit.edm.denoiser import Denoiser
+from teachkit.edm.denoiser import LearnedDenoiser
 from teachkit.edm.loss import AUGMENT_DIM, affine_augment, noise_levels
 from teachkit.edm.recipes import Recipe
 
@@ -24,7 +24,7 @@ _SPREAD = (0.05, 0.05, 0.12, 0.1)  # of shifts (widths), angles (radians) and th
 Batch: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
 
 
-def check_data(recipe: Recipe, dataset: Dataset, denoiser: Denoiser) -> None:
+def check_data(recipe: Recipe, dataset: Dataset, denoiser: LearnedDenoiser) -> None:
     """Raise a ValueError unless the recipe's network takes the recipe's data and knows all their classes."""
     shape = tuple(dataset.images.shape[1:])
     wanted = (denoiser.img_channels, denoiser.img_resolution, denoiser.img_resolution)
@@ -38,7 +38,7 @@ def check_data(recipe: Recipe, dataset: Dataset, denoiser: Denoiser) -> None:
         )
 
 
-def draw_batch(recipe: Recipe, dataset: Dataset, denoiser: Denoiser, step: int, rank: int, world: int) -> Batch:
+def draw_batch(recipe: Recipe, dataset: Dataset, denoiser: LearnedDenoiser, step: int, rank: int, world: int) -> Batch:
     """The share of process ``rank`` in the batch of a step, on the device of the denoiser."""
     rng, size = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step), recipe.batch
 

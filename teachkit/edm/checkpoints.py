@@ -28,7 +28,7 @@ from teachkit import checks
 from teachkit.files import write_whole
 
 from . import published
-from .denoiser import Denoiser
+from .denoiser import LearnedDenoiser
 from .errors import (
     CheckpointError,
     CorruptCheckpointError,
@@ -53,7 +53,7 @@ def load(
     path_or_name: str | os.PathLike[str],
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-) -> Denoiser:
+) -> LearnedDenoiser:
     """Open a learned denoiser.
 
     Parameters
@@ -69,7 +69,7 @@ def load(
 
     Returns
     -------
-    Denoiser
+    LearnedDenoiser
         ``D(x, sigma, labels=None)`` in evaluation mode, without gradients on its weights.
 
     Raises
@@ -101,7 +101,7 @@ def load(
 
 
 def save(
-    denoiser: Denoiser,
+    denoiser: LearnedDenoiser,
     path: str | os.PathLike[str],
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
@@ -198,7 +198,9 @@ def metadata(path_or_name: str | os.PathLike[str]) -> dict[str, str]:
     return _open_safetensors(_find(path_or_name))[0]
 
 
-def build(class_name: str, arguments: Mapping[str, Any], state: State, dtype: torch.dtype = torch.float32) -> Denoiser:
+def build(
+    class_name: str, arguments: Mapping[str, Any], state: State, dtype: torch.dtype = torch.float32
+) -> LearnedDenoiser:
     """Make a network from constructor arguments and fill it with tensors, after checking that the two belong together.
 
     Parameters
@@ -239,7 +241,7 @@ def build(class_name: str, arguments: Mapping[str, Any], state: State, dtype: to
     return denoiser.eval().requires_grad_(False)
 
 
-def _build_empty(class_name: str, arguments: Mapping[str, Any], tensors: int) -> Denoiser:
+def _build_empty(class_name: str, arguments: Mapping[str, Any], tensors: int) -> LearnedDenoiser:
     """The network on the ``meta`` device, from arguments that may be hostile."""
     if class_name not in PRECONDITIONINGS:
         raise UnknownArchitectureError(f"the file holds a {class_name[:80]!r}, not one of {sorted(PRECONDITIONINGS)}")

@@ -44,7 +44,7 @@ class Coefficients(NamedTuple):
         return hash(tuple(part.shape for part in self))
 
 
-class Denoiser(nn.Module):
+class LearnedDenoiser(nn.Module):
     """A U-Net with preconditioning around it: ``D(x, sigma, labels=None) -> E[x0 | x]``.
 
     Subclasses give the coefficients.  The coefficients are computed in single precision (double when the weights are
@@ -135,12 +135,12 @@ class Denoiser(nn.Module):
         return self._positive(sigma, sigma.device if floating else self.device, precision)
 
     def _coefficients(self, sigma: Tensor) -> Coefficients:
-        raise TypeError("Denoiser is the base class: use EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond")
+        raise TypeError("LearnedDenoiser is the base class: use EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond")
 
     @classmethod
     def argument_names(cls) -> list[str]:
         """Names of the constructor's arguments in the order of the published classes: shared, then the class's own."""
-        shared, own = (inspect.signature(c).parameters.values() for c in (Denoiser, cls))
+        shared, own = (inspect.signature(c).parameters.values() for c in (LearnedDenoiser, cls))
         names = [p.name for p in shared if p.kind is p.POSITIONAL_OR_KEYWORD]
         return names + [p.name for p in own if p.kind is p.KEYWORD_ONLY]
 

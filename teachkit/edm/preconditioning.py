@@ -19,12 +19,12 @@ from torch import Tensor
 
 from teachkit.checks import integer, number
 
-from .denoiser import Coefficients, Denoiser
+from .denoiser import Coefficients, LearnedDenoiser
 
 _MOST_LEVELS = 10**5  # of a model of discrete time
 
 
-class EDMPrecond(Denoiser):
+class EDMPrecond(LearnedDenoiser):
     """Unit variance at both ends of the network for data of standard deviation sigma_data (EDM).
 
         c_skip = sigma_data^2 / (sigma^2 + sigma_data^2)         c_in = 1 / sqrt(sigma^2 + sigma_data^2)
@@ -33,7 +33,7 @@ class EDMPrecond(Denoiser):
     Parameters
     ----------
     *args, model_type, **kwargs
-        As for :class:`Denoiser`: ``img_resolution``, ``img_channels``, ``label_dim`` and so on.
+        As for :class:`LearnedDenoiser`: ``img_resolution``, ``img_channels``, ``label_dim`` and so on.
     sigma_min, sigma_max
         Noise levels the model was made for.
     sigma_data
@@ -65,7 +65,7 @@ class EDMPrecond(Denoiser):
         return Coefficients(self.sigma_data**2 / variance, sigma * self.sigma_data * c_in, c_in, sigma.log() / 4)
 
 
-class VPPrecond(Denoiser):
+class VPPrecond(LearnedDenoiser):
     """The variance-preserving model of score-SDE in variance-exploding coordinates.
 
         c_skip = 1    c_out = -sigma    c_in = 1 / sqrt(sigma^2 + 1)    c_noise = (M - 1) t(sigma)
@@ -75,7 +75,7 @@ class VPPrecond(Denoiser):
     Parameters
     ----------
     *args, model_type, **kwargs
-        As for :class:`Denoiser`.
+        As for :class:`LearnedDenoiser`.
     beta_d, beta_min
         Extent and start of the linear noise rate.
     M
@@ -128,7 +128,7 @@ class VPPrecond(Denoiser):
         return Coefficients(torch.ones_like(sigma), -sigma, c_in, (self.M - 1) * self._time(sigma))
 
 
-class VEPrecond(Denoiser):
+class VEPrecond(LearnedDenoiser):
     """The variance-exploding model of score-SDE.
 
         c_skip = 1    c_out = sigma    c_in = 1    c_noise = ln(sigma / 2)
@@ -136,7 +136,7 @@ class VEPrecond(Denoiser):
     Parameters
     ----------
     *args, model_type, **kwargs
-        As for :class:`Denoiser`.
+        As for :class:`LearnedDenoiser`.
     sigma_min, sigma_max
         Noise levels the model was made for.
 
@@ -163,7 +163,7 @@ class VEPrecond(Denoiser):
         return Coefficients(one, sigma, one, (0.5 * sigma).log())
 
 
-class iDDPMPrecond(Denoiser):
+class iDDPMPrecond(LearnedDenoiser):
     """Improved DDPM with its cosine schedule of M discrete noise levels u_0 > ... > u_M = 0.
 
         c_skip = 1    c_out = -sigma    c_in = 1 / sqrt(sigma^2 + 1)    c_noise = M - 1 - argmin_j |u_j - sigma|
@@ -173,7 +173,7 @@ class iDDPMPrecond(Denoiser):
     Parameters
     ----------
     *args, model_type, **kwargs
-        As for :class:`Denoiser`.
+        As for :class:`LearnedDenoiser`.
     C_1, C_2
         Limit of the noise added per step, and offset of the cosine schedule.
     M
@@ -223,7 +223,7 @@ class iDDPMPrecond(Denoiser):
         return Coefficients(torch.ones_like(sigma), -sigma, (sigma.square() + 1).rsqrt(), c_noise)
 
 
-PRECONDITIONINGS: dict[str, type[Denoiser]] = {
+PRECONDITIONINGS: dict[str, type[LearnedDenoiser]] = {
     cls.__name__: cls for cls in (EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond)
 }
 

@@ -27,7 +27,7 @@ from teachkit import checks, data
 from teachkit.checks import flag, integer, number
 from teachkit.edm.batches import Batch, check_data, draw_batch
 from teachkit.edm.compiling import compile_if_possible
-from teachkit.edm.ending import end_of_step
+from teachkit.edm.interrupt import end_of_step
 from teachkit.edm.loss import edm_loss, validation_loss
 from teachkit.edm.preconditioning import EDMPrecond
 from teachkit.edm.recipes import Recipe, check_recipe, learning_rate, make_denoiser, share_kept

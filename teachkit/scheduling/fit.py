@@ -24,8 +24,8 @@ from teachkit.denoisers import Denoiser
 from teachkit.progress import tqdm
 from teachkit.sampling import Evaluator, Trajectory, sample
 from teachkit.scheduling.costs import cost_matrix, whole
+from teachkit.scheduling.dynamic_programme import shortest_path
 from teachkit.scheduling.fitted import FittedMultistep, fit_weights
-from teachkit.scheduling.paths import shortest_path
 from teachkit.scheduling.refine import refine_levels, refine_numbers, sample_errors, score
 from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.search import usual_levels

@@ -22,7 +22,7 @@ from teachkit.denoisers import Denoiser
 from teachkit.progress import tqdm
 from teachkit.sampling import Trajectory, sample
 from teachkit.scheduling.costs import cost_matrix
-from teachkit.scheduling.paths import shortest_path
+from teachkit.scheduling.dynamic_programme import shortest_path
 from teachkit.scheduling.refine import losses, refine_levels, sample_errors, score
 from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.warm_up import calls, check_warm_up, provenance, teacher_paths

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 
-from teachkit.assignments import mark
+from teachkit.course.assignments import mark
 
 from . import a1_answers, a2_answers, a3_answers, a4_answers
 from .marking import Desk, check_wrong

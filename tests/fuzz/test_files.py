@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teachkit import edm, metrics, plots
+from teachkit import edm, metrics
+from teachkit.course import plots
 from teachkit.scheduling import Schedule
 from teachkit.scheduling.schedule import FORMAT
 

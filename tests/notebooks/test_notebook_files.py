@@ -60,7 +60,7 @@ def test_pictures_carry_alternative_text_with_numbers(path):
             data = output.get("data", {})
             if "image/png" in data or "<img" in str(data.get("text/html", "")):
                 images = re.findall(r"<img[^>]*>", data.get("text/html", ""))
-                assert images, f"show this picture through teachkit.plots: {cell.source}"
+                assert images, f"show this picture through teachkit.course.plots: {cell.source}"
                 for image in images:
                     alt = re.search(r'alt="([^"]+)"', image)
                     assert alt, cell.source
