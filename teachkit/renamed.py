@@ -42,7 +42,18 @@ def install() -> None:
 
 
 def attribute(module: str) -> Callable[[str], NoReturn]:
-    """A module's ``__getattr__``, for old names that are used without an import of their own (``teachkit.plots``)."""
+    """A module's ``__getattr__``, for old names that are used without an import of their own (``teachkit.plots``).
+
+    Parameters
+    ----------
+    module : str
+        Its name.
+
+    Returns
+    -------
+    callable
+        Raises an AttributeError that says the new name, or that there is none.
+    """
 
     def missing(name: str) -> NoReturn:
         old = f"{module}.{name}"

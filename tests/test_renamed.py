@@ -13,9 +13,9 @@ def test_an_old_name_says_the_new_one(old):
     module, _, name = old.rpartition(".")
     new = renamed.RENAMED[old]
     place, _, last = new.rpartition(".")
-    for statement in (f"from {module} import {name}", f"import {old}", f"import {old}.deeper"):
+    for names, what in ((module, (name,)), (old, ()), (f"{old}.deeper", ())):  # from ... import ..., import ...
         with pytest.raises(ImportError) as caught:
-            exec(statement)
+            __import__(names, fromlist=what)
         assert caught.type is ImportError  # not ModuleNotFoundError, which `from` would hide
         assert new in str(caught.value)
         assert f"from {place} import {last}" in str(caught.value)

@@ -34,6 +34,7 @@ WITHOUT = {
     "course.plots.Picture": "a Figure of matplotlib",
     "course.plots.Picture.savefig": "matplotlib's",
     "course.plots.Picture.set": "matplotlib's",
+    "renamed.attribute": "its argument is written in the code",
     "scheduling.Schedule.save": "tests/fuzz/test_files.py",
     "scheduling.Schedule.load": "tests/fuzz/test_files.py",
     "solvers.Solver.for_samples": "a base class, which uses none of its arguments",
