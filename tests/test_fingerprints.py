@@ -190,7 +190,7 @@ def copy(tmp_path, monkeypatch):
 
 def test_the_key_follows_what_computes_and_nothing_else(copy):
     library, ledger = copy("solvers/one_step.py")
-    assert copy("solvers/one_step.py", "Euler's method: order 1", "Of Euler") == (library, ledger)
+    assert copy("solvers/one_step.py", "Euler's method: follow", "Of Euler") == (library, ledger)
     assert copy("solvers/one_step.py", "from __future__", "# a remark\nfrom __future__") == (library, ledger)
     assert copy("course/plots/plane.py", "linewidth", "linewidths") == (library, ledger)
     other = copy("course/claims/geometry.py", "averaged(100 * peak", "averaged(101 * peak")
@@ -235,7 +235,7 @@ def test_the_command_measures_anew_after_an_edit_of_code_and_not_of_prose(tmp_pa
         return done.stdout, {path: path.stat().st_mtime_ns for path in tmp_path.rglob("0*.safetensors")}
 
     first, shards = run()
-    assert run("Euler's method: order 1", "# Of Euler") == (first, shards)
+    assert run("Euler's method: follow", "# Of Euler") == (first, shards)
     again, more = run("return euler_step(now, sigma_next)", "return 1.01 * euler_step(now, sigma_next)")
     assert again != first
     assert len(more) == 2 * len(shards)

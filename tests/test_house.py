@@ -345,6 +345,18 @@ def test_a_name_is_public_in_one_place():
                 assert inside, f"{name}.__all__ offers {each}, which is public in {home}"
 
 
+def below(cls: type) -> set[type]:
+    return {cls}.union(*map(below, cls.__subclasses__()))
+
+
+def test_no_solver_that_can_be_made_is_the_base_of_another():
+    ours = {cls for cls in below(teachkit.solvers.Solver) if cls.__module__.startswith("teachkit")}
+    final = {cls for cls in ours if not inspect.isabstract(cls)}
+    assert set(teachkit.solvers.REGISTRY.values()) <= final
+    for cls in final:
+        assert not final & set(cls.__mro__[1:]), f"{cls.__name__} inherits from a solver that can be made"
+
+
 @pytest.mark.parametrize("value", [*FUNCTIONS, *CLASSES], ids=lambda v: {**FUNCTIONS, **CLASSES}[v])
 def test_public_names_are_documented(value):
     assert value.__dict__.get("__doc__") or (inspect.isfunction(value) and value.__doc__)

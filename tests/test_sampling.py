@@ -82,6 +82,7 @@ ALL_SOLVERS = [
     ("dpm2", {"r": 0.3}),
     ("unipc", {"prediction": "eps", "variant": "bh1"}),
     ("edm_stochastic", {"churn": 0.0}),
+    ("edm_stochastic", {"churn": 0.0, "euler_last": True}),
 ]
 
 
