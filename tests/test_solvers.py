@@ -3,7 +3,9 @@
 import inspect
 import math
 import re
+import runpy
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -624,6 +626,15 @@ def test_options_at_the_ends_of_their_range_are_taken():
 def test_a_base_class_alone_is_no_solver(abstract):
     with pytest.raises(TypeError, match="abstract"):
         abstract()
+
+
+def test_the_page_on_writing_a_solver_is_true(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).resolve().parents[1] / "docs" / "WRITE_A_SOLVER.md").read_text()
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)))
+    monkeypatch.setattr(solvers, "REGISTRY", dict(solvers.REGISTRY))
+    runpy.run_path(str(program))
+    assert capsys.readouterr().out == "".join(re.findall(r"```text\n(.*?)```", page, re.DOTALL))
 
 
 @pytest.mark.parametrize(("churn", "gamma"), [(0.3, 0.1), (1.2, 0.4), (9.0, math.sqrt(2) - 1)])

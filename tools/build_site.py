@@ -20,6 +20,7 @@ DOCUMENTS = (
     "docs/SCHEDULES.md",
     "docs/SCALE.md",
     "docs/COLD_START.md",
+    "docs/WRITE_A_SOLVER.md",
     "benchmarks/RESULTS.md",
     "data/README.md",
     "data/licences/README.md",

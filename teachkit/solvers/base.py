@@ -81,7 +81,7 @@ class Solver(ABC):
     A subclass sets ``name`` and defines ``step``; its options are its attributes. It says what a step costs
     (``evaluations``; an odd budget is spent with one cheaper step at the end, option ``euler_last``), how many earlier
     points it reads (``memory``), and whether its first direction may be given instead of evaluated
-    (``analytic_first_step``: not if it moves the state first).
+    (``analytic_first_step``: not if it moves the state first). ``docs/WRITE_A_SOLVER.md`` writes one in full.
 
     Examples
     --------
