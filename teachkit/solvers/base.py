@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import ClassVar
 
 from torch import Tensor
-from torch import lerp as torch_lerp
 
 
 class Point:
@@ -119,7 +118,7 @@ class Solver(ABC):
 
 def euler_step(now: Point, sigma_next: float) -> Tensor:
     """The first-order step, written as the convex combination of x and D."""
-    return torch_lerp(now.denoised, now.x, sigma_next / now.sigma)
+    return now.denoised.lerp(now.x, sigma_next / now.sigma)
 
 
 def combine(first: Tensor, weight: float, *terms: tuple[float, Tensor]) -> Tensor:

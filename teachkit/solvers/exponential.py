@@ -68,9 +68,7 @@ class _Exponential(Solver):
         h = log_ratio(sigma, sigma_next)
         return (-h, sigma_next / sigma, 1.0) if self.prediction == "x0" else (h, 1.0, sigma_next)
 
-    def _by_differences(
-        self, now: Point, sigma_next: float, history: Sequence[Point], *, exact: bool, corrected: bool
-    ) -> Tensor:
+    def _advance(self, now: Point, sigma_next: float, history: Sequence[Point], exact: bool, corrected: bool) -> Tensor:
         """One step of an exponential multistep method, orders 1 to 3, from divided differences of earlier values.
 
         ``exact`` weighs the first difference of the second-order step by phi_2, in place of phi_1 / 2;
@@ -132,7 +130,7 @@ class DPMPP2M(_Exponential):
     order: int = 2
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
-        return self._by_differences(now, sigma_next, history, exact=False, corrected=False)
+        return self._advance(now, sigma_next, history, exact=False, corrected=False)
 
 
 @dataclass(eq=False)
@@ -178,7 +176,7 @@ class DPMPP3M(_Exponential):
         self.corrected = flag("corrected", self.corrected)
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
-        return self._by_differences(now, sigma_next, history, exact=False, corrected=self.corrected)
+        return self._advance(now, sigma_next, history, exact=False, corrected=self.corrected)
 
 
 @dataclass(eq=False)
@@ -218,7 +216,7 @@ class RES2M(_Exponential):
     lower_order_final: bool = False
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
-        return self._by_differences(now, sigma_next, history, exact=True, corrected=True)
+        return self._advance(now, sigma_next, history, exact=True, corrected=True)
 
 
 @dataclass(eq=False)
@@ -257,7 +255,7 @@ class RES3M(_Exponential):
     lower_order_final: bool = False
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
-        return self._by_differences(now, sigma_next, history, exact=True, corrected=True)
+        return self._advance(now, sigma_next, history, exact=True, corrected=True)
 
 
 @dataclass(eq=False)
@@ -309,22 +307,18 @@ class UniPC(_Exponential):
         h, phis = abs(z), phi(z)
         past = list(reversed(older))[: order - 1]
         ratios = [log_ratio(start.sigma, p.sigma) / h for p in past]  # negative: how far back, in steps
-        count = len(ratios) + (end is not None)
+        outputs = [self._model(p) for p in past]
+        if end is not None:
+            ratios, outputs = [*ratios, 1.0], [*outputs, end]
+        count = len(ratios)
         b_h = z if self.variant == "bh1" else phis[0]
         rhs = [phis[k] * math.factorial(k) / b_h for k in range(1, 4)][:count]
-        if count == 0:
-            rho = []
-        elif count == 1:
-            rho = [0.5]  # the published choice at the lowest order, in place of rhs[0]
-        else:
-            nodes = np.array([*ratios, 1.0][:count])
-            rho = np.linalg.solve(np.vander(nodes, count, increasing=True).T, rhs).tolist()
+        powers = np.vander(ratios, count, increasing=True).T
+        rho = [0.5] if count == 1 else np.linalg.solve(powers, rhs).tolist()  # the published choice in place of rhs[0]
         m0 = self._model(start)
         # Differences, not a weight on m0: the weights are large and opposite, and rounding would show.
-        terms = [(w / r, self._model(p) - m0) for w, r, p in zip(rho, ratios, past)]
-        if end is not None:
-            terms.append((rho[-1], end - m0))
-        return combine(start.x, carry, (-scale * phis[0], m0), *((-scale * b_h * w, d) for w, d in terms))
+        terms = ((-scale * b_h * (w / r), output - m0) for w, r, output in zip(rho, ratios, outputs))
+        return combine(start.x, carry, (-scale * phis[0], m0), *terms)
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
         if sigma_next == 0:

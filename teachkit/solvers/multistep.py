@@ -62,8 +62,7 @@ class IPNDM(_Multistep):
     fills (PNDM begins with Runge-Kutta steps instead: that is what the i, improved, leaves out).
 
     - order: as named where steps are equal in sigma; 2 where they change slowly from one to the next, and 1 where
-      they do not. At five to ten evaluations this matters less than one would think: the schedules found for it in
-      this package are among the best
+      they do not. At five to ten evaluations this matters less than one would think
     - cost: one evaluation a step
     - also known as: ``ipndm`` of diff-sampler and ComfyUI; ``IPNDMScheduler`` of diffusers, which does the same in
       another variable; PLMS, apart from the start
@@ -101,8 +100,8 @@ class IPNDMV(_Multistep):
     - cost: one evaluation a step
     - also known as: variable-step Adams-Bashforth; `LMS`; rho-AB-DEIS, ``DEIS(mode="rhoab")``; ``ipndm_v`` of
       diff-sampler and ComfyUI
-    - not for: five or six steps over four decades of sigma, where the polynomial overshoots: lower the order, or use
-      the fixed weights of `IPNDM`
+    - not for: five to ten steps over four decades of sigma, where the polynomial overshoots and the fixed weights of
+      `IPNDM` err less
     - source: Adams-Bashforth; for diffusion, DEIS, arXiv 2204.13902, Sec. 3
 
     Parameters
@@ -134,7 +133,8 @@ class LMS(_Multistep):
     - cost: one evaluation a step
     - also known as: variable-step Adams-Bashforth; `IPNDMV`, the same method; ``sample_lms`` of k-diffusion and
       ``LMSDiscreteScheduler`` of diffusers, which integrate the weights numerically
-    - not for: five or six steps over four decades of sigma, where the polynomial overshoots: lower the order
+    - not for: five to ten steps over four decades of sigma, where the polynomial overshoots and the fixed weights of
+      `IPNDM` err less
     - source: Adams-Bashforth; for diffusion, k-diffusion
 
     Parameters
@@ -169,7 +169,7 @@ class DEIS(_Multistep):
     - cost: one evaluation a step
     - also known as: tAB-DEIS (and, with ``mode="rhoab"``, rho-AB-DEIS, which is `IPNDMV`); ``deis`` of diff-sampler
       and ComfyUI. ``DEISMultistepScheduler`` of diffusers is another method: `RES3M` with ``prediction="eps"``
-    - not for: networks whose training had no such time, if a polynomial in log sigma does better (`RES3M`, `UniPC`)
+    - not for: steps that must not depend on the rest of the schedule: its ends set the time, and so the weights
     - source: DEIS, arXiv 2204.13902, Sec. 3
 
     Parameters
@@ -200,8 +200,7 @@ class DEIS(_Multistep):
             return adams_bashforth(past, sigma_next)
         if sigma_next == 0:
             return [sigma_next - now.sigma] + [0.0] * (len(past) - 1)
-        levels = now.levels
-        return _integrate_in_time(past, sigma_next, levels[-1] or levels[-2], levels[0])
+        return _integrate_in_time(past, sigma_next, now.levels[-1] or now.levels[-2], now.levels[0])
 
 
 _gauss = lru_cache(np.polynomial.legendre.leggauss)  # nodes and weights on [-1, 1]
@@ -220,7 +219,10 @@ def adams_bashforth(past: tuple[float, ...], sigma_next: float) -> tuple[float, 
 def _integrate_in_time(
     past: tuple[float, ...], sigma_next: float, sigma_min: float, sigma_max: float, time_min: float = 1e-3
 ) -> tuple[float, ...]:
-    """The same for Lagrange polynomials in variance-preserving time t, with sigma(t)^2 = exp(d t^2 / 2 + m t) - 1."""
+    """Integrals over sigma, from past[0] to sigma_next, of the Lagrange polynomials through ``past`` in the time t.
+
+    That of a variance-preserving process, sigma(t)^2 = exp(d t^2 / 2 + m t) - 1, between the given levels.
+    """
     log_min, log_max = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
     beta_d = 2 * (log_min / time_min - log_max) / (time_min - 1)
     beta_min = log_max - 0.5 * beta_d
@@ -243,10 +245,7 @@ def _integrate_in_time(
 
 
 def _weighted(
-    past: tuple[float, ...],
-    sigma: np.ndarray,
-    weights: np.ndarray,
-    between: Callable[[Any, float], Any],
+    past: tuple[float, ...], sigma: np.ndarray, weights: np.ndarray, between: Callable[[Any, float], Any]
 ) -> tuple[float, ...]:
     """sum_q weights_q * L_j(sigma_q) for each Lagrange polynomial L_j through ``past``.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -126,6 +126,7 @@ class DPM2(Solver):
         return now.x + (sigma_next - now.sigma) * slope
 
 
+@dataclass(eq=False)
 class EDMStochastic(Solver):
     """EDM's stochastic sampler: raise the level by adding a little noise, then take a Heun step down from there.
 
@@ -164,29 +165,25 @@ class EDMStochastic(Solver):
     name = "edm_stochastic"
     evaluations = 2
     analytic_first_step = False
+    churn: float = 40.0
+    sigma_low: float = 0.05
+    sigma_high: float = 50.0
+    noise_scale: float = 1.003
+    seed: int = 0
+    first: int = 0
+    euler_last: bool = False
 
-    def __init__(
-        self,
-        churn: float = 40.0,
-        sigma_low: float = 0.05,
-        sigma_high: float = 50.0,
-        noise_scale: float = 1.003,
-        seed: int = 0,
-        first: int = 0,
-        euler_last: bool = False,
-    ) -> None:
-        self.churn, self.noise_scale = number("churn", churn, least=0), number("noise_scale", noise_scale, least=0)
-        self.sigma_low = number("sigma_low", sigma_low, least=0)
-        no_limit = isinstance(sigma_high, float) and sigma_high == math.inf
-        self.sigma_high = math.inf if no_limit else number("sigma_high", sigma_high, least=self.sigma_low)
-        self.seed, self.first = integer("seed", seed, 0), integer("first", first, 0)
-        self.euler_last = flag("euler_last", euler_last)
+    def __post_init__(self) -> None:
+        self.churn, self.sigma_low = number("churn", self.churn, least=0), number("sigma_low", self.sigma_low, least=0)
+        if not (isinstance(self.sigma_high, float) and self.sigma_high == math.inf):  # which means no limit
+            self.sigma_high = number("sigma_high", self.sigma_high, least=self.sigma_low)
+        self.noise_scale = number("noise_scale", self.noise_scale, least=0)
+        self.seed, self.first = integer("seed", self.seed, 0), integer("first", self.first, 0)
+        self.euler_last = flag("euler_last", self.euler_last)
 
     def for_samples(self, seed: int, first: int) -> EDMStochastic:
         """The same with the noise of samples ``first`` on, seed and number being counted from its own."""
-        own = copy.copy(self)
-        own.seed, own.first = self.seed + integer("seed", seed, 0), self.first + integer("first", first, 0)
-        return own
+        return replace(self, seed=self.seed + integer("seed", seed, 0), first=self.first + integer("first", first, 0))
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
         steps = len(now.levels) - 1
