@@ -132,6 +132,13 @@ def test_the_orders_of_all_solvers_are_measured_and_said():
         assert f"\n    - order: {order}" in solvers.REGISTRY[name].__doc__
 
 
+def test_corrected_gives_a_method_the_order_in_its_name():
+    with_option = [name for name, cls in solvers.REGISTRY.items() if "corrected" in inspect.signature(cls).parameters]
+    assert "dpmpp_3m" in with_option
+    for name in with_option:
+        assert (name, {"corrected": True, **FULL}, solvers.get(name).order) in ORDERS
+
+
 @pytest.mark.parametrize("order", [2, 3, 4])
 @pytest.mark.parametrize(("grid", "left"), [(smooth, 2), (uneven, 1)])
 def test_ipndm_loses_its_order_where_steps_are_not_equal_in_sigma(exact, order, grid, left):
@@ -450,6 +457,8 @@ def test_options_have_one_name_one_order_and_one_default(name, cls):
     defaults = {key: option.default for key, option in inspect.signature(cls).parameters.items()}
     shared = [key for key in defaults if key in SHARED]
     assert shared == sorted(shared, key=SHARED.index)
+    leading = [key for key in SHARED[:3] if key in defaults]
+    assert list(defaults)[: len(leading)] == leading
     expected = {
         **{"order": HIGHEST.get(name, 4), "prediction": "x0", "lower_order_final": name not in ("res_2m", "res_3m")},
         **{"corrected": False, "euler_last": False},
