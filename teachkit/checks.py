@@ -106,6 +106,15 @@ def real_tensor(name: str, value: Any, shape: str = "") -> Tensor:
     return value
 
 
+def finite(name: str, value: Any) -> Tensor:
+    """A dense tensor of finite real numbers that are in memory, of one at least; integers too."""
+    if not isinstance(value, Tensor) or value.is_complex() or value.is_meta or value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor of real numbers, got {shown(value)}")
+    if not is_finite(value) or not value.numel():
+        raise ValueError(f"{name} must be a tensor of finite numbers, got {shown(value)}")
+    return value
+
+
 def is_finite(value: Tensor) -> bool:
     """Whether every number of a tensor is finite; a sum that is tells so without a copy."""
     value = value.detach()

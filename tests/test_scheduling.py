@@ -1236,7 +1236,7 @@ def test_a_teacher_with_a_bad_value_or_without_its_path_is_refused(teacher):
     with pytest.raises(ValueError, match="teacher must be finite"):
         scheduling.cost_matrix(poisoned)
     end = sample(mixture(), initial_noise(2, (12,)), schedules.polynomial(4), keep="final")
-    with pytest.raises(TypeError, match="kept its whole path"):
+    with pytest.raises(ValueError, match="keep='all'"):
         scheduling.cost_matrix(end)
 
 

@@ -7,12 +7,11 @@ arXiv 2405.11326). The chord is so long (about sigma_max * sqrt(d)) that any mea
 nothing; hence ``remove_chord`` in `explained_variance` and ``about_chord`` in `align`. The null models to compare
 with are in `teachkit.regularity`. Taught in ``notebooks/06_one_line_and_a_bend`` and ``07_the_boomerang``.
 
-`paths` measures whole paths, `alignment` lays them on one another, `curvature` looks at them locally.
+`chord` measures whole paths, `alignment` lays them on one another, `curvature` looks at them locally.
 """
 
 from teachkit.geometry.alignment import align, procrustes, procrustes_residual
-from teachkit.geometry.curvature import curvature_torsion
-from teachkit.geometry.paths import (
+from teachkit.geometry.chord import (
     arc_length,
     cosines,
     deviation,
@@ -22,6 +21,7 @@ from teachkit.geometry.paths import (
     norms,
     project,
 )
+from teachkit.geometry.curvature import curvature_torsion
 
 __all__ = [
     "align",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from teachkit.checks import choice, number, real_tensor, squarable
 from teachkit.denoisers import default_dtype
-from teachkit.geometry import paths
+from teachkit.geometry import chord
 
 __all__ = ["curvature_torsion"]
 
@@ -70,7 +70,7 @@ def curvature_torsion(
     real_tensor("points", points, "(N, 3) or (N, B, 3)")
     single = points.ndim == 2
     x = _check_points(points[:, None] if single else points)
-    s = paths.arc_length(x)
+    s = chord.arc_length(x)
     edges = _check_window(s, window, length, edges, weights)
     sparse = sparse if sparse is None else choice("sparse", sparse, ("widen", "nan"))
     half = (length or 0.0) / 2
@@ -83,7 +83,7 @@ def curvature_torsion(
     share = torch.ones_like(s) if weights == "uniform" else _length_of_points(s)
     curvature, torsion = torch.empty_like(s), torch.empty_like(s)
     offset, columns = torch.arange(int(count.max()), device=x.device)[:, None], torch.arange(s.shape[1])
-    for rows in torch.arange(len(s), device=x.device).split(max(1, paths._BLOCK // (8 * len(offset) * s.shape[1]))):
+    for rows in torch.arange(len(s), device=x.device).split(max(1, chord._BLOCK // (8 * len(offset) * s.shape[1]))):
         index = first[rows, None] + offset  # (r, w, B)
         used = (offset < count[rows, None]).to(x)
         index = index.clamp(max=len(s) - 1)

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from teachkit import checks, data
-from teachkit.checks import integer, real_tensor
-from teachkit.metrics.checks import finite
+from teachkit.checks import finite, integer, real_tensor, squarable
 
 
 class DigitClassifier(nn.Module):
@@ -89,7 +88,7 @@ def digit_classifier(path: str | os.PathLike[str] | None = None, device: torch.d
     if wanted != found:
         wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise ValueError(f"{file} does not hold the digit classifier: missing, unknown or misshapen {', '.join(wrong)}")
-    net.load_state_dict({name: finite(name, value, dtype=torch.float32) for name, value in state.items()})
+    net.load_state_dict({name: squarable(name, finite(name, value)).float() for name, value in state.items()})
     return net.eval().requires_grad_(False).to(device)
 
 

@@ -17,8 +17,7 @@ from torch import Tensor
 from teachkit import geometry, schedules
 from teachkit.checks import integer, shown
 from teachkit.denoisers import DenoiserModule
-from teachkit.regularity.checks import kept, outputs
-from teachkit.sampling import Trajectory
+from teachkit.trajectory import Trajectory, flat, whole_path
 
 __all__ = ["likelihood_gain", "noise_norm_spread", "span_residual", "step_targets", "unrolled_weights"]
 
@@ -44,7 +43,7 @@ def step_targets(traj: Trajectory) -> Tensor:
     Tensor
         ``(N, B, *event)``.
     """
-    x = kept(traj)
+    x = flat(whole_path("traj", traj).x)
     ratio = (traj.sigmas[1:] / traj.sigmas[:-1]).to(x)[:, None, None]
     # Not (x_{n+1} - r x_n) / (1 - r), whose terms are large far from the origin.
     return (x[1:] + ratio / (1 - ratio) * x.diff(dim=0)).reshape(-1, *traj.x.shape[1:])
@@ -91,8 +90,8 @@ def span_residual(traj: Trajectory) -> Tensor:
     Tensor
         ``(N+1, B)``, in the units of x.
     """
-    x = kept(traj)
-    denoised = outputs(traj, x)
+    whole_path("traj", traj, outputs=True)
+    x, denoised = flat(traj.x), flat(traj.denoised)
     out = x.new_empty(x.shape[:2])
     for b in range(x.shape[1]):
         start = x[:1, b] / torch.linalg.vector_norm(x[0, b]).clamp(min=torch.finfo(x.dtype).tiny)

@@ -15,8 +15,7 @@ from torch import Tensor
 from teachkit import schedules
 from teachkit.checks import function, number, real_tensor, scalar, shown
 from teachkit.denoisers import Denoiser, DenoiserModule, Empirical, Gaussian, GaussianMixture, LowRankMixture
-from teachkit.regularity.checks import kept, outputs
-from teachkit.sampling import Trajectory
+from teachkit.trajectory import Trajectory, flat, whole_path
 
 __all__ = [
     "class_posteriors",
@@ -49,7 +48,7 @@ def effective_neighbours(empirical: Empirical, traj: Trajectory) -> Tensor:
     """
     if not isinstance(empirical, Empirical):
         raise TypeError(f"empirical must be an Empirical denoiser, got {type(empirical).__name__}")
-    kept(traj)
+    whole_path("traj", traj)
     counts = [1 / (empirical.weights(x, float(s)) ** 2).sum(1) for x, s in zip(traj.x, traj.sigmas)]
     return torch.stack(counts)
 
@@ -94,7 +93,7 @@ def class_posteriors(denoiser: Empirical | GaussianMixture | LowRankMixture, tra
     """
     if not isinstance(denoiser, (Empirical, GaussianMixture, LowRankMixture)) or denoiser.num_classes is None:
         raise TypeError(f"denoiser must be a mixture or an Empirical with labels, got {type(denoiser).__name__}")
-    kept(traj)
+    whole_path("traj", traj)
     if not isinstance(denoiser, Empirical):
         return torch.stack([denoiser.responsibilities(x, float(s)) for x, s in zip(traj.x, traj.sigmas)])
     assert denoiser.classes is not None
@@ -151,7 +150,7 @@ def state_gap(traj_a: Trajectory, traj_b: Trajectory, radius: float | None = Non
     Tensor
         ``(N+1, B)``. Small until the approximation fails (arXiv 2412.09726 for a Gaussian).
     """
-    a, b = kept(traj_a, "traj_a"), kept(traj_b, "traj_b")
+    a, b = flat(whole_path("traj_a", traj_a).x), flat(whole_path("traj_b", traj_b).x)
     if a.shape != b.shape or not torch.allclose(traj_a.sigmas.cpu(), traj_b.sigmas.cpu(), rtol=1e-12, atol=0):
         raise ValueError(f"traj_a and traj_b must have equal shapes and levels, got {tuple(a.shape)}, {tuple(b.shape)}")
     if not torch.equal(a[0], b[0].to(a)):
@@ -181,8 +180,8 @@ def score_gap(denoiser: Denoiser, traj: Trajectory) -> Tensor:
         ``(N, B)``: at every level but the last, where the path holds no output.
     """
     function("denoiser", denoiser, "D(x, sigma)")
-    x = kept(traj)[:-1]
-    reference = outputs(traj, x)
+    whole_path("traj", traj, outputs=True)
+    x, reference = flat(traj.x[:-1]), flat(traj.denoised)
     # Where the path comes from a network, the closed form may be of another precision.
     dtype = next(denoiser.buffers()).dtype if isinstance(denoiser, DenoiserModule) else traj.x.dtype
     with torch.no_grad():

@@ -35,6 +35,8 @@ WITHOUT = {
     "course.plots.Picture.savefig": "matplotlib's",
     "course.plots.Picture.set": "matplotlib's",
     "renamed.attribute": "its argument is written in the code",
+    "Trajectory.save": "tests/test_trajectory.py",
+    "Trajectory.load": "tests/test_trajectory.py",
     "scheduling.Schedule.save": "tests/fuzz/test_files.py",
     "scheduling.Schedule.load": "tests/fuzz/test_files.py",
     "solvers.Solver.for_samples": "a base class, which uses none of its arguments",

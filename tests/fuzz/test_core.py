@@ -174,6 +174,7 @@ DENOISERS = {
 }
 
 LEVELS = schedules.polynomial(4, 0.1, 10.0)
+TRAJECTORY = sampling.Trajectory(LEVELS, normal(5, 3, 2), normal(4, 3, 2), 4)
 SAMPLING = {
     "initial_noise": Call(
         noise.initial_noise,
@@ -186,7 +187,8 @@ SAMPLING = {
         sampling.sample,
         {
             **{"denoiser": MIXTURE, "x": 10 * X, "sigmas": LEVELS, "solver": "heun", "labels": LABELS},
-            **{"guidance": 2.0, "afs": True, "dynamic_threshold": 0.9, "keep": "all", "progress": False},
+            **{"guidance": 2.0, "afs": True, "dynamic_threshold": 0.9, "keep": "all"},
+            **{"callback": lambda *step: None, "progress": False},
         },
         {"x": ("labels",), "labels": ("guidance",), "guidance": ("labels",), "sigmas": ("sigma must",)},
     ),
@@ -195,6 +197,8 @@ SAMPLING = {
         {"sigmas": LEVELS, "x": normal(5, 3, 2), "denoised": normal(4, 3, 2), "nfe": 4},
         {"x": ("sigmas", "denoised"), "sigmas": ("x",)},
     ),
+    "Trajectory.to": Call(TRAJECTORY.to, {"device": "cpu", "dtype": torch.float32}),
+    "Trajectory.whole": Call(TRAJECTORY.whole, {"outputs": True}),
     "solvers.EDMStochastic.for_samples": Call(
         lambda **given: vars(solvers.EDMStochastic().for_samples(**given)), {"seed": 2, "first": 3}
     ),

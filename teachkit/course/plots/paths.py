@@ -197,9 +197,8 @@ def film_strip(
     """
     if not isinstance(trajectory, Trajectory) or trajectory.x.ndim != 5:
         raise ValueError("trajectory must be a Trajectory of images, with x of shape (N+1, B, C, H, W)")
-    if len(trajectory.denoised) < 2:
-        wanted = "two outputs of the denoiser or more"
-        raise ValueError(f"trajectory must hold {wanted}; sample with keep='all' and a deterministic solver")
+    if len(trajectory.whole(outputs=True).denoised) < 2:
+        raise ValueError("trajectory must hold two outputs of the denoiser or more, got one")
     sample, frames = integer("sample", sample, 0, trajectory.x.shape[1] - 1), integer("frames", frames, 2)
     sigmas = trajectory.sigmas.numpy()
     at = np.unique(np.linspace(0, len(trajectory.denoised) - 1, frames).round().astype(int))

@@ -12,7 +12,7 @@ from torch import Tensor
 from teachkit.checks import flag, integer, number, scalar, shown
 from teachkit.course.plots.figure import BLUE, GREY, ORANGE, VERMILLION, Picture, style
 from teachkit.course.plots.shared import Array, as_array, as_indices, as_plane, axes_or_new, dots, finish, legend, short
-from teachkit.sampling import Trajectory
+from teachkit.trajectory import Trajectory, whole_path
 
 
 def grid(extent: float | Sequence[float], n: int = 20) -> Tensor:
@@ -157,8 +157,7 @@ def steps_on_path(
     title : str
         Above the axes.
     """
-    if not isinstance(trajectory, Trajectory):
-        raise TypeError(f"trajectory must be a Trajectory, got {type(trajectory).__name__}")
+    whole_path("trajectory", trajectory, outputs=True)
     x, d = (
         as_array("trajectory.x", trajectory.x, (None, None, 2)),
         as_array("outputs of trajectory", trajectory.denoised),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import time
 import traceback
@@ -21,7 +20,6 @@ from torch import Tensor
 from teachkit import checks
 from teachkit.checks import function, shown
 from teachkit.course import plots
-from teachkit.sampling import Trajectory
 
 _WIDE = {"description_width": "initial"}
 
@@ -101,11 +99,6 @@ def points(name: str, x: Tensor) -> Tensor:
     if checks.batch(name, x).ndim != 2 or x.shape[1] != 2:
         raise ValueError(f"{name} must have shape (B, 2), got {tuple(x.shape)}")
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))  # numpy knows no bfloat16
-
-
-def detached(path: Trajectory) -> Trajectory:
-    """The same numbers without gradients, to be drawn."""
-    return dataclasses.replace(path, x=path.x.detach(), denoised=path.denoised.detach())
 
 
 def slider(description: str, value: int, least: int, most: int, **kwargs: Any) -> W.IntSlider:

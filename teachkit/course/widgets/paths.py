@@ -8,8 +8,8 @@ from torch import Tensor
 from teachkit import geometry
 from teachkit.checks import integer
 from teachkit.course import plots
-from teachkit.course.widgets.explorer import Explorer, detached, player, slider, trace
-from teachkit.sampling import Trajectory
+from teachkit.course.widgets.explorer import Explorer, player, slider, trace
+from teachkit.trajectory import Trajectory, whole_path
 
 _BEHIND = 40
 
@@ -30,12 +30,11 @@ def path_player(trajectory: Trajectory, *, sample: int = 0) -> Explorer:
     ValueError, TypeError
         For anything but paths of images, or a sample that is not there.
     """
-    if not isinstance(trajectory, Trajectory):
-        raise TypeError(f"trajectory must be a Trajectory, got {type(trajectory).__name__}")
-    if trajectory.x.ndim != 5 or not len(trajectory.denoised):
-        raise ValueError(f"trajectory must hold whole paths of images (N+1, B, C, H, W), got {trajectory.x.shape}")
+    whole_path("trajectory", trajectory, outputs=True)
+    if trajectory.x.ndim != 5:
+        raise ValueError(f"trajectory must hold paths of images (N+1, B, C, H, W), got {tuple(trajectory.x.shape)}")
     steps, batch = len(trajectory.denoised), trajectory.x.shape[1]
-    trajectory = detached(trajectory)
+    trajectory = trajectory.detach()
     sample = integer("sample", sample, 0, batch - 1)
     sigmas = trajectory.sigmas.tolist()
     curves = geometry.project(trajectory)

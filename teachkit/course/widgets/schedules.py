@@ -17,7 +17,6 @@ from teachkit.course import plots
 from teachkit.course.widgets.explorer import (
     Explorer,
     choice,
-    detached,
     log_slider,
     plain_ticks,
     real_slider,
@@ -26,7 +25,8 @@ from teachkit.course.widgets.explorer import (
 )
 from teachkit.course.widgets.solvers import DETERMINISTIC
 from teachkit.denoisers import Denoiser
-from teachkit.sampling import Trajectory, sample
+from teachkit.sampling import sample
+from teachkit.trajectory import Trajectory, whole_path
 
 _SHOWN = 8
 _MOST_STEPS = 40  # sliders
@@ -80,9 +80,9 @@ def schedule_lab(
     if not (x.ndim == 2 and x.shape[1] == 2) and x.ndim != 4:
         raise ValueError(f"x must have shape (B, 2) or (B, C, H, W), got {tuple(x.shape)}")
     teacher = scheduling.teacher_paths(denoiser, x, sigma_min, sigma_max) if teacher is None else teacher
-    if not isinstance(teacher, Trajectory) or teacher.x.shape[1:] != x.shape or len(teacher.denoised) < max_steps:
+    if whole_path("teacher", teacher, outputs=True).x.shape[1:] != x.shape or len(teacher.denoised) < max_steps:
         raise ValueError(f"teacher must hold whole paths from x, of max_steps = {max_steps} steps or more")
-    teacher = detached(teacher)
+    teacher = teacher.detach()
     student = _Student(denoiser, x, teacher)
     board = _Board(teacher, max_steps)
     rule = choice("solver", DETERMINISTIC, solver)

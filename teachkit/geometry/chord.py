@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from teachkit.checks import flag, integer, real_tensor, squarable
+from teachkit.checks import flag, integer
 from teachkit.denoisers import default_dtype
-from teachkit.sampling import Trajectory
+from teachkit.trajectory import Trajectory, states, whole_path
 
 __all__ = [
     "arc_length",
@@ -57,7 +57,7 @@ def deviation(traj: Trajectory | Tensor, relative: bool = False) -> Tensor:
             raise ValueError("traj has a path that ends where it began: it has no chord to be relative to")
         return out / length if relative else out
 
-    return _blocks(block, traj)
+    return _blocks(block, states("traj", traj))
 
 
 def deviation_peak(traj: Trajectory) -> tuple[Tensor, Tensor]:
@@ -75,9 +75,7 @@ def deviation_peak(traj: Trajectory) -> tuple[Tensor, Tensor]:
     sigma : (B,)
         Noise level of that state.
     """
-    if not isinstance(traj, Trajectory):
-        raise TypeError(f"traj must be a Trajectory (its sigmas are needed), got {type(traj).__name__}")
-    peak, index = deviation(traj, relative=True).max(0)
+    peak, index = deviation(whole_path("traj", traj), relative=True).max(0)
     return peak, traj.sigmas.to(peak)[index]
 
 
@@ -94,7 +92,7 @@ def distance_to_end(traj: Trajectory | Tensor) -> Tensor:
     Tensor
         ``(N+1, B)``, in the units of x.
     """
-    return _blocks(lambda x: torch.linalg.vector_norm(x - x[-1], dim=-1), traj)
+    return _blocks(lambda x: torch.linalg.vector_norm(x - x[-1], dim=-1), states("traj", traj))
 
 
 def arc_length(traj: Trajectory | Tensor) -> Tensor:
@@ -115,7 +113,7 @@ def arc_length(traj: Trajectory | Tensor) -> Tensor:
         steps = torch.linalg.vector_norm(x.diff(dim=0), dim=-1)
         return torch.cat([torch.zeros_like(steps[:1]), steps.cumsum(0)])
 
-    return _blocks(block, traj)
+    return _blocks(block, states("traj", traj))
 
 
 def norms(traj: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,8 +129,7 @@ def norms(traj: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
     x, denoised, eps : (N, B) each
         At the N levels where the denoiser was evaluated. In high dimension |eps| stays near sqrt(d).
     """
-    if not isinstance(traj, Trajectory) or len(traj.denoised) == 0:
-        raise TypeError("traj must be a Trajectory that kept its whole path (keep='all', a deterministic solver)")
+    whole_path("traj", traj, outputs=True)
     x, denoised = traj.x[:-1], traj.denoised
     distance = _blocks(lambda pair: torch.linalg.vector_norm(pair[0] - pair[1], dim=-1), x, denoised)
     size = [_blocks(lambda y: torch.linalg.vector_norm(y, dim=-1), y) for y in (x, denoised)]
@@ -156,7 +153,7 @@ def cosines(traj: Trajectory | Tensor) -> Tensor:
     def block(x: Tensor) -> Tensor:
         return (_unit(x.diff(dim=0)) * _unit(x[-1] - x[0])).sum(-1).clamp(-1, 1)
 
-    return _blocks(block, traj)
+    return _blocks(block, states("traj", traj))
 
 
 def explained_variance(traj: Trajectory | Tensor, k: int, remove_chord: bool = False, centre: bool = True) -> Tensor:
@@ -180,7 +177,8 @@ def explained_variance(traj: Trajectory | Tensor, k: int, remove_chord: bool = F
     Tensor
         ``(B, k)`` in [0, 1], non-decreasing along k. A path with no variance left (exactly straight) gives 1.
     """
-    k = integer("k", k, 1, len(_path(traj)))
+    paths = states("traj", traj)
+    k = integer("k", k, 1, len(paths))
     remove_chord, centre = flag("remove_chord", remove_chord), flag("centre", centre)
 
     def block(x: Tensor) -> Tensor:
@@ -195,7 +193,7 @@ def explained_variance(traj: Trajectory | Tensor, k: int, remove_chord: bool = F
         share = values.cumsum(-1) / total.where(~nothing, torch.ones_like(total))
         return share.where(~nothing, torch.ones_like(share))[:, :k].clamp(max=1)
 
-    return _blocks(block, traj, batch_dim=0)
+    return _blocks(block, paths, batch_dim=0)
 
 
 def project(traj: Trajectory | Tensor) -> Tensor:
@@ -239,12 +237,11 @@ def project(traj: Trajectory | Tensor) -> Tensor:
         out[..., 0], out[..., 1 : 1 + count] = along, pcs * sign
         return out
 
-    return _blocks(block, traj)
+    return _blocks(block, states("traj", traj))
 
 
-def _blocks(function: Callable[..., Tensor], *paths: Trajectory | Tensor, batch_dim: int = 1) -> Tensor:
+def _blocks(function: Callable[..., Tensor], *tensors: Tensor, batch_dim: int = 1) -> Tensor:
     """Apply a function to float64 blocks of samples, flattened to (N+1, b, d), and put the results together."""
-    tensors = [_path(p) for p in paths]
     first = tensors[0]
     size = max(1, _BLOCK // (first[:, 0].numel() * len(tensors)))
     dtype = default_dtype(first.device)
@@ -253,18 +250,6 @@ def _blocks(function: Callable[..., Tensor], *paths: Trajectory | Tensor, batch_
         flat = [p.flatten(2).to(dtype) for p in pieces]
         out.append(function(flat[0] if len(flat) == 1 else torch.stack(flat)))
     return torch.cat(out, batch_dim)
-
-
-def _path(traj: Trajectory | Tensor) -> Tensor:
-    """The states (N+1, B, *event) of a trajectory or tensor, checked."""
-    x = real_tensor("traj", traj.x if isinstance(traj, Trajectory) else traj, "or a Trajectory")
-    if x.ndim < 3 or x.numel() == 0:
-        raise ValueError(f"traj must have shape (N+1, B, *event), got {tuple(x.shape)}")
-    if isinstance(traj, Trajectory) and len(x) != len(traj.sigmas):
-        raise ValueError("traj holds only its final state; sample with keep='all' to measure the path")
-    if len(x) < 2:
-        raise ValueError(f"traj must hold at least two states, got shape {tuple(x.shape)}")
-    return squarable("traj", x)
 
 
 def _unit(x: Tensor) -> Tensor:
