@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from teachkit.checks import as_real, batch, flag, function, number, shown
+from teachkit.schedules.linear_beta import LinearBeta
 
 __all__ = ["AdaptedDenoiser", "from_eps", "from_v", "from_velocity", "from_x0", "time_index", "vp_time"]
 
@@ -222,13 +223,7 @@ def vp_time(beta_min: float = 0.1, beta_max: float = 20.0) -> Time:
     beta_min, beta_max = number("beta_min", beta_min, above=0), number("beta_max", beta_max)
     if not beta_min < beta_max:
         raise ValueError(f"need 0 < beta_min < beta_max, got {beta_min!r} and {beta_max!r}")
-    slope = beta_max - beta_min
-
-    def time(sigma: Tensor) -> Tensor:
-        log = torch.log1p(sigma**2)
-        return 2 * log / (beta_min + (beta_min**2 + 2 * slope * log).sqrt())  # the root, without cancelling
-
-    return time
+    return LinearBeta(beta_min, beta_max - beta_min).time
 
 
 class AdaptedDenoiser(nn.Module):

@@ -30,8 +30,8 @@ NAMES = [
 # A module imports from the lines above its own, and from its own package.
 LAYERS = (
     ("checks", "renamed"),
-    ("files", "launcher", "progress"),
-    ("adapters", "data", "schedules"),
+    ("files", "launcher", "progress", "schedules"),
+    ("adapters", "data"),
     ("denoisers", "fingerprints"),
     ("meanshift", "noise", "trajectory"),
     ("solvers",),

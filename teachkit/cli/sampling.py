@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from teachkit.cli.base import Device, Model, app, check_target, choose_device
+from teachkit.schedules import REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from teachkit.solvers import Solver
 
-FAMILIES = ("polynomial", "linear", "logsnr", "cosine", "time_uniform", "flow_shift")
+FAMILIES = (*REGISTRY, "linear", "flow_shift")
 FORMATS = ("list", "json", "comfyui")
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from teachkit.checks import integer, number
+from teachkit.schedules.linear_beta import LinearBeta
 
 from .denoiser import Coefficients, LearnedDenoiser
 
@@ -102,30 +103,25 @@ class VPPrecond(LearnedDenoiser):
         M, epsilon_t = integer("M", M, 1, _MOST_LEVELS), number("epsilon_t", epsilon_t, above=0, below=1)
         super().__init__(*args, model_type=model_type, **kwargs)
         self.beta_d, self.beta_min, self.M, self.epsilon_t = beta_d, beta_min, M, epsilon_t
+        self.clock = LinearBeta(beta_min, beta_d)
         self.sigma_min, self.sigma_max = self.sigma(epsilon_t), self.sigma(1.0)
         self.config |= {"beta_d": beta_d, "beta_min": beta_min, "M": M, "epsilon_t": epsilon_t}
 
     def sigma(self, t: float) -> float:
         """Noise level at time ``t`` of the original process."""
         t = number("t", t, least=0)
-        exponent = 0.5 * self.beta_d * t * t + self.beta_min * t
-        if not exponent < 700:
+        sigma = float(self.clock.sigma(t))
+        if not math.isfinite(sigma):
             raise ValueError(f"t = {t:.3g} gives a noise level beyond float64")
-        return math.sqrt(math.expm1(exponent))
+        return sigma
 
     def time(self, sigma: Tensor) -> Tensor:
         """Time of the original process at noise level ``sigma``: the inverse of :meth:`sigma`."""
-        return self._time(self._levels(sigma))
-
-    def _time(self, sigma: Tensor) -> Tensor:
-        log_variance = sigma.square().log1p()
-        # The rationalised root: no cancellation at small sigma.
-        root = (self.beta_min**2 + 2 * self.beta_d * log_variance).sqrt()
-        return 2 * log_variance / (root + self.beta_min)
+        return self.clock.time(self._levels(sigma))
 
     def _coefficients(self, sigma: Tensor) -> Coefficients:
         c_in = (sigma.square() + 1).rsqrt()
-        return Coefficients(torch.ones_like(sigma), -sigma, c_in, (self.M - 1) * self._time(sigma))
+        return Coefficients(torch.ones_like(sigma), -sigma, c_in, (self.M - 1) * self.clock.time(sigma))
 
 
 class VEPrecond(LearnedDenoiser):

@@ -24,7 +24,6 @@ from teachkit.solvers import Solver
 
 __all__ = ["Method", "Row", "identify", "methods", "table"]
 
-FAMILIES = ("polynomial", "logsnr", "time_uniform", "cosine")
 REFERENCE_STEPS = 60  # of UniPC, on the polynomial levels
 
 
@@ -91,12 +90,12 @@ def methods(
                 found = Schedule.shipped(model, name, nfe)
                 out.append(Method(name, schedule, nfe, found.sigmas, found.make_solver()))
                 continue
-            if schedule not in FAMILIES:
-                raise ValueError(f"schedule must be found or one of {', '.join(FAMILIES)}, got {schedule!r}")
+            if schedule not in schedules.REGISTRY:
+                raise ValueError(f"schedule must be found or one of {', '.join(schedules.REGISTRY)}, got {schedule!r}")
             if name not in solvers.REGISTRY:
                 raise ValueError(f"solver must be one of {', '.join(solvers.REGISTRY)}, got {name!r}")
             steps, options = step_counts(name, nfe)[0]
-            levels = getattr(schedules, schedule)(steps, sigma_min=sigma_min, sigma_max=sigma_max)
+            levels = schedules.REGISTRY[schedule](steps, sigma_min=sigma_min, sigma_max=sigma_max)
             out.append(Method(name, schedule, nfe, levels, solvers.get(name, **options)))
     return out
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from teachkit.schedules.linear_beta import LinearBeta
 from teachkit.solvers.base import Point, Solver, check_choice, combine, euler_step
 
 # Adams-Bashforth weights for equal steps, newest direction first (PNDM, arXiv 2202.09778; DEIS, arXiv 2204.13902).
@@ -221,27 +222,14 @@ def _integrate_in_time(
 ) -> tuple[float, ...]:
     """Integrals over sigma, from past[0] to sigma_next, of the Lagrange polynomials through ``past`` in the time t.
 
-    That of a variance-preserving process, sigma(t)^2 = exp(d t^2 / 2 + m t) - 1, between the given levels.
+    That of the variance-preserving process between the given levels.
     """
-    log_min, log_max = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
-    beta_d = 2 * (log_min / time_min - log_max) / (time_min - 1)
-    beta_min = log_max - 0.5 * beta_d
-    if min(beta_d * time_min, beta_d) + beta_min <= 0:
-        beta_d, beta_min = 19.9, 0.1  # the process of DDPM (arXiv 2011.13456, Appendix C), defined for every sigma
-
-    def rate(sigma: np.ndarray | float) -> np.ndarray:
-        """d t + m at the time of this level: the root of m^2 + 2 d log(1 + sigma^2)."""
-        return np.sqrt(beta_min**2 + 2 * beta_d * np.log1p(np.square(sigma)))
-
-    def between(a: np.ndarray | float, b: float) -> np.ndarray:
-        """t(a) - t(b), the difference of the logarithms over the mean rate: good for d = 0 and for close levels."""
-        return 2 * np.log1p((a - b) * (a + b) / (1 + b**2)) / (rate(a) + rate(b))
-
+    clock = LinearBeta.between(sigma_min, sigma_max, time_min) or LinearBeta()  # DDPM's, defined for every sigma
     # In log sigma the integrand is smooth, and 128 points reach rounding for any step between 1e-4 and 1e3.
     nodes, weights = _gauss(128)
     half = 0.5 * math.log(sigma_next / past[0])
     sigma = past[0] * np.exp(half * (1 + nodes))
-    return _weighted(past, sigma, half * weights * sigma, between)
+    return _weighted(past, sigma, half * weights * sigma, lambda a, b: clock.elapsed(a, b).numpy())
 
 
 def _weighted(

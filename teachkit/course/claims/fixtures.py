@@ -18,7 +18,6 @@ from teachkit.sampling import Trajectory
 
 # What the networks that ship were trained on.
 TRAINED_ON = {"edm-digits8": "digits8", "edm-mnist": "mnist5k"}
-USUAL = (schedules.polynomial, schedules.logsnr, schedules.time_uniform, schedules.cosine)
 
 _Arguments = ParamSpec("_Arguments")
 _Value = TypeVar("_Value")

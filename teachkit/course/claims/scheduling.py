@@ -44,7 +44,7 @@ def _published(run: Setting) -> Tensor:
 @fixtures.cached
 def _usual(run: Setting, solver: str) -> dict[str, Tensor]:
     """Errors of the network with the usual grids."""
-    return {make.__name__: fixtures.network_error(run, make(NFE), solver) for make in fixtures.USUAL}
+    return {name: fixtures.network_error(run, make(NFE), solver) for name, make in schedules.REGISTRY.items()}
 
 
 @claim(
@@ -151,7 +151,7 @@ def _few(run: Setting) -> Measurement:
 def _levels(run: Setting) -> Measurement:
     teacher = _exact_teacher(run)
     found = scheduling.find_schedule(fixtures.exact_denoiser(), teacher.x[0], NFE, "ipndm", teacher=teacher)
-    grids = {make.__name__: fixtures.exact_error(run, make(NFE), "ipndm") for make in fixtures.USUAL}
+    grids = {name: fixtures.exact_error(run, make(NFE), "ipndm") for name, make in schedules.REGISTRY.items()}
     name = min(grids, key=lambda g: float(grids[g].mean()))
     own = fixtures.exact_error(run, found.sigmas, found.make_solver())
     return fixtures.ratio(

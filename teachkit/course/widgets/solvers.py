@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from matplotlib.lines import Line2D
 from torch import Tensor
@@ -14,11 +12,8 @@ from teachkit.course.widgets.explorer import Explorer, choice, points, slider, t
 from teachkit.denoisers import Denoiser
 from teachkit.sampling import sample
 
-FAMILIES: dict[str, Callable[..., Tensor]] = {
-    "polynomial (EDM)": schedules.polynomial,
-    "logsnr": schedules.logsnr,
-    "time uniform": schedules.time_uniform,
-    "cosine": schedules.cosine,
+FAMILIES = {
+    name.replace("polynomial", "polynomial (EDM)").replace("_", " "): make for name, make in schedules.REGISTRY.items()
 }
 DETERMINISTIC = tuple(name for name, cls in solvers.REGISTRY.items() if cls.analytic_first_step)
 _SHOWN = 6

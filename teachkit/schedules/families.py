@@ -1,26 +1,23 @@
-"""Schedules: where the sampler stops on its way from noise to data.
+"""Schedules by formula: levels evenly spaced in some function f of sigma, and those of models of discrete time.
 
-A schedule is a 1-D float64 tensor of N + 1 strictly decreasing noise levels, ``sigmas[0] = sigma_max``, ending at
-``sigma_min`` (the convention of arXiv 2506.10177) or, when asked, at 0. Time *is* the noise level:
-x(sigma) = x0 + sigma * noise (the variance-exploding form of Karras et al. 2022, arXiv 2206.00364). Most functions
-here place points evenly in some function of sigma,
+    f(sigma_i) = f(sigma_max) + (i / n) (f(sigma_min) - f(sigma_max))
 
-    f(sigma_i) = f(sigma_max) + (i / n) (f(sigma_min) - f(sigma_max)),
-
-and differ only in f. Taught in ``notebooks/03_the_ode`` and ``notebooks/04_solvers``.
+The functions differ only in f. All give exact ends, and refuse what float64 cannot tell apart.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from teachkit.checks import choice, flag, integer, number, torch_array
+from teachkit.checks import choice, integer, number
+from teachkit.schedules.levels import checked_range, finished, with_zero
+from teachkit.schedules.linear_beta import LinearBeta
 
-__all__ = ["cosine", "ddpm", "flow_shift", "interpolate", "linear", "logsnr", "polynomial", "time_uniform", "validate"]
+__all__ = ["cosine", "ddpm", "flow_shift", "linear", "logsnr", "polynomial", "time_uniform"]
 
 _LARGE_RHO = 1e3  # beyond, powers 1 / rho of sigma lose digits
 
@@ -71,13 +68,27 @@ def linear(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, zero: bool
 
     Parameters
     ----------
-    n, sigma_min, sigma_max, zero
-        As for `polynomial`.
+    n : int
+        Number of steps between ``sigma_max`` and ``sigma_min``.
+    sigma_min, sigma_max : float
+        The ends, 0 < sigma_min < sigma_max.
+    zero : bool
+        Append a 0: one more step, from ``sigma_min`` to clean data.
 
     Returns
     -------
     Tensor
         ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For n < 1, sigmas out of order or not finite.
+
+    Examples
+    --------
+    >>> [round(s, 3) for s in linear(4).tolist()]
+    [80.0, 60.001, 40.001, 20.001, 0.002]
     """
     return polynomial(n, sigma_min, sigma_max, rho=1.0, zero=zero)
 
@@ -89,13 +100,27 @@ def logsnr(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, zero: bool
 
     Parameters
     ----------
-    n, sigma_min, sigma_max, zero
-        As for `polynomial`.
+    n : int
+        Number of steps between ``sigma_max`` and ``sigma_min``.
+    sigma_min, sigma_max : float
+        The ends, 0 < sigma_min < sigma_max.
+    zero : bool
+        Append a 0: one more step, from ``sigma_min`` to clean data.
 
     Returns
     -------
     Tensor
         ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For n < 1, sigmas out of order or not finite.
+
+    Examples
+    --------
+    >>> [round(s, 3) for s in logsnr(4).tolist()]
+    [80.0, 5.657, 0.4, 0.028, 0.002]
     """
     return _even(n, sigma_min, sigma_max, zero, torch.log, torch.exp)
 
@@ -108,13 +133,27 @@ def cosine(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, zero: bool
 
     Parameters
     ----------
-    n, sigma_min, sigma_max, zero
-        As for `polynomial`.
+    n : int
+        Number of steps between ``sigma_max`` and ``sigma_min``.
+    sigma_min, sigma_max : float
+        The ends, 0 < sigma_min < sigma_max.
+    zero : bool
+        Append a 0: one more step, from ``sigma_min`` to clean data.
 
     Returns
     -------
     Tensor
         ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For n < 1, sigmas out of order or not finite.
+
+    Examples
+    --------
+    >>> [round(s, 3) for s in cosine(4).tolist()]
+    [80.0, 2.355, 0.99, 0.412, 0.002]
     """
     return _even(n, sigma_min, sigma_max, zero, torch.atan, torch.tan)
 
@@ -136,10 +175,14 @@ def time_uniform(
 
     Parameters
     ----------
-    n, sigma_min, sigma_max, zero
-        As for `polynomial`.
+    n : int
+        Number of steps between ``sigma_max`` and ``sigma_min``.
+    sigma_min, sigma_max : float
+        The ends, 0 < sigma_min < sigma_max.
     rho : float
         Times are even in t^(1/rho), rho > 0.
+    zero : bool
+        Append a 0: one more step, from ``sigma_min`` to clean data.
     time_min : float
         Time of ``sigma_min``, between 0 and 1.
 
@@ -147,14 +190,22 @@ def time_uniform(
     -------
     Tensor
         ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For n < 1, sigmas out of order or not finite, rho <= 0, or ends that no such process has.
+
+    Examples
+    --------
+    >>> [round(s, 3) for s in time_uniform(4).tolist()]
+    [80.0, 11.734, 2.824, 0.856, 0.002]
     """
     rho = number("rho", rho, above=0)
     time_min = number("time_min", time_min, above=0, below=1)
-    n, sigma_min, sigma_max = _checked_range(n, sigma_min, sigma_max)
-    log_min, log_max = math.log1p(sigma_min * sigma_min), math.log1p(sigma_max * sigma_max)
-    beta_d = 2 * (log_min / time_min - log_max) / (time_min - 1)
-    beta_min = log_max - 0.5 * beta_d
-    if min(beta_d * time_min, beta_d) + beta_min <= 0:
+    n, sigma_min, sigma_max = checked_range(n, sigma_min, sigma_max)
+    clock = LinearBeta.between(sigma_min, sigma_max, time_min)
+    if clock is None:
         raise ValueError(
             f"sigma_min = {sigma_min} is too large for time_min = {time_min}: no linear beta goes from there to "
             f"sigma_max = {sigma_max}; choose a larger time_min or another schedule"
@@ -164,7 +215,7 @@ def time_uniform(
         t = (1 + step * (time_min ** (1 / rho) - 1)) ** rho
     else:  # as in `polynomial`
         t = (rho * torch.log1p(step * math.expm1(math.log(time_min) / rho))).exp()
-    return _finish(torch.expm1(0.5 * beta_d * t**2 + beta_min * t).sqrt(), sigma_min, sigma_max, zero)
+    return finished(clock.sigma(t), sigma_min, sigma_max, zero)
 
 
 def ddpm(
@@ -196,6 +247,16 @@ def ddpm(
     Tensor
         ``(n + 1,)`` float64 (one more with ``zero``): sigma_t = sqrt((1 - abar_t) / abar_t), from the last index to
         the first.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For betas that do not rise inside (0, 1), and numbers of steps that the training schedule does not have.
+
+    Examples
+    --------
+    >>> [round(s, 3) for s in ddpm(4).tolist()]
+    [157.407, 17.247, 3.443, 0.958, 0.01]
     """
     choice("kind", kind, ("linear", "scaled_linear"))
     beta_start, beta_end = number("beta_start", beta_start), number("beta_end", beta_end)
@@ -211,7 +272,7 @@ def ddpm(
     index = torch.linspace(train_steps - 1, 0, n + 1, dtype=torch.float64).round().long()
     if not torch.isfinite(sigma).all():
         raise ValueError(f"beta_end = {beta_end} over train_steps = {train_steps} gives noise levels beyond float64")
-    return _append_zero(sigma[index], zero)
+    return with_zero(sigma[index], zero)
 
 
 def flow_shift(
@@ -225,94 +286,32 @@ def flow_shift(
 
     Parameters
     ----------
-    n, sigma_min, sigma_max, zero
-        As for `polynomial`.
+    n : int
+        Number of steps between ``sigma_max`` and ``sigma_min``.
     shift : float
         Factor of sigma, > 0.
+    sigma_min, sigma_max : float
+        The ends, 0 < sigma_min < sigma_max.
+    zero : bool
+        Append a 0: one more step, from ``sigma_min`` to clean data.
 
     Returns
     -------
     Tensor
         ``(n + 1,)`` float64, or ``(n + 2,)`` with ``zero=True``.
-    """
-    shift = number("shift", shift, above=0)
-    return _even(n, sigma_min, sigma_max, zero, lambda s: s / (s + shift), lambda u: shift * u / (1 - u))
-
-
-def interpolate(sigmas: Tensor | Sequence[float], n: int) -> Tensor:
-    """Resample a schedule to ``n`` steps, linearly in log sigma against the step index.
-
-    The way published short lists (Align Your Steps, arXiv 2404.14507) are stretched to other step counts. A trailing
-    0 is kept as the last step.
-
-    Parameters
-    ----------
-    sigmas : (N+1,) tensor or list
-        A valid schedule.
-    n : int
-        Number of steps wanted.
-
-    Returns
-    -------
-    Tensor
-        ``(n + 1,)`` float64 with the same ends.
-    """
-    sigmas = validate(sigmas)
-    zero = bool(sigmas[-1] == 0)
-    positive = sigmas[:-1] if zero else sigmas
-    n = integer("n", n, 1)
-    inner = n - zero
-    if inner < 1:
-        raise ValueError(f"n must be at least 2 steps for a schedule that ends at 0, got {n}")
-    if len(positive) < 2:
-        raise ValueError("sigmas must hold at least two positive values to interpolate between")
-    at = torch.linspace(0, len(positive) - 1, inner + 1, dtype=torch.float64)
-    left = at.floor().long().clamp(max=len(positive) - 2)
-    log = positive.log()
-    out = torch.lerp(log[left], log[left + 1], at - left).exp()
-    return _finish(out, float(positive[-1]), float(positive[0]), zero)
-
-
-def validate(sigmas: Tensor | Sequence[float]) -> Tensor:
-    """Check a schedule and return a copy of it as a float64 tensor on the CPU.
-
-    Parameters
-    ----------
-    sigmas : (N+1,)
-        Noise levels; only the last may be 0.
-
-    Returns
-    -------
-    Tensor
-        ``(N+1,)`` float64.
 
     Raises
     ------
-    TypeError
-        If ``sigmas`` is not a tensor, array or sequence of numbers.
-    ValueError
-        If it is not 1-D, has fewer than two values, or is not finite, non-negative and strictly decreasing.
+    ValueError, TypeError
+        For n < 1, sigmas out of order or not finite, shift <= 0.
+
+    Examples
+    --------
+    >>> [round(s, 3) for s in flow_shift(4, shift=3.0).tolist()]
+    [80.0, 7.833, 2.794, 0.955, 0.002]
     """
-    try:
-        given = torch.as_tensor(torch_array(sigmas))
-        if given.is_complex():
-            raise TypeError("complex numbers")
-        out = torch.as_tensor(torch_array(sigmas), dtype=torch.float64).detach().cpu().clone()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"sigmas must be a 1-D tensor or a list of numbers, got {type(sigmas).__name__}") from error
-    if out.ndim != 1 or len(out) < 2:
-        raise ValueError(f"sigmas must be 1-D with at least 2 values, got shape {tuple(out.shape)}")
-    if not torch.isfinite(out).all():
-        raise ValueError(f"sigmas must be finite, got {out.tolist()}")
-    if (out < 0).any():
-        raise ValueError(f"sigmas must not be negative, got {out[out < 0][0].item()}")
-    if not (out[1:] < out[:-1]).all():
-        i = int((out[1:] >= out[:-1]).nonzero()[0])
-        raise ValueError(
-            f"sigmas must be strictly decreasing, got sigmas[{i}] = {out[i].item()} before "
-            f"sigmas[{i + 1}] = {out[i + 1].item()}"
-        )
-    return out
+    shift = number("shift", shift, above=0)
+    return _even(n, sigma_min, sigma_max, zero, lambda s: s / (s + shift), lambda u: shift * u / (1 - u))
 
 
 def _even(
@@ -324,29 +323,7 @@ def _even(
     inverse: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """n + 1 values evenly spaced in f(sigma), with exact ends."""
-    n, sigma_min, sigma_max = _checked_range(n, sigma_min, sigma_max)
+    n, sigma_min, sigma_max = checked_range(n, sigma_min, sigma_max)
     high, low = f(torch.tensor([sigma_max, sigma_min], dtype=torch.float64))
     step = torch.arange(n + 1, dtype=torch.float64) / n
-    return _finish(inverse(high + step * (low - high)), sigma_min, sigma_max, zero)
-
-
-def _checked_range(n: int, sigma_min: float, sigma_max: float) -> tuple[int, float, float]:
-    n = integer("n", n, 1)
-    low, high = number("sigma_min", sigma_min), number("sigma_max", sigma_max)
-    if not 0 < low < high:
-        raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min!r} and {sigma_max!r}")
-    return n, low, high
-
-
-def _finish(sigmas: Tensor, sigma_min: float, sigma_max: float, zero: bool) -> Tensor:
-    sigmas[0], sigmas[-1] = sigma_max, sigma_min  # exact ends, whatever f rounds to
-    if not (torch.isfinite(sigmas).all() and (sigmas[1:] < sigmas[:-1]).all()):
-        raise ValueError(
-            f"n = {len(sigmas) - 1} steps from sigma_max = {sigma_max} to sigma_min = {sigma_min} cannot be told apart "
-            "in float64 with these options; take fewer steps, a wider range or a milder rho or shift"
-        )
-    return _append_zero(sigmas, zero)
-
-
-def _append_zero(sigmas: Tensor, zero: bool) -> Tensor:
-    return torch.cat([sigmas, sigmas.new_zeros(1)]) if flag("zero", zero) else sigmas
+    return finished(inverse(high + step * (low - high)), sigma_min, sigma_max, zero)
