@@ -138,7 +138,7 @@ def sample(
     >>> seen = []
     >>> _ = sample(D, path.x[0], sigmas[:3], callback=lambda step, sigma, x, denoised: seen.append((step, sigma)))
     >>> [(step, round(sigma, 2)) for step, sigma in seen]
-    [(0, 80.0), (1, 64.82)]
+    [(0, 80.0), (1, 60.56)]
     """
     grid = schedules.validate(sigmas)
     rule = solvers.get(solver) if isinstance(solver, str) else solver

@@ -1,4 +1,4 @@
-"""Measures of whole paths: deviation from the chord, lengths, norms, principal components, three coordinates.
+"""Paths against their chords: deviation, lengths, norms, and the principal components of what the chord leaves.
 
 With the ends x_0 and x_N of a path and v the unit vector of its chord x_N - x_0, what is left of a state without the
 chord is r_n = (x_n - x_0) - <x_n - x_0, v> v; its length is the deviation, and its principal components are the axes
@@ -46,6 +46,12 @@ def deviation(traj: Trajectory | Tensor, relative: bool = False) -> Tensor:
     Tensor
         ``(N+1, B)``, in the units of x. Zero at both ends. A path that ends where it began has no chord; then the
         distance to that point is given (and ``relative`` is refused).
+
+    Examples
+    --------
+    >>> states = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0]])[:, None]  # one path: (3, 1, 2)
+    >>> deviation(states)[:, 0].tolist(), deviation(states, relative=True)[1].tolist()
+    ([0.0, 1.0, 0.0], [0.5])
     """
 
     relative = flag("relative", relative)
@@ -74,13 +80,21 @@ def deviation_peak(traj: Trajectory) -> tuple[Tensor, Tensor]:
         Largest deviation / chord length.
     sigma : (B,)
         Noise level of that state.
+
+    Examples
+    --------
+    >>> states = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0]])[:, None]  # one path: (3, 1, 2)
+    >>> path = Trajectory(torch.tensor([4.0, 2.0, 1.0]), states, states[:2], nfe=2)
+    >>> peak, sigma = deviation_peak(path)
+    >>> peak.tolist(), sigma.tolist()
+    ([0.5], [2.0])
     """
     peak, index = deviation(whole_path("traj", traj), relative=True).max(0)
     return peak, traj.sigmas.to(peak)[index]
 
 
 def distance_to_end(traj: Trajectory | Tensor) -> Tensor:
-    """Distance of every state to the last one: for images it falls monotonically (Sec. 3).
+    """Distance of every state to the last one: for images it falls monotonically (arXiv 2405.11326, Sec. 3).
 
     Parameters
     ----------
@@ -91,6 +105,12 @@ def distance_to_end(traj: Trajectory | Tensor) -> Tensor:
     -------
     Tensor
         ``(N+1, B)``, in the units of x.
+
+    Examples
+    --------
+    >>> states = torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0]])[:, None]  # one path: (3, 1, 2)
+    >>> distance_to_end(states)[:, 0].tolist()
+    [5.0, 4.0, 0.0]
     """
     return _blocks(lambda x: torch.linalg.vector_norm(x - x[-1], dim=-1), states("traj", traj))
 
@@ -107,6 +127,12 @@ def arc_length(traj: Trajectory | Tensor) -> Tensor:
     -------
     Tensor
         ``(N+1, B)``, in the units of x.
+
+    Examples
+    --------
+    >>> states = torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0]])[:, None]  # one path: (3, 1, 2)
+    >>> arc_length(states)[:, 0].tolist()
+    [0.0, 3.0, 7.0]
     """
 
     def block(x: Tensor) -> Tensor:
@@ -128,6 +154,13 @@ def norms(traj: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
     -------
     x, denoised, eps : (N, B) each
         At the N levels where the denoiser was evaluated. In high dimension |eps| stays near sqrt(d).
+
+    Examples
+    --------
+    >>> states = torch.tensor([[0.0, 8.0], [0.0, 4.0], [0.0, 2.0]])[:, None]  # one path: (3, 1, 2)
+    >>> path = Trajectory(torch.tensor([4.0, 2.0, 1.0]), states, torch.zeros(2, 1, 2), nfe=2)
+    >>> [size[:, 0].tolist() for size in norms(path)]
+    [[8.0, 4.0], [0.0, 0.0], [2.0, 2.0]]
     """
     whole_path("traj", traj, outputs=True)
     x, denoised = traj.x[:-1], traj.denoised
@@ -148,6 +181,12 @@ def cosines(traj: Trajectory | Tensor) -> Tensor:
     -------
     Tensor
         ``(N, B)``; 0 where a step, or the chord, has no length.
+
+    Examples
+    --------
+    >>> states = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [2.0, 1.0], [4.0, 0.0]])[:, None]
+    >>> [round(c, 3) for c in cosines(states)[:, 0].tolist()]
+    [1.0, 0.0, 1.0, 0.894]
     """
 
     def block(x: Tensor) -> Tensor:
@@ -176,6 +215,15 @@ def explained_variance(traj: Trajectory | Tensor, k: int, remove_chord: bool = F
     -------
     Tensor
         ``(B, k)`` in [0, 1], non-decreasing along k. A path with no variance left (exactly straight) gives 1.
+
+    Examples
+    --------
+    >>> s = torch.linspace(0, 1, 21)
+    >>> path = torch.stack([100 * s, s * (1 - s), 0.1 * s * (1 - s) * (2 * s - 1)], 1)[:, None]  # (21, 1, 3)
+    >>> explained_variance(path, 3).round(decimals=4)
+    tensor([[1., 1., 1.]], dtype=torch.float64)
+    >>> explained_variance(path, 3, remove_chord=True).round(decimals=4)
+    tensor([[0.9933, 1.0000, 1.0000]], dtype=torch.float64)
     """
     paths = states("traj", traj)
     k = integer("k", k, 1, len(paths))
@@ -213,6 +261,13 @@ def project(traj: Trajectory | Tensor) -> Tensor:
     Tensor
         ``(N+1, B, 3)``: distance along the chord from the first state, then the two residual coordinates, in the
         units of x. Coordinates that do not exist (a straight path, or d < 3) are 0.
+
+    Examples
+    --------
+    >>> s = torch.linspace(0, 1, 5)
+    >>> path = torch.stack([8 * s, 4 * s * (1 - s), 0 * s], 1)[:, None]  # (5, 1, 3): an arch above its chord
+    >>> project(path)[2, 0, :2].round(decimals=3).tolist()
+    [4.0, 1.0]
     """
 
     def block(x: Tensor) -> Tensor:

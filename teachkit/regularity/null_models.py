@@ -37,6 +37,11 @@ def random_walk(n: int, b: int, d: int, seed: int = 0) -> Tensor:
     -------
     Tensor
         ``(n+1, b, d)`` float64.
+
+    Examples
+    --------
+    >>> random_walk(100, 5, 3).shape
+    torch.Size([101, 5, 3])
     """
     n, b, d = integer("n", n, 1), integer("b", b, 1), integer("d", d, 1)
     steps = torch.randn(n, b, d, generator=_seeded(seed), dtype=default_dtype()) / n**0.5
@@ -62,6 +67,15 @@ def brownian_bridge(n: int, b: int, d: int, seed: int = 0, like: Trajectory | Te
     -------
     Tensor
         ``(n+1, b, d)``.
+
+    Examples
+    --------
+    >>> bridge = brownian_bridge(100, 5, 3)
+    >>> bridge.shape, bridge[0].abs().max().item(), bridge[-1].abs().max().item()
+    (torch.Size([101, 5, 3]), 0.0, 0.0)
+    >>> shares = geometry.explained_variance(brownian_bridge(200, 8, 2000), 3).mean(0)
+    >>> [round(share, 1) for share in (100 * shares).tolist()]
+    [31.4, 60.8, 68.6]
     """
     walk = random_walk(n, b, d, seed)
     time = torch.linspace(0, 1, n + 1, dtype=walk.dtype)[:, None, None]
@@ -97,6 +111,12 @@ def time_shuffled(curves: Tensor, seed: int = 0) -> Tensor:
     -------
     Tensor
         ``(N+1, B, *event)``.
+
+    Examples
+    --------
+    >>> curve = torch.arange(5.0)[:, None, None]  # (5, 1, 1)
+    >>> time_shuffled(curve).flatten().tolist()
+    [4.0, 0.0, 1.0, 3.0, 2.0]
     """
     x = states("curves", curves)
     rng = _seeded(seed)

@@ -84,8 +84,8 @@ def interpolate(sigmas: Tensor | Sequence[float], n: int) -> Tensor:
 
     Examples
     --------
-    >>> interpolate([16.0, 4.0, 1.0, 0.0], 5)
-    tensor([16.,  8.,  4.,  2.,  1.,  0.], dtype=torch.float64)
+    >>> [round(s, 3) for s in interpolate([16.0, 4.0, 1.0, 0.0], 5).tolist()]
+    [16.0, 8.0, 4.0, 2.0, 1.0, 0.0]
     """
     sigmas = validate(sigmas)
     zero = bool(sigmas[-1] == 0)
