@@ -10,7 +10,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from teachkit import Empirical, Trajectory, initial_noise, sample, schedules, trajectory
+from teachkit import (
+    Empirical,
+    Trajectory,
+    geometry,
+    initial_noise,
+    regularity,
+    sample,
+    schedules,
+    scheduling,
+    trajectory,
+)
+from teachkit.course import plots, widgets
 from tests.fuzz.harness import WRONG, normal
 
 F64 = torch.float64
@@ -114,6 +125,39 @@ def test_an_argument_that_is_no_whole_path_is_named(check):
     huge = dataclasses.replace(PATH, x=1e200 * PATH.x)
     with pytest.raises(ValueError, match="paths must be finite, and so must the sum of its squares"):
         check("paths", huge)
+
+
+# Everything that measures or draws whole paths; those in the second half need the outputs of the denoiser too.
+STATES = [
+    *(getattr(geometry, name) for name in ("arc_length", "cosines", "deviation", "deviation_peak", "project")),
+    *(geometry.distance_to_end, regularity.step_targets),
+    lambda path: geometry.explained_variance(path, 1),
+    lambda path: regularity.effective_neighbours(D, path),
+    lambda path: regularity.state_gap(path, path),
+    lambda path: regularity.brownian_bridge(4, 6, 3, like=path),
+]
+OUTPUTS = [
+    *(geometry.norms, regularity.noise_norm_spread, regularity.span_residual, scheduling.cost_matrix),
+    lambda path: regularity.score_gap(D, path),
+    lambda path: scheduling.states_at(path, GRID),
+    lambda path: scheduling.find_schedule(D, initial_noise(8, (3,)), 4, teacher=path),
+    lambda path: plots.steps_on_path(path),
+    lambda path: widgets.path_player(path),
+    lambda path: widgets.schedule_lab(D, initial_noise(6, (2,)), teacher=path),
+]
+
+
+@pytest.mark.parametrize("measure", STATES + OUTPUTS)
+def test_what_needs_a_whole_path_says_how_to_keep_it(measure):
+    with pytest.raises(ValueError, match=r"must be kept whole, .*; sample with keep='all'"):
+        measure(END)
+
+
+@pytest.mark.parametrize("measure", OUTPUTS)
+def test_what_needs_outputs_says_how_to_have_them(measure):
+    noisy = sample(D, initial_noise(6, (3,)), GRID, "edm_stochastic")
+    with pytest.raises(ValueError, match=r"must be kept whole, .* and a deterministic solver"):
+        measure(noisy)
 
 
 def test_gradients_and_dtypes_go_and_levels_stay():

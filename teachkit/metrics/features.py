@@ -42,9 +42,7 @@ class DigitClassifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Features ``(N, 64)`` of images ``(N, 1, 28, 28)``."""
-        x = real_tensor("images", images)
-        if x.ndim != 4 or x.shape[1:] != (1, 28, 28) or len(x) == 0:
-            raise ValueError(f"images must have shape (N, 1, 28, 28) with N >= 1, got {tuple(x.shape)}")
+        x = _digits(images)
         if x.dtype != self.head.weight.dtype or x.device != self.head.weight.device:
             own = self.head.weight
             raise ValueError(f"images are {x.dtype} on {x.device} but the network is {own.dtype} on {own.device}")
@@ -171,10 +169,15 @@ def digit_probabilities(images: Tensor, batch_size: int = 512) -> Tensor:
     return _apply(lambda net, x: net(x).softmax(1), images, batch_size)
 
 
-def _apply(function: Callable[[DigitClassifier, Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
-    images = real_tensor("images", images).detach()
+def _digits(images: Tensor) -> Tensor:
+    real_tensor("images", images)
     if images.ndim != 4 or images.shape[1:] != (1, 28, 28) or len(images) == 0:
         raise ValueError(f"images must have shape (N, 1, 28, 28) with N >= 1, got {tuple(images.shape)}")
+    return images
+
+
+def _apply(function: Callable[[DigitClassifier, Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
+    images = _digits(images).detach()
     batch_size = integer("batch_size", batch_size, 1)
     if float(images.min()) >= 0 and float(images.max()) > 0:
         raise ValueError("images must be scaled to [-1, 1] with a background of -1; these have no negative pixel")
