@@ -14,6 +14,7 @@ RENAMED = {
     "teachkit.claims": "teachkit.course.claims",
     "teachkit.edm.Denoiser": "teachkit.edm.LearnedDenoiser",
     "teachkit.edm.ending": "teachkit.edm.interrupt",
+    "teachkit.geometry.paths": "teachkit.geometry.chord",
     "teachkit.grading": "teachkit.course.grading",
     "teachkit.plots": "teachkit.course.plots",
     "teachkit.scheduling.paths": "teachkit.scheduling.dynamic_programme",

@@ -612,6 +612,15 @@ def test_bad_arguments_are_named(call, error, message):
         call()
 
 
+def test_norms_of_a_single_step_are_those_where_it_starts():
+    x = normal(2, 3)
+    path = sample(Gaussian([0.0, 0.0, 0.0], 1.0), x, [2.0, 1.0])
+    size, denoised, eps = geometry.norms(path)
+    torch.testing.assert_close(size, x.norm(dim=1)[None])
+    torch.testing.assert_close(denoised, size / 5)
+    torch.testing.assert_close(eps, size * 2 / 5)
+
+
 def test_a_path_that_was_not_kept_is_refused():
     end = sample(Gaussian([0.0, 0.0], 1.0), initial_noise(2, (2,)), schedules.polynomial(4), keep="final")
     with pytest.raises(ValueError, match="keep='all'"):

@@ -133,7 +133,7 @@ def _coefficient(run: Setting) -> Measurement:
 )
 def _few(run: Setting) -> Measurement:
     teacher = scheduling.teacher_paths(fixtures.exact_denoiser(), fixtures.noise(run, 256, (1, 8, 8)))
-    few = Trajectory(teacher.sigmas, teacher.x[:, :16], teacher.denoised[:, :16], teacher.nfe)
+    few = teacher[:16]
     errors = []
     for paths in (few, teacher):
         route = scheduling.shortest_path(scheduling.cost_matrix(paths, "l2"), NFE)
