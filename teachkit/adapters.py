@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teachkit.checks import as_real, batch, flag, function, number, shown
+from teachkit.checks import as_real, batch, flag, function, level, number, shown
 from teachkit.schedules.linear_beta import LinearBeta
 
 __all__ = ["AdaptedDenoiser", "from_eps", "from_v", "from_velocity", "from_x0", "time_index", "vp_time"]
@@ -292,11 +292,5 @@ def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
     """A checked noise level: 0-d float64 on the CPU for a number, else shaped to multiply x, (B, 1, ...)."""
     batch("x", x)
     if isinstance(sigma, Tensor):
-        if sigma.ndim > 1 or sigma.numel() not in (1, len(x)):
-            raise ValueError(f"sigma must be a number, 0-d or ({len(x)},), got shape {tuple(sigma.shape)}")
-        level = as_real("sigma", sigma).to(x.device, torch.promote_types(x.dtype, torch.float32))
-        level = level.reshape(-1, *[1] * (x.ndim - 1))
-        if not bool((torch.isfinite(level) & (level > 0)).all()):
-            raise ValueError(f"sigma must be finite and > 0, got {sigma!r}")
-        return level
+        return level("sigma", sigma, x, dtype=torch.promote_types(x.dtype, torch.float32))
     return torch.tensor(number("sigma", sigma, above=0), dtype=torch.float64)

@@ -166,6 +166,35 @@ def batch(name: str, value: Any) -> Tensor:
     return x
 
 
+def level(
+    name: str, value: Any, x: Tensor, zero: bool = False, dtype: torch.dtype | None = None, read: bool = True
+) -> Tensor:
+    """A noise level for a batch x (B, *event) that is a tensor already: > 0, or 0 too where ``zero``.
+
+    Given as a number, 0-d or (B,), back as (1 or B, 1, …), to multiply x, on its device. The square must be a number of
+    ``dtype``, that of x by default, too. ``read=False`` does not look into a tensor: it is traced, or far away.
+    """
+    if read and x.is_meta:
+        raise TypeError(f"x must be a tensor with its numbers in memory, got {shown(x)}")
+    dtype = dtype or x.dtype
+    if not isinstance(value, Tensor):
+        limit = {"least": 0.0} if zero else {"above": 0.0}
+        levels = torch.full((1,), number(name, value, **limit), dtype=dtype, device=x.device)
+    elif value.ndim > 1 or value.numel() not in (1, len(x)):
+        raise ValueError(f"{name} must be a number, 0-d or ({len(x)},), got shape {tuple(value.shape)}")
+    else:
+        known = value if value.is_meta and x.is_meta else as_real(name, value)
+        levels = known.to(x.device, dtype).reshape(-1)
+    limits = torch.finfo(dtype)
+    least, most = limits.tiny**0.5, limits.max**0.5
+    if read and not bool((((levels == 0) & zero) | ((levels >= least) & (levels <= most))).all()):
+        raise ValueError(
+            f"{name} must be {'finite and >= 0' if zero else 'positive and finite'}, its square a number of {dtype} (from {least:.2g} "
+            f"to {most:.2g}{', or 0' if zero else ''}), got {shown(value) if levels.numel() > 9 else levels.tolist()}"
+        )
+    return levels.reshape(-1, *[1] * (x.ndim - 1))
+
+
 def torch_array(value: Any) -> Any:
     """An array of numpy as torch can read it, copied where its strides are negative; anything else as it is."""
     return np.asarray(value, order="C") if isinstance(value, np.ndarray) else value

@@ -12,6 +12,7 @@ __all__ = ["RENAMED", "attribute", "install"]
 RENAMED = {
     "teachkit.assignments": "teachkit.course.assignments",
     "teachkit.claims": "teachkit.course.claims",
+    "teachkit.denoisers.check_sigma": "teachkit.checks.level",
     "teachkit.edm.Denoiser": "teachkit.edm.LearnedDenoiser",
     "teachkit.edm.ending": "teachkit.edm.interrupt",
     "teachkit.geometry.paths": "teachkit.geometry.chord",

@@ -867,7 +867,7 @@ def test_low_rank_mixture_needs_no_matrix_of_pixels_by_pixels():
         (lambda: LowRankMixture([1.0], [[0.0, 0.0]], [[1.0]], [[[1.0], [1.0]]]), "axes must have orthonormal"),
         (lambda: LowRankMixture([1.0], [[0.0, 0.0]], [[1.0]], [[[0.0], [0.0]]]), "axes must have orthonormal"),
         (lambda: LowRankMixture([1.0], [[0.0, 0.0]], [[-1.0]], [[[1.0], [0.0]]]), "variances must be"),
-        (lambda: LowRankMixture([0.4], [[0.0, 0.0]], [[1.0]], [[[1.0], [0.0]]]), "weights must be"),
+        (lambda: LowRankMixture([0.4], [[0.0, 0.0]], [[1.0]], [[[1.0], [0.0]]]), "weights must sum to 1"),
         (lambda: LowRankMixture([1.0], [[0.0, 0.0]], [[1.0]], [[[1.0]]]), "axes must have shape"),
         (lambda: LowRankMixture([1.0], [0.0, 0.0], [[1.0]], [[[1.0]]]), "means must have shape"),
         (lambda: LowRankMixture.fit(normal(5, 2), torch.tensor([0, 0, 1, 1, 3])), "labels must use every class"),

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from teachkit.adapters import time_index
-from teachkit.checks import as_real, batch, choice, number, shown
+from teachkit.checks import batch, choice, level, shown
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
@@ -59,14 +59,7 @@ class DiffusersDenoiser(nn.Module):
         batch("x", x)
         if labels is not None and not self.label_dim:
             raise ValueError("labels must be None: this model is unconditional")
-        if not isinstance(sigma, Tensor):
-            number("sigma", sigma, above=0)
-        levels = as_real("sigma", sigma, torch.float64)
-        levels = levels.to(x.device, torch.promote_types(x.dtype, torch.float32)).flatten()
-        if len(levels) not in (1, len(x)):
-            raise ValueError(f"sigma must be a number, a 0-d tensor or ({len(x)},), got {len(levels)} values")
-        if not bool(((levels > 0) & (levels < torch.finfo(levels.dtype).max ** 0.5)).all()):
-            raise ValueError(f"sigma must be positive and finite, and so must its square, got {shown(sigma)}")
+        levels = level("sigma", sigma, x, dtype=torch.promote_types(x.dtype, torch.float32)).flatten()
         dtype = next((p.dtype for p in self.unet.parameters()), x.dtype)
         levels = levels.expand(len(x))
         scale = (levels.square() + 1).rsqrt()[:, None, None, None]  # sqrt(abar)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from teachkit.checks import as_real, function, integer, number, real_tensor, shown
+from teachkit.checks import as_real, function, integer, level, number, real_tensor, shown
 from teachkit.denoisers import default_dtype
 
 __all__ = ["AUGMENT_DIM", "affine_augment", "edm_loss", "noise_levels", "validation_loss"]
@@ -124,11 +124,9 @@ def edm_loss(
     if tuple(sigma.shape) != (len(images),):
         raise ValueError(f"sigma must have shape ({len(images)},), got {tuple(sigma.shape)}")
     sigma_data = number("sigma_data", sigma_data, above=0)
-    if not bool((sigma > 0).all()):
-        raise ValueError(f"sigma must be > 0, got {shown(sigma)}")
-    level = sigma.reshape(-1, *[1] * (images.ndim - 1))
+    levels = level("sigma", sigma, images, dtype=sigma.dtype)
     extra = {} if augment_labels is None else {"augment_labels": augment_labels}
-    denoised = denoiser(images + level * noise, sigma, labels, **extra)
+    denoised = denoiser(images + levels * noise, sigma, labels, **extra)
     weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
     return weight * ((denoised - images) ** 2).flatten(1).mean(1)
 

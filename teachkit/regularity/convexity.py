@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from teachkit import geometry, schedules
-from teachkit.checks import integer, shown
+from teachkit.checks import integer, level
 from teachkit.denoisers import DenoiserModule
 from teachkit.trajectory import Trajectory, flat, whole_path
 
@@ -160,9 +160,7 @@ def likelihood_gain(
         raise TypeError(f"denoiser must be a closed-form denoiser with log_prob, got {type(denoiser).__name__}")
     steps = integer("steps", steps, 1)
     u = denoiser(x, sigma) - x
-    s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-    if not (s > 0).all():
-        raise ValueError(f"sigma must be > 0, got {shown(sigma)}")
+    s = level("sigma", sigma, x).flatten()
     t = torch.linspace(0, 1, steps + 1, dtype=x.dtype, device=x.device)
     log_p = torch.stack([denoiser.log_prob(x + share * u, sigma) for share in t])
     bound = (t - t**2 / 2)[:, None] * u.flatten(1).square().sum(1) / s**2

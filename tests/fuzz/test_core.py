@@ -123,9 +123,15 @@ def drawn(method):
 
 STATES = {"x": X, "sigma": S, "labels": LABELS}
 DENOISERS = {
-    "denoisers.check_sigma": Call(denoisers.check_sigma, {"sigma": S, "x": X}, {"x": ("sigma",)}),
-    "denoisers.check_sigma, a number": Call(denoisers.check_sigma, {"sigma": 0.5, "x": X}),
     "denoisers.default_dtype": Call(denoisers.default_dtype, {"device": "cpu"}),
+    "denoisers.Isotropic": Call(buffers(denoisers.Isotropic), {"variances": WEIGHTS}),
+    "denoisers.Diagonal": Call(buffers(denoisers.Diagonal), {"variances": MEANS**2}),
+    "denoisers.Full": Call(buffers(denoisers.Full), {"matrices": torch.eye(2, dtype=torch.float64).repeat(2, 1, 1)}),
+    "denoisers.LowRank": Call(
+        buffers(denoisers.LowRank),
+        {"variances": LOW_RANK.variances, "axes": LOW_RANK.axes},
+        {"variances": ("axes",), "axes": ("variances",)},
+    ),
     "Gaussian": Call(
         buffers(denoisers.Gaussian),
         {"mean": MEANS[0], "covariance": torch.eye(2, dtype=torch.float64)},
@@ -134,6 +140,11 @@ DENOISERS = {
     "GaussianMixture": Call(
         buffers(denoisers.GaussianMixture),
         {"weights": WEIGHTS, "means": MEANS, "covariances": torch.eye(2, dtype=torch.float64).repeat(2, 1, 1)},
+        WITH_MEANS,
+    ),
+    "GaussianMixture, an object": Call(
+        buffers(denoisers.GaussianMixture),
+        {"weights": WEIGHTS, "means": MEANS, "covariances": LOW_RANK.covariances},
         WITH_MEANS,
     ),
     "LowRankMixture": Call(
