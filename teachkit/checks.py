@@ -188,9 +188,10 @@ def level(
     limits = torch.finfo(dtype)
     least, most = limits.tiny**0.5, limits.max**0.5
     if read and not bool((((levels == 0) & zero) | ((levels >= least) & (levels <= most))).all()):
+        kind, also = ("finite and >= 0", ", or 0") if zero else ("positive and finite", "")
+        got = levels.tolist() if isinstance(value, Tensor) and value.numel() < 10 else shown(value)
         raise ValueError(
-            f"{name} must be {'finite and >= 0' if zero else 'positive and finite'}, its square a number of {dtype} (from {least:.2g} "
-            f"to {most:.2g}{', or 0' if zero else ''}), got {shown(value) if levels.numel() > 9 else levels.tolist()}"
+            f"{name} must be {kind}, its square a number of {dtype} (from {least:.2g} to {most:.2g}{also}), got {got}"
         )
     return levels.reshape(-1, *[1] * (x.ndim - 1))
 

@@ -250,8 +250,10 @@ class LowRank(Covariance):
     def __init__(self, variances: Tensor | Sequence[Any], axes: Tensor | Sequence[Any]) -> None:
         u = _shaped("axes", axes, "(K, d, r)", 3)
         lam, (k, d, r) = floating(variances, "variances", u, "the axes"), u.shape
-        if lam.shape != (k, r) or not 1 <= r <= d or (lam < 0).any():
-            raise ValueError(f"variances must be ({k}, r) numbers >= 0 with r from 1 to {d}, got {tuple(lam.shape)}")
+        if r > d:
+            raise ValueError(f"axes must have shape (K, d, r) with r <= d, got {tuple(u.shape)}")
+        if lam.shape != (k, r) or (lam < 0).any():
+            raise ValueError(f"variances must be ({k}, {r}) numbers >= 0, as the axes are, got {tuple(lam.shape)}")
         used = (u != 0).any(1)  # (K, r)
         tolerance = 100 * d * torch.finfo(u.dtype).eps
         if ((u.mT @ u - torch.diag_embed(used.to(u))).abs() > tolerance).any() or (lam > 0).logical_and(~used).any():
@@ -270,7 +272,7 @@ def read_covariance(name: str, value: Any, means: Tensor, single: bool = False) 
         floating(value.variances, name, means)
         if len(value.variances) != k or value.dim not in (None, d):
             got = f"{len(value.variances)} in {'any number of' if value.dim is None else value.dim} dimensions"
-            raise ValueError(f"{name} must hold {k} in {d} dimensions, got a {type(value).__name__} of {got}")
+            raise ValueError(f"{name} must hold {k} in {d} dimensions, got {type(value).__name__} of {got}")
         return value._of(value.variances, value.axes)
     numbers = floating(value, name, means)
     given = numbers[None] if single else numbers
