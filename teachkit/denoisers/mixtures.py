@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ class Mixture(DenoiserModule):
         return self.covariances.axes
 
     def _components(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Joint log densities (B, K) less a number for each row, that number (B,), and x - mean along the axes."""
+        """Joint log densities (B, K) less a number for each row, that number (B,), and each posterior mean's offset."""
         offset = x[:, None] - self.means  # (B, K, d)
         along = self.covariances.along(offset)
         quadratic, log_det = self.covariances.quadratic(offset, along, sigma), self.covariances.log_det(sigma, self.dim)
@@ -78,40 +78,32 @@ class Mixture(DenoiserModule):
         else:
             chosen = nn.functional.one_hot(labels, len(self.weights)).bool()
             log_joint = log_joint.masked_fill(~chosen, -math.inf)
-        return log_joint, -0.5 * common, along
+        return log_joint, -0.5 * common, self.covariances.shrink(along, sigma)
 
-    def _posterior(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        return self._components(x, sigma, labels)[0].softmax(-1)
-
-    def _density(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        log_joint, common, _ = self._components(x, sigma, labels)
-        return log_joint.logsumexp(-1) + common
-
-    def _mean(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        log_joint, _, along = self._components(x, sigma, labels)
-        origin = self.means[0]  # near the others: averages of large numbers would be rounded
-        shrunk = self.covariances.shrink(along, sigma)
-        return origin + self.covariances.mix(log_joint.softmax(-1), self.means - origin, shrunk)
-
-    def _in_blocks(self, rule: Any, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        """A rule of samples, with so few at a time that their offsets from all means need little memory."""
+    def _by_blocks(self, rule: Callable[..., Tensor], x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """A rule of `_components`, for so few samples at a time that their offsets from all means are few numbers."""
         self.covariances.refuse_no_noise(sigma, self.dim, f"without noise this {type(self).__name__} has no density")
         rows = max(1, _BLOCK // self.means.numel())
         if len(x) <= rows:
-            return rule(x, sigma, labels)
-        given = x.split(rows), sigma.expand(len(x), 1).split(rows)
-        chosen = [None] * len(given[0]) if labels is None else labels.split(rows)
-        return torch.cat([rule(*part) for part in zip(*given, chosen)])
+            return rule(*self._components(x, sigma, labels))
+        parts = x.split(rows), sigma.expand(len(x), 1).split(rows)
+        chosen = [None] * len(parts[0]) if labels is None else labels.split(rows)
+        return torch.cat([rule(*self._components(*part)) for part in zip(*parts, chosen)])
 
     def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        return self._in_blocks(self._mean, x, sigma, labels)
+        origin = self.means[0]  # near the others: averages of large numbers would be rounded
+
+        def mean(log_joint: Tensor, common: Tensor, shrunk: Tensor) -> Tensor:
+            return origin + self.covariances.mix(log_joint.softmax(-1), self.means - origin, shrunk)
+
+        return self._by_blocks(mean, x, sigma, labels)
 
     def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        return self._in_blocks(self._density, x, sigma, labels)
+        return self._by_blocks(lambda joint, common, _: joint.logsumexp(-1) + common, x, sigma, labels)
 
     def responsibilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Posterior probability of each component given x: ``(B, K)``, rows sum to 1."""
-        return finite(self._in_blocks(self._posterior, *self._check(x, sigma), None), x)
+        return finite(self._by_blocks(lambda joint, *_: joint.softmax(-1), *self._check(x, sigma), None), x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` samples of clean data: ``(n, *event)``; ``generator`` may lie on the CPU or beside the means."""
@@ -176,10 +168,8 @@ class GaussianMixture(Mixture):
 class LowRankMixture(Mixture):
     """A mixture of K Gaussians that each vary in r directions only: a class mixture of images, without d x d matrices.
 
-    Component k is N(mean_k, U_k diag(lam_k) U_k^T), with U_k of shape (d, r). Blurred by noise, its quadratic form is
-    |U_k^T u|^2 / (lam_k + sigma^2) + |u - U_k U_k^T u|^2 / sigma^2 with u = x - mean_k, and the logarithm of its
-    determinant sum log(lam_k + sigma^2) + (d - r) log sigma^2 (arXiv 2506.10177, Sec. 4.3). Memory is O(K d r) for the
-    parameters and O(B (d + K r)) for a batch.
+    Component k is N(mean_k, U_k diag(variances_k) U_k^T), with U_k of shape (d, r): the mixture over a `LowRank`
+    covariance (arXiv 2506.10177, Sec. 4.3). Memory is O(K d r) for the parameters and O(B (d + K r)) for a batch.
 
     Parameters
     ----------
