@@ -1030,6 +1030,13 @@ def test_bad_covariances_are_named(build, message):
         build()
 
 
+def test_what_is_fitted_is_made_as_any_other(monkeypatch):
+    # so that an exercise that forbids a class forbids its fit
+    monkeypatch.setattr(Gaussian, "__init__", lambda self, *_: pytest.fail("made"))
+    with pytest.raises(pytest.fail.Exception, match="made"):
+        Gaussian.fit(normal(9, 3))
+
+
 def test_a_denoiser_without_a_density_is_not_made():
     class Half(DenoiserModule):
         def _denoise(self, x, sigma, labels):

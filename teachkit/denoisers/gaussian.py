@@ -50,16 +50,13 @@ class Gaussian(DenoiserModule):
     mean: Tensor  # (d,)
 
     def __init__(self, mean: Tensor | Sequence[Any], covariance: Covariance | Tensor | Sequence[Any] | float) -> None:
+        super().__init__()
         mu = floating(mean, "mean")
         if mu.ndim == 0 or mu.numel() == 0:
             raise ValueError(f"mean must have the shape of one sample, got {tuple(mu.shape)}")
-        self._set(mu, read_covariance("covariance", covariance, mu[None], single=True))
-
-    def _set(self, mean: Tensor, covariance: Covariance) -> None:
-        super().__init__()
-        self.event_shape = tuple(mean.shape)
-        self.register_buffer("mean", mean.reshape(-1).clone())  # the caller's tensor may change
-        self.covariance = covariance
+        self.event_shape = tuple(mu.shape)
+        self.register_buffer("mean", mu.reshape(-1).clone())  # the caller's tensor may change
+        self.covariance = read_covariance("covariance", covariance, mu[None], single=True)
 
     @classmethod
     def fit(cls, data: Tensor, rank: int | None = None) -> Gaussian:
@@ -92,9 +89,9 @@ class Gaussian(DenoiserModule):
             _, singular, vh = torch.linalg.svd(centred, full_matrices=False)
             variances, axes = singular.flip(0) ** 2 / len(flat), vh.flip(0).mT
         variances, axes = variances[-rank:].flip(0).clamp(min=0), axes[:, -rank:].flip(1)
-        out, kind = cls.__new__(cls), Full if len(variances) == d else LowRank
-        out._set(mean.reshape(x.shape[1:]).to(x.dtype), kind._of(variances.to(x.dtype)[None], axes.to(x.dtype)[None]))
-        return out
+        kind = Full if len(variances) == d else LowRank
+        covariance = kind._of(variances.to(x.dtype)[None], axes.to(x.dtype)[None])
+        return cls(mean.reshape(x.shape[1:]).to(x.dtype), covariance)
 
     @property
     def variances(self) -> Tensor:
