@@ -5,6 +5,7 @@ import collections
 import concurrent.futures
 import functools
 import http.server
+import io
 import itertools
 import json
 import os
@@ -451,7 +452,7 @@ def test_one_storage_cannot_fill_a_whole_network(tmp_path, published_code):
     """A hundred tensors over the same bytes: a small file that would become a large network."""
     net = make()
     path = snapshot(net, tmp_path / "net.pkl")
-    top = unpickling.read(memoryview(path.read_bytes()))
+    top = unpickling.read(io.BytesIO(path.read_bytes()))
     state = snapshots.collect(top["ema"])
     shared = unpickling.StorageRecord(memoryview(bytes(4 * 10_000)), torch.float32)
     for part in walk(top["ema"]):

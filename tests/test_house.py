@@ -162,13 +162,24 @@ def test_importing_teachkit_brings_numbers_and_nothing_else():
 # Functions that run what a file or a string says; reading a stranger's file must never come to them.
 FORBIDDEN = {
     *("eval", "exec", "__import__", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"),
-    *("pickle.load", "pickle.loads", "pickle.Unpickler", "dill.load", "dill.loads", "joblib.load", "marshal.loads"),
+    *(
+        "pickle.load",
+        "pickle.loads",
+        "pickle.Unpickler",
+        "pickle._Unpickler",
+        "dill.load",
+        "dill.loads",
+        "joblib.load",
+        "marshal.loads",
+    ),
     *("marshal.load", "shelve.open", "pandas.read_pickle", "torch.hub.load", "yaml.load", "yaml.unsafe_load"),
     *("tempfile.mktemp", "shutil.unpack_archive", "builtins.eval", "builtins.exec", "code.interact"),
 }
 # Running a student's cells is what a grader is for: in a process that can neither write, connect nor look around.
 # The tests of the assignments run the answers that are written beside them.
+# The reader of snapshots is made from Python's own, by taking out whatever calls something.
 ALLOWED = {
+    "teachkit/edm/machine.py": {"pickle._Unpickler"},
     "teachkit/course/assignments/engine.py": {"exec"},
     "tests/assignments/marking.py": {"exec"},
 }
