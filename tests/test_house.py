@@ -31,14 +31,14 @@ NAMES = [
 LAYERS = (
     ("checks", "renamed"),
     ("files", "launcher", "progress", "schedules"),
-    ("adapters", "data"),
+    ("data",),
     ("denoisers", "fingerprints"),
     ("meanshift", "noise", "trajectory"),
     ("solvers",),
     ("sampling",),
     ("geometry",),
     ("regularity", "scheduling"),
-    ("edm", "metrics"),
+    ("adapters", "edm", "metrics"),
     ("evaluation",),
     ("course",),
     ("plots",),
@@ -340,7 +340,6 @@ def test_lists_of_names_are_in_order(name):
 
 # A module may offer the names of one beside it.
 LENT = {
-    "teachkit.denoisers": ("teachkit.adapters",),
     "teachkit.sampling": ("teachkit.noise", "teachkit.trajectory"),
     "teachkit.evaluation": ("teachkit.fingerprints",),
 }

@@ -14,7 +14,6 @@ Python numbers become float64 (`default_dtype`).
 """
 
 from teachkit import renamed
-from teachkit.adapters import from_eps, from_v, from_velocity, from_x0
 from teachkit.denoisers.base import Denoiser, DenoiserModule, default_dtype
 from teachkit.denoisers.covariances import Diagonal, Full, Isotropic, LowRank
 from teachkit.denoisers.empirical import Empirical
@@ -33,10 +32,6 @@ __all__ = [
     "LowRank",
     "LowRankMixture",
     "default_dtype",
-    "from_eps",
-    "from_v",
-    "from_velocity",
-    "from_x0",
 ]
 
 __getattr__ = renamed.attribute(__name__)

@@ -2,7 +2,6 @@
 
 from teachkit import renamed
 
-from .adapters import from_diffusers
 from .checkpoints import convert, load, save
 from .denoiser import LearnedDenoiser
 from .errors import (
@@ -34,7 +33,6 @@ __all__ = [
     "VEPrecond",
     "VPPrecond",
     "convert",
-    "from_diffusers",
     "iDDPMPrecond",
     "load",
     "save",

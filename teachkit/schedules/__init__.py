@@ -13,7 +13,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from teachkit.schedules.families import cosine, ddpm, flow_shift, linear, logsnr, polynomial, time_uniform
-from teachkit.schedules.levels import interpolate, validate
+from teachkit.schedules.levels import interpolate, trained_levels, validate
 
 # Each is called as make(n, sigma_min, sigma_max).
 REGISTRY: dict[str, Callable[..., Tensor]] = {
@@ -30,5 +30,6 @@ __all__ = [
     "logsnr",
     "polynomial",
     "time_uniform",
+    "trained_levels",
     "validate",
 ]

@@ -19,6 +19,7 @@ from teachkit.schedules.linear_beta import LinearBeta
 
 __all__ = ["cosine", "ddpm", "flow_shift", "linear", "logsnr", "polynomial", "time_uniform"]
 
+_Map = Callable[[Tensor], Tensor]
 _LARGE_RHO = 1e3  # beyond, powers 1 / rho of sigma lose digits
 
 
@@ -314,14 +315,7 @@ def flow_shift(
     return _even(n, sigma_min, sigma_max, zero, lambda s: s / (s + shift), lambda u: shift * u / (1 - u))
 
 
-def _even(
-    n: int,
-    sigma_min: float,
-    sigma_max: float,
-    zero: bool,
-    f: Callable[[Tensor], Tensor],
-    inverse: Callable[[Tensor], Tensor],
-) -> Tensor:
+def _even(n: int, sigma_min: float, sigma_max: float, zero: bool, f: _Map, inverse: _Map) -> Tensor:
     """n + 1 values evenly spaced in f(sigma), with exact ends."""
     n, sigma_min, sigma_max = checked_range(n, sigma_min, sigma_max)
     high, low = f(torch.tensor([sigma_max, sigma_min], dtype=torch.float64))

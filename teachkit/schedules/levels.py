@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from teachkit.checks import flag, integer, number, torch_array
+from teachkit.checks import as_real, flag, integer, number, shown, torch_array
 
-__all__ = ["interpolate", "validate"]
+__all__ = ["interpolate", "trained_levels", "validate"]
 
 
 def validate(sigmas: Tensor | Sequence[float]) -> Tensor:
@@ -101,6 +101,20 @@ def interpolate(sigmas: Tensor | Sequence[float], n: int) -> Tensor:
     log = positive.log()
     out = torch.lerp(log[left], log[left + 1], at - left).exp()
     return finished(out, float(positive[-1]), float(positive[0]), zero)
+
+
+def trained_levels(alphas_cumprod: Tensor | Sequence[float]) -> Tensor:
+    """log sigma of every training step (T,), increasing: sigma_t = sqrt(1 / abar_t - 1)."""
+    if callable(alphas_cumprod) and not isinstance(alphas_cumprod, Tensor):
+        raise TypeError("alphas_cumprod must be the numbers abar of the training steps; a function of sigma is time=")
+    abar = as_real("alphas_cumprod", alphas_cumprod, torch.float64).detach().cpu().double()
+    if abar.ndim != 1 or len(abar) < 2 or not bool(((abar > 0) & (abar < 1)).all()):
+        raise ValueError(
+            f"alphas_cumprod must be 1-D with at least two numbers inside (0, 1), got {shown(alphas_cumprod)}"
+        )
+    if not bool((abar.diff() < 0).all()):
+        raise ValueError("alphas_cumprod must decrease from step to step")
+    return 0.5 * (torch.log1p(-abar) - abar.log())
 
 
 def checked_range(n: int, sigma_min: float, sigma_max: float) -> tuple[int, float, float]:

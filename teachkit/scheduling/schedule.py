@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from teachkit import checks, data, schedules, solvers
-from teachkit.adapters import trained_levels
 from teachkit.checks import flag, integer, number
 from teachkit.files import write_whole
 from teachkit.scheduling.fitted import FittedMultistep
@@ -198,7 +197,7 @@ class Schedule:
             return {"sigmas": times(self.sigmas[:-1]).tolist()}
         if alphas_cumprod is None:
             return {"sigmas": self.sigmas.tolist()}
-        trained = trained_levels(alphas_cumprod)
+        trained = schedules.trained_levels(alphas_cumprod)
         levels = self.sigmas[:-1].log()
         at = torch.searchsorted(trained, levels).clamp(1, len(trained) - 1)
         part = (levels - trained[at - 1]) / (trained[at] - trained[at - 1])

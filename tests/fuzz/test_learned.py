@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from teachkit import edm, files, metrics
+from teachkit import adapters, edm, files, metrics
 from teachkit.course import grading
-from teachkit.edm import adapters, interrupt, loss, recipes, training
+from teachkit.edm import interrupt, loss, recipes, training
 from tests.fuzz.harness import Call, faults, normal
 from tests.fuzz.test_core import ABAR
 
@@ -106,12 +106,14 @@ NETWORKS = {
         )
         for cls in (edm.SongUNet, edm.DhariwalUNet)
     },
-    "edm.from_diffusers": Call(
+    "adapters.from_diffusers": Call(
         lambda **given: adapters.from_diffusers(**given)(IMAGES, LEVELS),
         {"unet": Half(), "scheduler_or_alphas": ABAR, "prediction_type": "epsilon"},
         {"scheduler_or_alphas": ("alphas",)},
     ),
-    "edm.from_diffusers, called": Call(adapters.from_diffusers(Half(), ABAR), {"x": IMAGES, "sigma": LEVELS}, TOGETHER),
+    "adapters.from_diffusers, called": Call(
+        adapters.from_diffusers(Half(), ABAR), {"x": IMAGES, "sigma": LEVELS}, TOGETHER
+    ),
 }
 
 CHECKPOINTS = {

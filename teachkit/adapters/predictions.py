@@ -10,7 +10,7 @@ this package, and predicts some mixture of x0 and eps. Undo both, and the same s
 
 The paths are the same curves up to the factor ``scale``, with the same end, though not equally straight
 (arXiv 2506.10177, Lemma 4). Rectified flow, stochastic interpolants with a linear path and iterative alpha-blending
-are `from_velocity`. Taught in ``notebooks/04_solvers``; for diffusers' networks see `teachkit.edm.from_diffusers`.
+are `from_velocity`. Taught in ``notebooks/04_solvers``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from teachkit.checks import as_real, batch, flag, function, level, number, shown
+from teachkit.checks import batch, flag, function, level, number
+from teachkit.schedules import trained_levels
 from teachkit.schedules.linear_beta import LinearBeta
 
 __all__ = ["AdaptedDenoiser", "from_eps", "from_v", "from_velocity", "from_x0", "time_index", "vp_time"]
@@ -42,16 +43,14 @@ def from_eps(
     Parameters
     ----------
     model : callable
-        ``model(z, t)``, or ``model(z, t, labels)`` where labels are given: ``z`` is ``(B, *event)`` of unit scale,
-        ``t`` is ``(B,)``.
+        ``model(z, t)``, or ``model(z, t, labels)`` with labels: ``z`` (B, *event) of unit scale, ``t`` (B,).
     alphas_cumprod : (T,) numbers, optional
-        For a model of T discrete training steps: their abar, decreasing inside (0, 1). Its ``t`` is then the
-        fractional index of the step, interpolated in log sigma (`time_index`).
+        For a model of T training steps: their abar, decreasing inside (0, 1). Its ``t`` is the index of the step, a
+        fraction between two, linear in log sigma.
     time : callable, optional
-        In place of ``alphas_cumprod``: the function from sigma to what the model takes as ``t``, for example
-        `vp_time()`.
+        In place of ``alphas_cumprod``: the function from sigma to the model's ``t``, for example `vp_time()`.
     round_time : bool
-        Round ``t`` to the nearest whole step, for a model that looks it up in a table; without, t is a fraction.
+        Round ``t`` to the nearest whole step, for a model that looks it up in a table.
 
     Returns
     -------
@@ -61,8 +60,8 @@ def from_eps(
     Raises
     ------
     ValueError, TypeError
-        For values of alphas_cumprod that do not decrease inside (0, 1); for what is not callable; unless exactly one
-        of ``alphas_cumprod`` and ``time`` is given.
+        For alphas_cumprod that do not decrease inside (0, 1); for what is not callable; unless exactly one of
+        ``alphas_cumprod`` and ``time`` is given.
 
     Examples
     --------
@@ -70,10 +69,7 @@ def from_eps(
     >>> D(torch.ones(1, 2), 1.0)
     tensor([[1., 1.]])
     """
-    clock = _clock(alphas_cumprod, time, round_time)
-    return AdaptedDenoiser(
-        model, clock, _vp_scale, lambda x, eps, sigma: x - sigma * eps, _trained_range(alphas_cumprod)
-    )
+    return _preserving(model, alphas_cumprod, time, round_time, lambda x, eps, sigma: x - sigma * eps)
 
 
 def from_v(
@@ -90,20 +86,38 @@ def from_v(
 
     Parameters
     ----------
-    model, alphas_cumprod, time, round_time
-        As for `from_eps`.
+    model : callable
+        ``model(z, t)``, or ``model(z, t, labels)`` with labels: ``z`` (B, *event) of unit scale, ``t`` (B,).
+    alphas_cumprod : (T,) numbers, optional
+        For a model of T training steps: their abar, decreasing inside (0, 1). Its ``t`` is the index of the step, a
+        fraction between two, linear in log sigma.
+    time : callable, optional
+        In place of ``alphas_cumprod``: the function from sigma to the model's ``t``, for example ``torch.atan``.
+    round_time : bool
+        Round ``t`` to the nearest whole step, for a model that looks it up in a table.
 
     Returns
     -------
     AdaptedDenoiser
         ``D(x, sigma, labels=None)``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For alphas_cumprod that do not decrease inside (0, 1); for what is not callable; unless exactly one of
+        ``alphas_cumprod`` and ``time`` is given.
+
+    Examples
+    --------
+    >>> D = from_v(lambda z, t: torch.zeros_like(z), time=torch.atan)
+    >>> D(torch.ones(1, 2), 1.0)
+    tensor([[0.5000, 0.5000]])
     """
 
     def denoised(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
         return _vp_scale(sigma) * (_vp_scale(sigma) * x - sigma * v)
 
-    clock = _clock(alphas_cumprod, time, round_time)
-    return AdaptedDenoiser(model, clock, _vp_scale, denoised, _trained_range(alphas_cumprod))
+    return _preserving(model, alphas_cumprod, time, round_time, denoised)
 
 
 def from_x0(
@@ -117,16 +131,34 @@ def from_x0(
 
     Parameters
     ----------
-    model, alphas_cumprod, time, round_time
-        As for `from_eps`.
+    model : callable
+        ``model(z, t)``, or ``model(z, t, labels)`` with labels: ``z`` (B, *event) of unit scale, ``t`` (B,).
+    alphas_cumprod : (T,) numbers, optional
+        For a model of T training steps: their abar, decreasing inside (0, 1). Its ``t`` is the index of the step, a
+        fraction between two, linear in log sigma.
+    time : callable, optional
+        In place of ``alphas_cumprod``: the function from sigma to the model's ``t``, for example `vp_time()`.
+    round_time : bool
+        Round ``t`` to the nearest whole step, for a model that looks it up in a table.
 
     Returns
     -------
     AdaptedDenoiser
         ``D(x, sigma, labels=None)``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For alphas_cumprod that do not decrease inside (0, 1); for what is not callable; unless exactly one of
+        ``alphas_cumprod`` and ``time`` is given.
+
+    Examples
+    --------
+    >>> D = from_x0(lambda z, t: torch.zeros_like(z), time=vp_time())
+    >>> D(torch.ones(1, 2), 1.0)
+    tensor([[0., 0.]])
     """
-    clock = _clock(alphas_cumprod, time, round_time)
-    return AdaptedDenoiser(model, clock, _vp_scale, lambda x, x0, sigma: x0, _trained_range(alphas_cumprod))
+    return _preserving(model, alphas_cumprod, time, round_time, lambda x, x0, sigma: x0)
 
 
 def from_velocity(
@@ -151,6 +183,17 @@ def from_velocity(
     -------
     AdaptedDenoiser
         ``D(x, sigma, labels=None)``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a model that is not callable, or a time_scale that is not a number > 0.
+
+    Examples
+    --------
+    >>> D = from_velocity(lambda z, t: torch.zeros_like(z))
+    >>> D(torch.ones(1, 2), 1.0)
+    tensor([[0.5000, 0.5000]])
     """
     time_scale = number("time_scale", time_scale, above=0)
     sign = -1 if flag("data_at_one", data_at_one) else 1
@@ -179,6 +222,16 @@ def time_index(alphas_cumprod: Tensor | Sequence[float]) -> Time:
     -------
     callable
         From sigma, a tensor, to a fractional index in [0, T - 1].
+
+    Raises
+    ------
+    ValueError, TypeError
+        For values that are not numbers which decrease inside (0, 1).
+
+    Examples
+    --------
+    >>> time_index([0.9, 0.5, 0.1])(torch.tensor([0.2, 1.0, 2.0]))  # trained at sigma = 1/3, 1 and 3
+    tensor([0.0000, 1.0000, 1.6309])
     """
     levels = trained_levels(alphas_cumprod)
 
@@ -189,20 +242,6 @@ def time_index(alphas_cumprod: Tensor | Sequence[float]) -> Time:
         return upper - 1 + ((at - low) / (high - low)).clamp(0, 1)
 
     return index
-
-
-def trained_levels(alphas_cumprod: Tensor | Sequence[float]) -> Tensor:
-    """log sigma of every training step (T,), increasing: sigma_t = sqrt(1 / abar_t - 1)."""
-    if callable(alphas_cumprod) and not isinstance(alphas_cumprod, Tensor):
-        raise TypeError("alphas_cumprod must be the numbers abar of the training steps; a function of sigma is time=")
-    abar = as_real("alphas_cumprod", alphas_cumprod, torch.float64).detach().cpu().double()
-    if abar.ndim != 1 or len(abar) < 2 or not bool(((abar > 0) & (abar < 1)).all()):
-        raise ValueError(
-            f"alphas_cumprod must be 1-D with at least two numbers inside (0, 1), got {shown(alphas_cumprod)}"
-        )
-    if not bool((abar.diff() < 0).all()):
-        raise ValueError("alphas_cumprod must decrease from step to step")
-    return 0.5 * (torch.log1p(-abar) - abar.log())
 
 
 def vp_time(beta_min: float = 0.1, beta_max: float = 20.0) -> Time:
@@ -219,6 +258,16 @@ def vp_time(beta_min: float = 0.1, beta_max: float = 20.0) -> Time:
     -------
     callable
         From sigma, a tensor, to time.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Unless ``0 < beta_min < beta_max``, two numbers.
+
+    Examples
+    --------
+    >>> vp_time()(torch.tensor([0.002, 80.0]))
+    tensor([3.9842e-05, 9.3351e-01])
     """
     beta_min, beta_max = number("beta_min", beta_min, above=0), number("beta_max", beta_max)
     if not beta_min < beta_max:
@@ -227,7 +276,7 @@ def vp_time(beta_min: float = 0.1, beta_max: float = 20.0) -> Time:
 
 
 class AdaptedDenoiser(nn.Module):
-    """A model in other coordinates as ``D(x, sigma, labels=None)``; made by the functions of this module.
+    """A model in other coordinates as ``D(x, sigma, labels=None)``; made by `from_eps` and its like.
 
     ``D = denoised(x, model(z, time(sigma)), sigma)`` with ``z = scale(sigma) * x``.
 
@@ -270,22 +319,19 @@ def _vp_scale(sigma: Tensor) -> Tensor:
     return (1 + sigma**2).rsqrt()
 
 
-def _trained_range(alphas_cumprod: Any) -> tuple[float, float]:
-    """First and last noise level of a discrete-time model; 0 and infinity of one in continuous time."""
-    if alphas_cumprod is None:
-        return 0.0, math.inf
-    low, high = trained_levels(alphas_cumprod)[[0, -1]].exp().tolist()
-    return low, high
-
-
-def _clock(alphas_cumprod: Any, time: Any, round_time: bool) -> Time:
-    """The function from sigma to the model's t, from whichever of the two arguments was given."""
+def _preserving(
+    model: Callable[..., Tensor], alphas_cumprod: Any, time: Any, round_time: bool, denoised: Callable[..., Tensor]
+) -> AdaptedDenoiser:
+    """A variance-preserving model, its t from whichever of the two arguments was given."""
     if (alphas_cumprod is None) == (time is None):
         raise ValueError("give exactly one of alphas_cumprod (a discrete-time model) and time (a function of sigma)")
-    if time is not None:
-        function("time", time, "time(sigma)")
-    clock = time_index(alphas_cumprod) if time is None else time
-    return (lambda sigma: clock(sigma).round()) if flag("round_time", round_time) else clock
+    levels = (0.0, math.inf)
+    if time is None:
+        time, trained = time_index(alphas_cumprod), trained_levels(alphas_cumprod).exp()
+        levels = float(trained[0]), float(trained[-1])
+    function("time", time, "time(sigma)")
+    clock = (lambda sigma: time(sigma).round()) if flag("round_time", round_time) else time
+    return AdaptedDenoiser(model, clock, _vp_scale, denoised, levels)
 
 
 def _level(sigma: float | Tensor, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import types
 import pytest
 import torch
 
-from teachkit import edm
+from teachkit import adapters
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
 ALPHAS = (1 - BETAS).cumprod(0)
@@ -33,7 +33,7 @@ class ExactNetwork(torch.nn.Module):
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
 def test_exact_prediction_gives_the_exact_denoiser(kind):
     scheduler = types.SimpleNamespace(alphas_cumprod=ALPHAS, config=types.SimpleNamespace(prediction_type=kind))
-    denoiser = edm.from_diffusers(ExactNetwork(kind), scheduler)
+    denoiser = adapters.from_diffusers(ExactNetwork(kind), scheduler)
     sigma = torch.tensor([0.02, 0.5, 7.123, 120.0], dtype=torch.float64)
     s2 = sigma[:, None, None, None] ** 2
     x = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * (1 + s2).sqrt()
@@ -43,8 +43,33 @@ def test_exact_prediction_gives_the_exact_denoiser(kind):
     assert denoiser(x.float(), sigma).dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("kind", "plain"),
+    [("epsilon", adapters.from_eps), ("sample", adapters.from_x0), ("v_prediction", adapters.from_v)],
+)
+def test_the_conversion_is_that_of_every_other_model(kind, plain):
+    network = ExactNetwork(kind)
+    ours = adapters.from_diffusers(network, ALPHAS, kind)
+    theirs = plain(lambda z, t: network(z, t).sample, ALPHAS)
+    x = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    for sigma in (0.3, torch.tensor([0.1, 2.0, 30.0])):
+        assert torch.equal(ours(x, sigma), theirs(x, sigma))
+    assert (ours.sigma_min, ours.sigma_max) == (theirs.sigma_min, theirs.sigma_max)
+
+
+def test_a_prediction_of_another_shape_is_refused():
+    wide = torch.nn.Conv2d(1, 2, 1)  # as networks have that predict a variance too
+
+    class Network(torch.nn.Module):
+        def forward(self, z, t):
+            return wide(z)
+
+    with pytest.raises(ValueError, match="shape of z"):
+        adapters.from_diffusers(Network(), ALPHAS)(torch.zeros(2, 1, 4, 4), 1.0)
+
+
 def test_time_is_exact_at_the_levels_and_constant_outside():
-    denoiser = edm.from_diffusers(torch.nn.Identity(), ALPHAS)
+    denoiser = adapters.from_diffusers(torch.nn.Identity(), ALPHAS)
     levels = torch.tensor(denoiser.levels, dtype=torch.float64)
     torch.testing.assert_close(denoiser.time(levels), torch.arange(1000, dtype=torch.float64))
     assert denoiser.time(torch.tensor([1e-6, 1e6], dtype=torch.float64)).tolist() == [0, 999]
@@ -63,11 +88,11 @@ def test_time_is_exact_at_the_levels_and_constant_outside():
 )
 def test_bad_schedules_are_refused(alphas, kind, word):
     with pytest.raises(ValueError, match=word):
-        edm.from_diffusers(torch.nn.Identity(), alphas, kind)
+        adapters.from_diffusers(torch.nn.Identity(), alphas, kind)
 
 
 def test_bad_input_is_refused():
-    denoiser = edm.from_diffusers(ExactNetwork("epsilon"), ALPHAS)
+    denoiser = adapters.from_diffusers(ExactNetwork("epsilon"), ALPHAS)
     x = torch.zeros(2, 1, 4, 4)
     for args, word in [
         ((x[0], 1.0), "images"),
@@ -97,7 +122,7 @@ def test_a_diffusers_network(classes):
         num_class_embeds=classes,
     )
     scheduler = diffusers.DDPMScheduler()
-    denoiser = edm.from_diffusers(unet, scheduler)
+    denoiser = adapters.from_diffusers(unet, scheduler)
     t, abar = 500, scheduler.alphas_cumprod[500]
     z = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     labels = None if classes is None else torch.tensor([0, 3])
