@@ -31,8 +31,10 @@ from teachkit.cli import app
 from teachkit.cli.ledger import Ledger
 from teachkit.course.claims import Setting
 from teachkit.edm import loss, recipes, training
+from teachkit.edm.runs import Run
 from teachkit.files import cache_directory
 from teachkit.fingerprints import fingerprint
+from teachkit.launcher import Processes
 
 POINTS = torch.eye(3, dtype=torch.float64)
 HOMELESS = """
@@ -61,7 +63,7 @@ def recipe():
 
 
 def trained(folder):
-    run = training._Run(recipe(), folder, torch.device("cpu"), 0, 1)
+    run = Run(recipe(), folder, Processes(0, 1, torch.device("cpu")))
     run.train_step()
     return run.ema
 

@@ -341,7 +341,7 @@ def test_lists_of_names_are_in_order(name):
 # A module may offer the names of one beside it.
 LENT = {
     "teachkit.sampling": ("teachkit.noise", "teachkit.trajectory"),
-    "teachkit.evaluation": ("teachkit.fingerprints",),
+    "teachkit.evaluation": ("teachkit.fingerprints", "teachkit.launcher"),
 }
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from teachkit.checks import integer, path
-from teachkit.evaluation.processes import Processes
 from teachkit.files import write_whole
 from teachkit.fingerprints import fingerprint, surroundings
+from teachkit.launcher import Processes
 from teachkit.progress import tqdm
 
 __all__ = ["SHARD", "Shards"]

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from teachkit import metrics, schedules, solvers
 from teachkit.denoisers import Denoiser
-from teachkit.evaluation.processes import Processes
 from teachkit.evaluation.shards import Shards
 from teachkit.evaluation.streams import GeometryStatistics, features_for, geometry_of, pack, samples_of, unpack
 from teachkit.fingerprints import fingerprint
+from teachkit.launcher import Processes
 from teachkit.metrics import FeatureStatistics
 from teachkit.sampling import Trajectory
 from teachkit.scheduling import Schedule
