@@ -6,6 +6,7 @@ message; each check gives the value back, numbers of numpy as Python's.
 
 from __future__ import annotations
 
+import importlib
 import math
 import numbers
 import os
@@ -267,3 +268,14 @@ def shown(value: Any) -> str:
         return "an integer of more than 30 digits"
     text = repr(value)
     return text if len(text) <= 60 else f"{type(value).__name__} {text[:50]}..."
+
+
+def installed(module: str, purpose: str) -> Any:
+    """A module that the library itself does not need; a ModuleNotFoundError that says what to install without it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ModuleNotFoundError(
+            f"{purpose} needs {package}: pip install 'teachkit[lab]' ({error})", name=package
+        ) from None

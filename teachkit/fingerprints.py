@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import data
+from teachkit.files import checksum
 
 __all__ = ["fingerprint", "surroundings"]
 
@@ -93,10 +94,9 @@ def surroundings(*parts: str) -> dict[str, str]:
         ships, which holds the checksum of each file; the versions of torch and numpy; and torch's precision of float32
         products.
     """
-    listed = (data.directory() / "checksums.json").read_bytes()
     return {
         "code": _code(parts),
-        "data": hashlib.sha256(listed).hexdigest(),
+        "data": checksum(data.directory() / "checksums.json"),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "precision": torch.get_float32_matmul_precision(),

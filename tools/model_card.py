@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -32,6 +31,7 @@ from teachkit import data, edm, metrics, sample
 from teachkit.edm.loss import edm_loss, noise_levels, validation_loss
 from teachkit.edm.recipes import RECIPES, Recipe
 from teachkit.edm.training import load_ema, validation_sigmas
+from teachkit.files import checksum
 from teachkit.noise import initial_noise
 from teachkit.schedules import polynomial
 
@@ -82,7 +82,7 @@ def export(name: str, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
 def record_checksum(path: Path) -> None:
     """Put the SHA-256 of a file into checksums.json beside it."""
     listed = path.parent / "checksums.json"
-    checksums = json.loads(listed.read_text()) | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    checksums = json.loads(listed.read_text()) | {path.name: checksum(path)}
     listed.with_suffix(".part").write_text(json.dumps(checksums, indent=2, sort_keys=True) + "\n")
     os.replace(listed.with_suffix(".part"), listed)
 

@@ -78,6 +78,9 @@ def _python() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     for name in ("torch", "torchvision", "numpy", "matplotlib", "safetensors"):
+        if name in ("torchvision", "matplotlib") and importlib.util.find_spec(name) is None:
+            yield Finding(name, "note", "not installed: needed for pictures, and torchvision to fetch data sets", _LAB)
+            continue
         try:
             importlib.import_module(name)
         except Exception as error:

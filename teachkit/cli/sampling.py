@@ -280,7 +280,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _picture(samples: Tensor, path: Path, columns: int | None) -> None:
     """Images as a grid, one pixel for a pixel; points in the plane as dots."""
-    from teachkit.files import write_whole
+    from teachkit.files import write_images, write_whole
 
     if samples.ndim == 2:
         from matplotlib.figure import Figure
@@ -291,10 +291,8 @@ def _picture(samples: Tensor, path: Path, columns: int | None) -> None:
         ax.set_aspect("equal", adjustable="datalim")
         write_whole(path, figure.savefig)
         return
-    from torchvision.utils import save_image
-
     row = columns if columns and columns <= 20 else math.ceil(math.sqrt(len(samples)))
-    write_whole(path, lambda beside: save_image(samples.float().clamp(-1, 1) / 2 + 0.5, beside, nrow=row))
+    write_images(path, samples, row)
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -16,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachkit.checks import choice, same, shown
+from teachkit.checks import choice, installed, same, shown
 from teachkit.checks import path as checked_path
 from teachkit.data.toys import CLASSES, TOYS
-from teachkit.files import cache_directory, held
+from teachkit.files import cache_directory, checksum, held
 
 __all__ = [
     "NAMES",
@@ -226,7 +225,7 @@ def verify(file_name: str) -> Path:
         raise ValueError(f"{listed} is corrupt; {_REMEDY}") from None
     if recorded is None:
         raise ValueError(f"{listed} has no checksum for {file_name}; {_REMEDY}")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = checksum(path)
     if found != recorded:
         raise ValueError(f"{path} is corrupt: its SHA-256 is {found[:12]}…, not {str(recorded)[:12]}…; {_REMEDY}")
     return path
@@ -240,9 +239,7 @@ NAMES = (*_SHIPPED, *_DOWNLOADS, *TOYS)
 
 def _unpack(webp: np.ndarray, count: int, side: int = 32) -> np.ndarray:
     """The first ``count`` pictures of a sheet stored as the bytes of a WebP, row by row: ``(count, 3, side, side)``."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(webp.tobytes())) as picture:
+    with installed("PIL.Image", "opening colour pictures").open(io.BytesIO(webp.tobytes())) as picture:
         sheet = np.asarray(picture.convert("RGB"))
     rows, columns = sheet.shape[0] // side, sheet.shape[1] // side
     tiles = sheet.reshape(rows, side, columns, side, 3).transpose(0, 2, 4, 1, 3)
@@ -250,12 +247,11 @@ def _unpack(webp: np.ndarray, count: int, side: int = 32) -> np.ndarray:
 
 
 def _download(name: str, root: str | Path | None) -> Dataset:
-    import torchvision
-
+    sets = installed("torchvision.datasets", f"downloading {name!r}")
     folder = cache_directory("data") if root is None else checked_path("root", root)
     try:
         with held(folder / f".{name}.lock", wait=lambda: None):  # of several processes one downloads
-            source = getattr(torchvision.datasets, _DOWNLOADS[name])(str(folder), train=True, download=True)
+            source = getattr(sets, _DOWNLOADS[name])(str(folder), train=True, download=True)
     except (OSError, RuntimeError) as error:
         raise ConnectionError(
             f"could not download {name!r} to {folder}: {error}. It needs the internet once; offline, use "

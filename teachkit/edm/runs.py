@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from teachkit import data
+from teachkit.checks import installed
 from teachkit.edm.loss import edm_loss, validation_loss
 from teachkit.edm.recipes import Batch, Recipe, check_data, draw_batch, learning_rate, make_denoiser, share_kept
-from teachkit.files import write_whole
+from teachkit.files import write_images, write_whole
 from teachkit.launcher import Processes
 from teachkit.noise import initial_noise
 from teachkit.sampling import sample
@@ -64,8 +65,7 @@ class Run:
     def prepare(self, compiled: bool) -> None:
         """Before the first step: what validation and checkpoints will need, the compiler, and the other processes."""
         if self.group.first:
-            import torchvision.utils  # noqa: F401  (for the pictures, at the first validation)
-
+            installed("torchvision.utils", "the pictures of a training run")  # at the first validation
             self.folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(f"run_dir {self.folder} cannot be written")
@@ -171,15 +171,12 @@ class Run:
         self._draw(seen)
 
     def _draw(self, seen: int) -> None:
-        from torchvision.utils import save_image  # optional at import time: slow to load
-
         count = 40
         x = initial_noise(count, self.held_out.images.shape[1:], seed=0, dtype=torch.float32, device=self.device)
         classes = self.denoiser.label_dim
         labels = torch.arange(count, device=self.device) % classes if classes else None
         final = sample(self.ema, x, polynomial(18), "heun", labels=labels, keep="final").final
-        picture = final.clamp(-1, 1) / 2 + 0.5
-        write_whole(self.folder / f"samples-{seen:09d}.png", lambda beside: save_image(picture, beside, nrow=10))
+        write_images(self.folder / f"samples-{seen:09d}.png", final, columns=10)
 
 
 def compile_if_possible(network: nn.Module, rehearse: Callable[[], object], group: Processes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from teachkit import adapters, edm, files, metrics
+from teachkit import adapters, data, edm, files, metrics
 from teachkit.course import grading
 from teachkit.edm import interrupt, loss, recipes, training
 from tests.fuzz.harness import Call, faults, normal
@@ -258,6 +258,10 @@ REST = {
         {"got": ("expected",), "expected": ("expected",)},
     ),
     "course.grading.register": Call(registered, {"name": "a new name", "hint": "Think.", "rtol": 1e-4, "atol": 1e-8}),
+    "files.checksum": Call(files.checksum, {"path": data.directory() / "checksums.json"}),
+    "files.write_images": Call(
+        files.write_images, {"path": Path("grid.png"), "images": torch.zeros(2, 1, 4, 4), "columns": 2}
+    ),
     "files.write_whole": Call(written, {"path": Path("file.txt"), "write": lambda path: path.write_text("x")}),
 }
 CALLS = {**NETWORKS, **CHECKPOINTS, **TRAINING, **METRICS, **REST}
