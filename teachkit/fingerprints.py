@@ -93,6 +93,11 @@ def surroundings(*parts: str) -> dict[str, str]:
         ``code``, SHA-256 of the library and these parts without comments and docstrings; ``data``, of the list of what
         ships, which holds the checksum of each file; the versions of torch and numpy; and torch's precision of float32
         products.
+
+    Examples
+    --------
+    >>> sorted(surroundings())
+    ['code', 'data', 'numpy', 'precision', 'torch']
     """
     return {
         "code": _code(parts),

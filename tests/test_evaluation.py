@@ -116,6 +116,8 @@ def test_geometry_in_parts_is_the_geometry_of_all():
     whole = sample(MIXTURE, x, sigmas)
     parts = (evaluation.geometry_of(sample(MIXTURE, part, sigmas)) for part in x.split(20))
     stats = evaluation.GeometryStatistics(parts)
+    assert stats.peak.shape == stats.peak_sigma.shape == stats.length.shape == (len(x),)
+    assert bool((stats.length >= 1).all())  # of the whole path over its chord
     peak, where = geometry.deviation_peak(whole)
     off = geometry.deviation(whole, relative=True)
     assert stats.count == 50

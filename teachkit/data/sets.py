@@ -51,7 +51,18 @@ class Dataset(NamedTuple):
 
 
 def directory() -> Path:
-    """The folder with the data files: beside the modules in an installed package, ``data/`` in a checkout."""
+    """The folder with the data files: beside the modules in an installed package, ``data/`` in a checkout.
+
+    Returns
+    -------
+    Path
+        Of the folder.
+
+    Examples
+    --------
+    >>> (directory() / "checksums.json").is_file()
+    True
+    """
     package = Path(__file__).resolve().parents[1]
     inside = package / "_data"
     return inside if inside.is_dir() else package.parent / "data"
@@ -126,6 +137,17 @@ def split(dataset: Dataset) -> tuple[Dataset, Dataset]:
     -------
     Dataset, Dataset
         To train on, and held out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For something else than a `Dataset`, or as many labels as there are not images.
+
+    Examples
+    --------
+    >>> train, held_out = split(load("mnist5k"))
+    >>> len(train.images), len(held_out.images)
+    (4500, 500)
     """
     if not isinstance(dataset, Dataset):
         raise TypeError(f"dataset must be a Dataset of images and labels, got {shown(dataset)}")
@@ -212,6 +234,11 @@ def verify(file_name: str) -> Path:
     ------
     FileNotFoundError, ValueError
         When the file, or the list of checksums, is missing or not what was shipped.
+
+    Examples
+    --------
+    >>> verify("digits8.npz").name
+    'digits8.npz'
     """
     if not isinstance(file_name, str):
         raise TypeError(f"file_name must be the name of a file, got {shown(file_name)}")

@@ -204,7 +204,7 @@ def convert(
 
 
 def metadata(path_or_name: str | os.PathLike[str]) -> dict[str, str]:
-    """What a ``.safetensors`` checkpoint says of itself: class, arguments, dtype, checksum and what was saved with it."""
+    """What a ``.safetensors`` checkpoint says of itself: class, arguments, dtype, checksum, and what it was given."""
     return _open_safetensors(_find(path_or_name))[0]
 
 

@@ -27,6 +27,12 @@ def end_of_step(alone: bool) -> Iterator[Callable[[], bool]]:
     ------
     callable
         Says whether Ctrl-C came.
+
+    Examples
+    --------
+    >>> with end_of_step(alone=True) as interrupted:
+    ...     interrupted()
+    False
     """
     came: list[int] = []
 

@@ -191,6 +191,16 @@ def make_denoiser(recipe: Recipe) -> EDMPrecond:
     -------
     EDMPrecond
         In training mode.
+
+    Raises
+    ------
+    TypeError
+        For something else than a `Recipe`.
+
+    Examples
+    --------
+    >>> make_denoiser(RECIPES["digits8"]).img_resolution
+    8
     """
     check_recipe(recipe)
     before = torch.get_default_dtype()

@@ -41,6 +41,11 @@ def validation_sigmas(n: int = 13) -> Tensor:
     -------
     Tensor
         ``(n,)`` float64, increasing.
+
+    Examples
+    --------
+    >>> validation_sigmas(3)
+    tensor([5.0000e-03, 6.3246e-01, 8.0000e+01], dtype=torch.float64)
     """
     n = integer("n", n, 1)
     return torch.logspace(math.log10(0.005), math.log10(80), n, dtype=torch.float64)
@@ -92,6 +97,19 @@ def train(
         If the loss stops being finite; the last checkpoint is kept.
     KeyboardInterrupt
         After Ctrl-C, at the end of the step and with a checkpoint; a second Ctrl-C does not wait.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> network = {
+    ...     "img_resolution": 8, "img_channels": 1, "model_channels": 4, "channel_mult": [1], "num_blocks": 1,
+    ...     "attn_resolutions": [],
+    ... }
+    >>> recipe = Recipe("digits8", network, images=16, batch=8)
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> stopped = train(recipe, folder, stop_after=0, progress=False)
+    >>> [file.name for file in folder.iterdir()]  # from which the next call goes on
+    ['checkpoint.pt']
     """
     check_recipe(recipe)
     folder = checks.path("run_dir", run_dir)
@@ -155,6 +173,19 @@ def load_ema(recipe: Recipe, run_dir: str | Path) -> EDMPrecond:
         If the run has no checkpoint yet.
     ValueError
         If it trains another network than the recipe's, or for data of another ``sigma_data``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> network = {
+    ...     "img_resolution": 8, "img_channels": 1, "model_channels": 4, "channel_mult": [1], "num_blocks": 1,
+    ...     "attn_resolutions": [],
+    ... }
+    >>> recipe = Recipe("digits8", network, images=16, batch=8)
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> trained = train(recipe, folder, stop_after=0, progress=False)
+    >>> load_ema(recipe, folder).img_resolution
+    8
     """
     check_recipe(recipe)
     file = checks.path("run_dir", run_dir) / "checkpoint.pt"

@@ -38,7 +38,7 @@ class Shards:
     count : int
         Number of samples in all.
     parts : sequence of str
-        Modules of this package that compute beside the library: see `teachkit.fingerprints.surroundings`.
+        Modules of this package, or folders, that compute beside the library ("cli/sampling.py"): part of the key.
     """
 
     def __init__(

@@ -82,6 +82,12 @@ def methods(
     ------
     ValueError, FileNotFoundError
         For unknown names, and levels that do not ship.
+
+    Examples
+    --------
+    >>> found = methods(["heun"], "polynomial", [5, 8], sigma_min=0.002, sigma_max=80.0)
+    >>> [(method.nfe, len(method.sigmas) - 1) for method in found]
+    [(5, 3), (8, 4)]
     """
     out = []
     for name in names:
@@ -127,7 +133,7 @@ def table(
     denoiser, shape
         The model, on ``group.device``, and the shape of one sample.
     wanted : list of Method
-        See `methods`.
+        Solvers on their levels, as `methods` makes them.
     real : FeatureStatistics
         Of the real data, in the same features.
     group : Processes
@@ -137,7 +143,7 @@ def table(
     identity : dict
         What tells this model from others, of plain values; add `fingerprint` of its weights.
     features : str
-        See `features_for`.
+        "digits" (for 28x28), "pixels" or "inception": in what the distances are measured.
     count, seed, classes, dtype
         Samples, their seed, their classes in turn, their type.
     report : callable, optional
@@ -149,6 +155,26 @@ def table(
     -------
     list of Row, GeometryStatistics
         The cells, the reference first; and the shape of the reference's paths.
+
+    Raises
+    ------
+    ValueError
+        Without a method, or for unknown features.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from teachkit.launcher import processes
+    >>> from teachkit import Gaussian
+    >>> D = Gaussian([1.0, 0.0], [[1.0, 0.0], [0.0, 0.1]])
+    >>> real = FeatureStatistics(D.sample(500, generator=torch.Generator().manual_seed(0)))
+    >>> wanted = methods(["euler"], "polynomial", [4], sigma_min=0.002, sigma_max=80.0)
+    >>> with processes() as group:
+    ...     rows, shape = table(
+    ...         D, (2,), wanted, real, group, tempfile.mkdtemp(), identity=identify(D, "D"), features="pixels", count=64
+    ...     )
+    >>> [(row.solver, row.nfe, row.error > 0.01) for row in rows]
+    [('unipc', 60, False), ('euler', 4, True)]
     """
     if not wanted:
         raise ValueError("wanted must name at least one method, got none")
@@ -209,5 +235,11 @@ def identify(denoiser: Any, name: str) -> dict[str, Any]:
     ------
     TypeError
         For a model that holds something which cannot be told from another: identify it in a way of your own.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian
+    >>> identify(Gaussian([0.0, 1.0], [[1.0, 0.0], [0.0, 1.0]]), "mine")["model"]
+    'mine'
     """
     return {"model": name, "fingerprint": fingerprint(denoiser)}
