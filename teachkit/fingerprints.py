@@ -114,10 +114,9 @@ def _code(parts: tuple[str, ...]) -> str:
     for part in parts:
         own = _PACKAGE / part
         files |= set(own.rglob("*.py")) if own.is_dir() else {own}
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(f"{file.relative_to(_PACKAGE).as_posix()}\n{without_prose(file.read_text('utf-8'))}\n".encode())
-    return digest.hexdigest()
+    return _digest(
+        *(w for f in sorted(files) for w in (f.relative_to(_PACKAGE).as_posix(), without_prose(f.read_text("utf-8"))))
+    ).hex()
 
 
 def without_prose(source: str) -> str:

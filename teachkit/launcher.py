@@ -26,6 +26,11 @@ class Place(NamedTuple):
         Number of this process, from 0, and of all.
     local : int
         Its number on its machine: that of its GPU.
+
+    Examples
+    --------
+    >>> Place(rank=0, world=2, local=0).first
+    True
     """
 
     rank: int
@@ -77,6 +82,11 @@ class Processes:
         Number of this process, from 0, and of all.
     device : torch.device
         Where this process computes: with several GPUs, one each.
+
+    Examples
+    --------
+    >>> Processes(0, 1, torch.device("cpu")).gather("mine")
+    ['mine']
     """
 
     rank: int

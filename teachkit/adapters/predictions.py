@@ -285,6 +285,12 @@ class AdaptedDenoiser(nn.Module):
     sigma_min, sigma_max : float
         The noise levels the model was trained on: of a discrete-time model its first and last; otherwise 0 and
         infinity.
+
+    Examples
+    --------
+    >>> D = from_velocity(lambda z, t: torch.zeros_like(z))
+    >>> isinstance(D, AdaptedDenoiser), D.sigma_max
+    (True, inf)
     """
 
     def __init__(

@@ -35,7 +35,13 @@ _REMEDY = "restore it with 'git checkout -- data' in a checkout, or reinstall te
 
 
 class Dataset(NamedTuple):
-    """Images ``(N, C, H, W)`` in [-1, 1], or points ``(N, 2)``, and their integer labels ``(N,)``."""
+    """Images ``(N, C, H, W)`` in [-1, 1], or points ``(N, 2)``, and their integer labels ``(N,)``.
+
+    Examples
+    --------
+    >>> load("digits8").images.shape
+    torch.Size([1797, 1, 8, 8])
+    """
 
     images: Tensor
     labels: Tensor

@@ -74,6 +74,13 @@ class LearnedDenoiser(nn.Module):
         Standard deviation of the data that the preconditioning assumes.
     config
         Constructor arguments; ``type(d)(**d.config)`` is a network of the same architecture.
+
+    Examples
+    --------
+    >>> from teachkit import edm
+    >>> D = edm.load("edm-digits8")
+    >>> isinstance(D, LearnedDenoiser), D.img_channels, D.img_resolution, D.label_dim
+    (True, 1, 8, 10)
     """
 
     sigma_min: float

@@ -34,7 +34,8 @@ class EDMPrecond(LearnedDenoiser):
     Parameters
     ----------
     *args, model_type, **kwargs
-        As for :class:`LearnedDenoiser`: ``img_resolution``, ``img_channels``, ``label_dim`` and so on.
+        ``img_resolution`` and ``img_channels`` of the square images; ``label_dim`` classes, 0 for none; the network,
+        "SongUNet" or "DhariwalUNet", and further arguments of it.
     sigma_min, sigma_max
         Noise levels the model was made for.
     sigma_data
@@ -43,6 +44,12 @@ class EDMPrecond(LearnedDenoiser):
     References
     ----------
     Karras et al. 2022 (arXiv 2206.00364), Table 1 and Appendix B.6.
+
+    Examples
+    --------
+    >>> D = EDMPrecond(8, 1, model_channels=4, channel_mult=[1], num_blocks=1)
+    >>> D(torch.zeros(2, 1, 8, 8), sigma=0.5).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
@@ -76,7 +83,8 @@ class VPPrecond(LearnedDenoiser):
     Parameters
     ----------
     *args, model_type, **kwargs
-        As for :class:`LearnedDenoiser`.
+        ``img_resolution`` and ``img_channels`` of the square images; ``label_dim`` classes, 0 for none; the network,
+        "SongUNet" or "DhariwalUNet", and further arguments of it.
     beta_d, beta_min
         Extent and start of the linear noise rate.
     M
@@ -87,6 +95,12 @@ class VPPrecond(LearnedDenoiser):
     References
     ----------
     Karras et al. 2022 (arXiv 2206.00364), Table 1 and Appendix C.1.
+
+    Examples
+    --------
+    >>> D = VPPrecond(8, 1, model_channels=4, channel_mult=[1], num_blocks=1)
+    >>> round(float(D.sigma(float(D.time(torch.tensor(2.0, dtype=torch.float64))))), 4)
+    2.0
     """
 
     def __init__(
@@ -132,13 +146,20 @@ class VEPrecond(LearnedDenoiser):
     Parameters
     ----------
     *args, model_type, **kwargs
-        As for :class:`LearnedDenoiser`.
+        ``img_resolution`` and ``img_channels`` of the square images; ``label_dim`` classes, 0 for none; the network,
+        "SongUNet" or "DhariwalUNet", and further arguments of it.
     sigma_min, sigma_max
         Noise levels the model was made for.
 
     References
     ----------
     Karras et al. 2022 (arXiv 2206.00364), Table 1 and Appendix C.2.
+
+    Examples
+    --------
+    >>> D = VEPrecond(8, 1, model_channels=4, channel_mult=[1], num_blocks=1)
+    >>> D(torch.zeros(2, 1, 8, 8), sigma=0.5).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
@@ -169,7 +190,8 @@ class iDDPMPrecond(LearnedDenoiser):
     Parameters
     ----------
     *args, model_type, **kwargs
-        As for :class:`LearnedDenoiser`.
+        ``img_resolution`` and ``img_channels`` of the square images; ``label_dim`` classes, 0 for none; the network,
+        "SongUNet" or "DhariwalUNet", and further arguments of it.
     C_1, C_2
         Limit of the noise added per step, and offset of the cosine schedule.
     M
@@ -178,6 +200,12 @@ class iDDPMPrecond(LearnedDenoiser):
     References
     ----------
     Karras et al. 2022 (arXiv 2206.00364), Table 1 and Appendix C.3; Nichol and Dhariwal 2021 (arXiv 2102.09672).
+
+    Examples
+    --------
+    >>> D = iDDPMPrecond(8, 1, model_channels=4, channel_mult=[1], num_blocks=1)
+    >>> float(D.round_sigma(torch.tensor(0.5, dtype=torch.float64))) in D.levels
+    True
     """
 
     def __init__(

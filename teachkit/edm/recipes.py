@@ -40,6 +40,12 @@ class Recipe:
     """All that decides a training run.
 
     Lengths (``images``, ``warmup``, ``ema_half_life``, ``validate_every``) count training images seen.
+
+    Examples
+    --------
+    >>> short = dataclasses.replace(RECIPES["digits8"], images=1280, batch=128)
+    >>> short.steps
+    10
     """
 
     data: str

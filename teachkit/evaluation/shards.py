@@ -39,6 +39,16 @@ class Shards:
         Number of samples in all.
     parts : sequence of str
         Modules of this package, or folders, that compute beside the library ("cli/sampling.py"): part of the key.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from teachkit.launcher import processes
+    >>> shards = Shards(tempfile.mkdtemp(), {"what": "numbers"}, count=100)
+    >>> with processes() as group:
+    ...     shards.run(lambda samples: {"n": torch.tensor(list(samples))}, group)
+    >>> [len(shard["n"]) for shard in shards.read()]
+    [64, 36]
     """
 
     def __init__(

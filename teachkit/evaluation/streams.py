@@ -182,6 +182,15 @@ class GeometryStatistics:
         Share of the variance without the chord in so many directions.
     deviation : (N+1,)
         Mean relative deviation at each level; ``spread`` is its standard deviation over the paths.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian, initial_noise, schedules
+    >>> D, sigmas = Gaussian([1.0, 0.0], [[1.0, 0.0], [0.0, 0.1]]), schedules.polynomial(20)
+    >>> parts = (geometry_of(sample(D, initial_noise(4, (2,), seed=k), sigmas), 2) for k in range(3))
+    >>> stats = GeometryStatistics(parts)
+    >>> stats.count, stats.peak.shape
+    (12, torch.Size([12]))
     """
 
     def __init__(self, shards: Iterable[dict[str, Tensor]] = ()) -> None:

@@ -29,6 +29,7 @@ from teachkit.course.assignments.build import write_text
 from teachkit.course.assignments.engine import mark
 from teachkit.course.assignments.report import Limits, Report
 from teachkit.course.assignments.worker import mark_apart, not_marked
+from teachkit.files import checksum
 from teachkit.fingerprints import fingerprint, surroundings
 
 __all__ = ["check", "grade"]
@@ -214,16 +215,16 @@ def _marker() -> str:
 
 
 def _fingerprint(files: Sequence[Path], text: str, limits: Limits) -> str:
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
+    found: list[object] = [text]
     for file in files:
         try:
             size = file.stat().st_size
-            digest.update(f"/{file.name}/{size}/".encode("utf-8", "surrogatepass"))
+            found += [file.name, size]
             if file.is_file() and size <= 1e6 * limits.file_megabytes:
-                digest.update(file.read_bytes())
+                found.append(checksum(file))
         except OSError as error:
-            digest.update(type(error).__name__.encode())
-    return digest.hexdigest()
+            found.append(type(error).__name__)
+    return fingerprint(found)
 
 
 def _write(reports: Sequence[Report], marked: tables.Rows, out: Path) -> None:
