@@ -93,8 +93,8 @@ class Covariance(nn.Module, ABC):
 
     def shrink(self, along: Tensor, sigma: Tensor) -> Tensor:
         """Coordinates of C (C + sigma^2 I)^-1 u from those of u: (B, K, r)."""
-        total = self.total(sigma)  # 0 only without noise, in a direction without variance: there nothing is left
-        return self.variances / total.where(total > 0, torch.ones_like(total)) * along
+        kept = (self.variances / self.total(sigma)).nan_to_num(nan=0.0)  # 0 / 0: neither variance nor noise
+        return kept * along
 
     def mix(self, share: Tensor, means: Tensor, along: Tensor) -> Tensor:
         """Sum over the components of share (B, K) times mean (K, d) + U coordinates: (B, d)."""
