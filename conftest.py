@@ -1,4 +1,7 @@
-"""Settings for ``pytest --nbval notebooks``: this environment's kernel, a time limit, pictures compared by text."""
+"""Settings for notebooks compared by ``pytest --nbval notebooks``, alone or beside the tests.
+
+This environment's kernel, a time limit, pictures compared by text; and a notebook's cells run in order in one process.
+"""
 
 from pathlib import Path
 
@@ -13,3 +16,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.nbval_sanitize_with or Path(__file__).parent / "tools" / "nbval_sanitize.cfg"
     )
     config.option.nbval_cell_timeout = min(config.option.nbval_cell_timeout, 900)  # a busy machine is no error
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what must run in one process together (``--dist loadgroup``), and hand out the longest such pieces first."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))

@@ -720,6 +720,7 @@ def fetching(folder, url):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 @pytest.mark.skipif(os.name != "posix", reason="locks as POSIX has them")
 def test_of_several_processes_one_downloads_and_the_others_wait(server, large, tmp_path):
     handler, url = server
@@ -735,6 +736,7 @@ def test_of_several_processes_one_downloads_and_the_others_wait(server, large, t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 @pytest.mark.skipif(os.name != "posix", reason="locks as POSIX has them")
 def test_who_waits_goes_on_where_a_killed_process_was(server, large, tmp_path):
     handler, url = server

@@ -23,6 +23,7 @@ from teachkit.launcher import Processes
 from teachkit.noise import initial_noise
 from teachkit.schedules import polynomial
 
+pytestmark = pytest.mark.usefixtures("warm")
 TINY = Recipe(
     data="digits8",
     network={

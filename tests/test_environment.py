@@ -155,6 +155,7 @@ def test_a_mixture_draws_its_components_with_that_generator_too(covariances, gen
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("backend", ["module://not_installed_here.backend", "nonsense", "TkAgg"])
 def test_pictures_are_written_whatever_backend_is_inherited(tmp_path, backend):
     for arguments in (

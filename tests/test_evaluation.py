@@ -31,6 +31,7 @@ from teachkit.cli import app
 from teachkit.cli import evaluation as evaluation_command
 
 run = CliRunner().invoke
+pytestmark = pytest.mark.usefixtures("warm")
 ALONE = evaluation.Processes(0, 1, torch.device("cpu"))
 MIXTURE = GaussianMixture([0.4, 0.6], torch.eye(2, 4, dtype=torch.float64), 0.1)
 WORK = ["--model", "edm-digits8", "--solvers", "euler,ipndm", "--nfe", "4", "-n", "200", "--device", "cpu"]

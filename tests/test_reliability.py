@@ -21,6 +21,9 @@ from teachkit.cli import base
 from teachkit.cli.ledger import Ledger
 from teachkit.course import claims
 from teachkit.edm.interrupt import end_of_step
+from tests import warm
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ["--model", "edm-digits8", "--device", "cpu"]
@@ -56,7 +59,7 @@ def start(folder, arguments, before=("-c", READY)):
     return subprocess.Popen(
         [sys.executable, *before, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment(folder), start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
+        preexec_fn=warm.take_interrupts,
     )  # fmt: skip
 
 

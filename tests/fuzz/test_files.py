@@ -129,6 +129,7 @@ sys.exit("written")
 """
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 @pytest.mark.parametrize("name", ["found.json", "net.safetensors"])
 def test_a_full_disk_leaves_the_old_file_and_no_half_one(tmp_path, name):
