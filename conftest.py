@@ -19,7 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what must run in one process together (``--dist loadgroup``), and hand out the longest such pieces first."""
+    """With ``--dist loadgroup``, each notebook is run by one process of the tests, which has its kernel."""
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.xdist_group(item.path.stem))

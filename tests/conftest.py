@@ -77,11 +77,12 @@ def digits() -> torch.Tensor:
 
 
 @pytest.fixture
-def warm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands start without having to import torch, see warm.py."""
+def warm(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Commands start without having to import torch, see warm.py; but not where few are started (`make quick`)."""
     from tests.warm import Popen
 
-    monkeypatch.setattr(subprocess, "Popen", Popen)
+    if "not slow" not in (request.config.option.markexpr or ""):
+        monkeypatch.setattr(subprocess, "Popen", Popen)
 
 
 @pytest.fixture

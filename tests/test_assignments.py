@@ -28,7 +28,10 @@ from teachkit.course.assignments.report import Report, Score, Written
 from teachkit.course.assignments.sandbox import readable
 from teachkit.course.assignments.wire import Peer, Refused, RemoteError, Stopped
 
-pytestmark = pytest.mark.usefixtures("warm")
+pytestmark = [
+    pytest.mark.usefixtures("warm"),
+    pytest.mark.xdist_group("assignments"),
+]  # one process there has imported torch
 SOURCES = Path(__file__).resolve().parents[1] / "notebooks" / "assignments"
 SHORT = Limits(cell_seconds=4, test_seconds=4, total_seconds=60, memory_megabytes=600)
 SOLVED = "def twice(x):\n    return 2 * x"
@@ -599,6 +602,7 @@ MAGICS = "!pip install x\n%pip install x\nfiles = !ls\n%matplotlib inline\n%matp
 MAGICS += "%config InlineBackend.figure_format = 'retina'\n%load_ext autoreload\n%autoreload 2\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("confined", [True, False])
 def test_lines_for_a_notebook_cost_nothing_and_start_nothing(confined):
     report = mark(tiny(), solved(twice=MAGICS + SOLVED), limits=SHORT, confined=confined)
@@ -606,6 +610,7 @@ def test_lines_for_a_notebook_cost_nothing_and_start_nothing(confined):
     assert "not run while an assignment is marked: pip install x" in report.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "magic", ["%%time\n", "\n%%capture\n", "%matplotlib inline\n", "!pip install x\nfiles = !ls\n"]
 )
@@ -632,12 +637,14 @@ def test_a_set_up_cell_that_fails_names_its_line():
             mark(source, solved(), limits=SHORT)
 
 
+@pytest.mark.slow
 def test_processes_are_refused():
     report = mark(tiny(), solved(twice=f"import os\nos.system('ls')\n{SOLVED}"), limits=SHORT)
     assert report.points == 4
     assert "os.system is not allowed" in report.errors[0][1]
 
 
+@pytest.mark.slow
 def test_a_set_up_cell_that_fails_is_not_the_students_fault():
     source = tiny()
     source.cells[1]["source"] += "\nopen('/etc/passwd').close()"  # can be read here, and not by submissions
@@ -648,6 +655,7 @@ def test_a_set_up_cell_that_fails_is_not_the_students_fault():
     assert mark(source, given, limits=SHORT).errors[0][0] == "setup"
 
 
+@pytest.mark.slow
 def test_submissions_find_the_packages_of_this_process(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "a"))
     monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
@@ -660,6 +668,7 @@ def test_submissions_find_the_packages_of_this_process(tmp_path, monkeypatch):
         assert sandbox.peer.request("run", 5, code=code.format(str(tmp_path / "a"), str(tmp_path / "b"))) is None
 
 
+@pytest.mark.slow
 def test_check_needs_no_source(tmp_path, recwarn):
     text = nbformat.writes(solved(wave="def wave(f, x):\n    return x"))
     (tmp_path / "tiny.ipynb").write_text(re.sub(r'"id": "\w+"', '"id": "a"', text))  # other editors know no ids

@@ -1,9 +1,9 @@
 """Processes that need not import torch: forked from one that has.
 
-Importing torch and torchvision is most of what a short command does, and the tests start more than a hundred. `Popen`
-stands in for `subprocess.Popen` (fixture ``warm``): where that would start this Python, it forks a process that has
-imported these two, and nothing of teachkit, to run the same. All else is as ever: a child of the caller with its own
-arguments, environment, folder, session, streams, signals and exit code. One such process waits for each setting of
+Importing torch, torchvision and nbformat is most of what a short command does, and the tests start more than a hundred.
+`Popen` stands in for `subprocess.Popen` (fixture ``warm``): where that would start this Python, it forks a process that
+has imported these three, and nothing of teachkit, to run the same. All else is as ever: a child of the caller with its
+own arguments, environment, folder, session, streams, signals and exit code. One such process waits for each setting of
 the variables that are read when Python or torch start. Elsewhere than on Linux every process starts as usual.
 """
 
@@ -16,13 +16,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from typing import Any
 
 READ_AT_START = ("PYT", "OMP_", "MKL_", "KMP_", "LD_", "CUDA_", "TORCH", "LANG", "LC_", "TZ")
 PR_SET_CHILD_SUBREAPER = 36  # who sets it becomes the parent of its grandchildren that have lost theirs
 SERVER = """
 import gc, json, os, signal, socket, sys
-import torch, torchvision
+import nbformat, torch, torchvision
 line = socket.socket(fileno=int(sys.argv[1]))
 gc.freeze()
 while True:
@@ -69,6 +70,7 @@ else:
         runpy.run_path(what, run_name="__main__")
 """
 _lines: dict[str, socket.socket] = {}
+_one_at_a_time = threading.Lock()
 
 
 def take_interrupts() -> None:
@@ -98,7 +100,8 @@ class Popen(subprocess.Popen):
             "session": rest[-2],
         }
         streams = [given if given != -1 else usual for usual, given in enumerate((p2cread, c2pwrite, errwrite))]
-        self.pid = _fork(job, streams)
+        with _one_at_a_time:
+            self.pid = _fork(job, streams)
         self._child_created = True
         self._close_pipe_fds(*ends)
 
@@ -108,7 +111,7 @@ def _fork(job: dict[str, Any], streams: list[int]) -> int:
     read = {name: value for name, value in job["environment"].items() if name.startswith(READ_AT_START)}
     line = _lines.get(key := json.dumps(read, sort_keys=True)) or _lines.setdefault(key, _serve(read))
     own = ctypes.CDLL(None, use_errno=True)
-    assert own.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    own.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         socket.send_fds(line, [json.dumps(job).encode()], streams)
         answer = line.recv(20)
