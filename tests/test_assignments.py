@@ -28,10 +28,7 @@ from teachkit.course.assignments.report import Report, Score, Written
 from teachkit.course.assignments.sandbox import readable
 from teachkit.course.assignments.wire import Peer, Refused, RemoteError, Stopped
 
-pytestmark = [
-    pytest.mark.usefixtures("warm"),
-    pytest.mark.xdist_group("assignments"),
-]  # one process there has imported torch
+pytestmark = pytest.mark.usefixtures("warm")
 SOURCES = Path(__file__).resolve().parents[1] / "notebooks" / "assignments"
 SHORT = Limits(cell_seconds=4, test_seconds=4, total_seconds=60, memory_megabytes=600)
 SOLVED = "def twice(x):\n    return 2 * x"

@@ -16,10 +16,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[1]
 NO_HOME = "/proc/nowhere"  # even root cannot make it
 
-pytestmark = [
-    pytest.mark.skipif(not (ROOT / "Makefile").is_file(), reason="these are tests of a checkout"),
-    pytest.mark.xdist_group("checkout"),  # it is copied once
-]
+pytestmark = pytest.mark.skipif(not (ROOT / "Makefile").is_file(), reason="these are tests of a checkout")
 
 # --- Versions ---------------------------------------------------------------------------------------------------------
 

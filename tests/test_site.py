@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 for needed in ("sphinx", "myst_nb", "furo", "latex2mathml"):
     pytest.importorskip(needed, reason="the site needs the extra docs: pip install -e '.[docs]'")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]  # it is built once
+pytestmark = pytest.mark.slow
 
 
 class Page(HTMLParser):

@@ -9,10 +9,7 @@ from teachkit.course.assignments import mark
 from . import a1_answers, a2_answers, a3_answers, a4_answers
 from .marking import Desk, check_wrong
 
-pytestmark = [
-    pytest.mark.usefixtures("warm"),
-    pytest.mark.xdist_group("assignments"),
-]  # one process there has imported torch
+pytestmark = pytest.mark.usefixtures("warm")
 ANSWERS = {"a1": a1_answers, "a2": a2_answers, "a3": a3_answers, "a4": a4_answers}
 EVERY = pytest.mark.parametrize(("name", "exercise"), [(n, e) for n, a in ANSWERS.items() for e in a.RIGHT])
 

@@ -33,7 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = [item for item in items if Path(item.path).is_relative_to(Path(__file__).parent)]
     for item in here:
         item.add_marker(pytest.mark.slow)
-        item.add_marker(pytest.mark.xdist_group("browser"))  # they share it and the server
         if CHROMIUM is None:
             item.add_marker(pytest.mark.skip(reason="no chromium here: apt-get install chromium"))
 
