@@ -380,7 +380,7 @@ HOSTILE_ARGUMENTS = [
 def test_hostile_arguments(arguments, tmp_path, published_code):
     net = make()
     path = snapshot(net, tmp_path / "net.pkl", config={**net.config, **arguments})
-    start = time.perf_counter()
+    start = time.process_time()
     if "sigma_data" in arguments:  # the attribute in the state is right and decides
         assert edm.load(path).sigma_data == 0.5
     else:
@@ -390,7 +390,7 @@ def test_hostile_arguments(arguments, tmp_path, published_code):
     config = {**json.loads(checkpoints.metadata(path)["arguments"]), **arguments}
     with pytest.raises(edm.CheckpointError):
         edm.load(rewrite(path, arguments=json.dumps(config)))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def drop(state):
@@ -559,10 +559,10 @@ def test_trees_that_explode_are_stopped(tmp_path, published_code):
     for top in (Persistent("EDMPrecond", {**state, "_init_kwargs": dict(SONG)}), inside):
         path = tmp_path / "net.pkl"
         path.write_bytes(pickle.dumps({"ema": top}, 4))
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(edm.CheckpointError):
             edm.load(path)
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("rounds", [60, pytest.param(600, marks=pytest.mark.slow)])
@@ -599,7 +599,7 @@ def test_fuzz(kind, rounds, tmp_path, published_code, monkeypatch):
                 del data[at:]
                 break
         path.write_bytes(data)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             loaded = edm.load(path)
         except edm.CheckpointError as error:
@@ -608,7 +608,7 @@ def test_fuzz(kind, rounds, tmp_path, published_code, monkeypatch):
             longest = max(longest, len(str(error)))
         else:
             assert isinstance(loaded, edm.LearnedDenoiser)
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
     assert refused > rounds // 3
     assert len(reasons) >= (3 if kind == "pkl" else 1)
     assert longest < 1000

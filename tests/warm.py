@@ -30,22 +30,18 @@ while True:
     job, streams, _, _ = socket.recv_fds(line, 1 << 20, 3)
     if not job:
         os._exit(0)
-    (answer, told), (begin, begun) = os.pipe(), os.pipe()
+    begin, begun = os.pipe()
     if between := os.fork():
         os.waitpid(between, 0)  # from here on the grandchild is the caller's child
-        line.send(os.read(answer, 20))
-        for number in (answer, told, begin, begun, *streams):
+        for number in (begin, begun, *streams):
             os.close(number)
         continue
-    if grandchild := os.fork():
-        os.write(told, str(grandchild).encode())
+    if os.fork():
         os._exit(0)
     os.close(begun)
     os.read(begin, 1)  # until all others have closed it
+    os.close(begin)
     break
-for number in (answer, told, begin):
-    os.close(number)
-line.close()
 job = json.loads(job)
 for number, stream in enumerate(streams):
     os.dup2(stream, number)
@@ -53,6 +49,8 @@ for number, stream in enumerate(streams):
 if job["session"]:
     os.setsid()
 signal.signal(signal.SIGINT, signal.default_int_handler)
+line.send(str(os.getpid()).encode())
+line.close()
 os.chdir(job["folder"])
 os.environ.clear()
 os.environ.update(job["environment"])
@@ -93,10 +91,11 @@ class Popen(subprocess.Popen):
             super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo,
                                    creationflags, shell, *ends, *rest)  # fmt: skip
             return
+        folder = os.path.abspath(cwd or ".")
         job = {
-            "arguments": words[1:] if option in ("-c", "-m") else ["", os.path.abspath(words[1]), *words[2:]],
+            "arguments": words[1:] if option in ("-c", "-m") else ["", os.path.join(folder, words[1]), *words[2:]],
             "environment": {os.fspath(k): os.fspath(v) for k, v in (os.environ if env is None else env).items()},
-            "folder": os.path.abspath(cwd or "."),
+            "folder": folder,
             "session": rest[-2],
         }
         streams = [given if given != -1 else usual for usual, given in enumerate((p2cread, c2pwrite, errwrite))]

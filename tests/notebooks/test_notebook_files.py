@@ -131,7 +131,7 @@ def nbval(path):
 
 @pytest.mark.slow
 def test_nbval_sees_one_percent_and_forgives_only_pixels(tmp_path, capsys):
-    picture = "from teachkit import plots\nplots.image_grid([[[0.0, 1.0], [1.0, 0.0]]], title='{} square')"
+    picture = "from teachkit.course import plots\nplots.image_grid([[[0.0, 1.0], [1.0, 0.0]]], title='{} square')"
     path = tiny(tmp_path / "00_tiny.ipynb", "print(f'{1 / 3:.3f}')", picture.format("One"))
     assert run_course.run(path, in_place=True, out=tmp_path / "out")
     assert nbval(path).returncode == 0
