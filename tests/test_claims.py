@@ -327,6 +327,7 @@ def test_what_was_measured_is_kept_and_can_be_measured_again(tmp_path, monkeypat
     assert "tweedie is not kept for later" in lost.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 def test_the_command_works_in_a_pipe_and_keeps_progress_off_stdout():
     arguments = [sys.executable, "-m", "teachkit", "claims", "--only", "isotropic-straight", "--device", "cpu"]
@@ -352,6 +353,7 @@ def test_wrong_usage(arguments, code, told):
     assert told in re.sub(r"[\s│]+", " ", done.output)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 def test_a_model_that_is_not_there_is_one_error(tmp_path):
     arguments = [sys.executable, "-m", "teachkit", "claims", "--model", str(tmp_path / "none.safetensors")]

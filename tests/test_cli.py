@@ -217,6 +217,7 @@ def test_wrong_usage_exits_with_2(arguments, message):
     assert message in plain(result.output)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 def test_errors_are_one_line_and_debug_shows_the_traceback(tmp_path):
     broken = tmp_path / "broken.pkl"

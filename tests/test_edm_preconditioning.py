@@ -212,6 +212,7 @@ def test_base_class_has_no_coefficients():
         LearnedDenoiser(**SMALL)(images(), 1.0)
 
 
+@pytest.mark.slow
 def test_compiles_into_one_graph_for_all_noise_levels():
     net, x = make(label_dim=4), images()
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")

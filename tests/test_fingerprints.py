@@ -147,6 +147,7 @@ def test_what_cannot_be_told_apart_is_refused():
         evaluation.identify(own, "mine")
 
 
+@pytest.mark.slow
 def test_fingerprints_are_the_same_in_another_process():
     code = "from test_fingerprints import *; print(*[fingerprint(v) for make in APART.values() for v in make()])"
     found = [
@@ -188,6 +189,7 @@ def copy(tmp_path, monkeypatch):
     fingerprints._code.cache_clear()
 
 
+@pytest.mark.slow
 def test_the_key_follows_what_computes_and_nothing_else(copy):
     library, ledger = copy("solvers/one_step.py")
     assert copy("solvers/one_step.py", "Euler's method: follow", "Of Euler") == (library, ledger)

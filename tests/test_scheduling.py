@@ -362,6 +362,7 @@ def test_a_fitted_solver_knows_its_levels():
         FittedMultistep(solver.weights, schedules.cosine(3))
 
 
+@pytest.mark.slow
 def test_every_schedule_that_ships_loads_and_one_does_what_it_says():
     paths = sorted((data.directory() / "schedules").glob("*.json"))
     assert paths
@@ -827,6 +828,7 @@ def test_costs_do_not_depend_on_the_blocks(teacher, metric, monkeypatch):
         torch.testing.assert_close(scheduling.cost_matrix(teacher, metric), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", scheduling.METRICS)
 def test_costs_of_many_long_paths_in_the_plane_take_the_memory_of_a_block(metric, monkeypatch):
     # 101 x 101 jumps of each path are 50 times the path itself.

@@ -129,6 +129,7 @@ sys.exit("written")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 @pytest.mark.parametrize("name", ["found.json", "net.safetensors"])
