@@ -33,7 +33,7 @@ P3, P2, P1 = "arXiv 2506.10177", "arXiv 2405.11326", "arXiv 2305.19947"
     place=f"{P3}, Lemma 1",
     figure="equal",
     criterion=exact(1e-8),
-    lesson="01",
+    lesson="noise_and_denoising",
 )
 def _tweedie(run: Setting) -> Measurement:
     D = fixtures.exact_denoiser()
@@ -55,7 +55,7 @@ def _tweedie(run: Setting) -> Measurement:
     criterion=at_most(5),
     digits=1,
     unit="%",
-    lesson="01",
+    lesson="noise_and_denoising",
 )
 def _ends(run: Setting) -> Measurement:
     D, images = fixtures.exact_denoiser(), fixtures.digits().images
@@ -79,7 +79,7 @@ def _ends(run: Setting) -> Measurement:
     place=f"{P3}, Lemma 4",
     figure="equal",
     criterion=exact(),
-    lesson="03",
+    lesson="the_ode",
 )
 def _one_ode(run: Setting) -> Measurement:
     D, sigmas = fixtures.exact_denoiser(), schedules.polynomial(30)
@@ -102,7 +102,7 @@ def _one_ode(run: Setting) -> Measurement:
     place=f"{P3}, Sec. 4.2",
     figure="equal",
     criterion=exact(1e-12),
-    lesson="02",
+    lesson="mean_shift",
 )
 def _mean_shift(run: Setting) -> Measurement:
     moons = data.two_moons(300, seed=0)
@@ -120,7 +120,7 @@ def _mean_shift(run: Setting) -> Measurement:
     place=f"{P3}, Prop. 1, step after step",
     figure="equal",
     criterion=exact(1e-12),
-    lesson="03",
+    lesson="the_ode",
 )
 def _average(run: Setting) -> Measurement:
     path = sample(
@@ -142,7 +142,7 @@ def _average(run: Setting) -> Measurement:
     place=f"{P3}, Sec. 4.3",
     figure="distance 0",
     criterion=exact(),
-    lesson="08",
+    lesson="closed_form_scores",
 )
 def _span(run: Setting) -> Measurement:
     x = fixtures.noise(run, run.pick(32, 256), (1, 8, 8))
@@ -161,7 +161,7 @@ def _span(run: Setting) -> Measurement:
     criterion=at_least(0),
     digits=1,
     unit="nats",
-    lesson="03",
+    lesson="the_ode",
 )
 def _likelihood(run: Setting) -> Measurement:
     paths = fixtures.exact_paths(run)
@@ -187,7 +187,7 @@ def _likelihood(run: Setting) -> Measurement:
     digits=2,
     unit="nats",
     remark="the mean must be taken with the bandwidth of the density: between two points it falls into the valley",
-    lesson="03",
+    lesson="the_ode",
 )
 def _any_bandwidth(run: Setting) -> Measurement:
     two = Empirical(torch.tensor([[0.0], [10.0]], dtype=torch.float64))
@@ -204,7 +204,7 @@ def _any_bandwidth(run: Setting) -> Measurement:
     place="closed form; the control of the deviation",
     figure="deviation 0",
     criterion=exact(),
-    lesson="06",
+    lesson="one_line_and_a_bend",
 )
 def _isotropic(run: Setting) -> Measurement:
     D = Gaussian(torch.zeros(1, 8, 8, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64))
@@ -222,7 +222,7 @@ def _isotropic(run: Setting) -> Measurement:
     criterion=at_least(99),
     digits=1,
     unit="%",
-    lesson="10",
+    lesson="learned_vs_optimal",
 )
 def _replay(run: Setting) -> Measurement:
     images = fixtures.digits().images.flatten(1)
@@ -237,7 +237,7 @@ def _replay(run: Setting) -> Measurement:
     place=f"{P3}, Sec. 4.3; arXiv 2412.09726",
     criterion=above_one(),
     digits=2,
-    lesson="08",
+    lesson="closed_form_scores",
 )
 def _covariance(run: Setting) -> Measurement:
     images, paths = fixtures.digits().images, fixtures.exact_paths(run)
@@ -259,7 +259,7 @@ def _covariance(run: Setting) -> Measurement:
     criterion=same_size(1),
     digits=2,
     remark="the right size only: classes at random come to about half of it",
-    lesson="08",
+    lesson="closed_form_scores",
 )
 def _speciation(run: Setting) -> Measurement:
     images, classes = fixtures.digits()

@@ -36,7 +36,7 @@ A12 = "arXiv 2405.11326, Remark A.12"
     criterion=between(0.95, 1.05),
     digits=2,
     needs="model",
-    lesson="05",
+    lesson="high_dimensions",
 )
 def _length(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
@@ -57,7 +57,7 @@ def _constancy(paths: Trajectory, where: str) -> Measurement:
     place=A12,
     figure="small",
     criterion=at_most(0.1),
-    lesson="05",
+    lesson="high_dimensions",
 )
 def _eps_exact(run: Setting) -> Measurement:
     return _constancy(fixtures.exact_paths(run), "digits 8x8")
@@ -71,7 +71,7 @@ def _eps_exact(run: Setting) -> Measurement:
     criterion=at_most(0.1),
     needs="model",
     remark="below the grain of the density that a network has learned, |eps| falls",
-    lesson="05",
+    lesson="high_dimensions",
 )
 def _eps_network(run: Setting) -> Measurement:
     return _constancy(fixtures.network_paths(run), "network")
@@ -84,7 +84,7 @@ def _eps_network(run: Setting) -> Measurement:
     figure="small",
     criterion=at_most(0.1),
     remark="concentration needs many dimensions",
-    lesson="05",
+    lesson="high_dimensions",
 )
 def _eps_plane(run: Setting) -> Measurement:
     x = fixtures.noise(run, run.pick(128, 2048), (2,))
@@ -99,7 +99,7 @@ def _eps_plane(run: Setting) -> Measurement:
     criterion=same_size(0.34),
     unit="%",
     needs="model",
-    lesson="06",
+    lesson="one_line_and_a_bend",
 )
 def _deviation(run: Setting) -> Measurement:
     peak, _ = geometry.deviation_peak(fixtures.network_paths(run))
@@ -114,7 +114,7 @@ def _deviation(run: Setting) -> Measurement:
     criterion=same_size(10),
     digits=1,
     needs="model",
-    lesson="06",
+    lesson="one_line_and_a_bend",
 )
 def _where(run: Setting) -> Measurement:
     _, where = geometry.deviation_peak(fixtures.network_paths(run))
@@ -136,7 +136,7 @@ def _straight(paths: Trajectory | Tensor) -> Tensor:
     digits=0,
     unit="%",
     needs="model",
-    lesson="06",
+    lesson="one_line_and_a_bend",
 )
 def _straight_share(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
@@ -159,7 +159,7 @@ def _monotone(paths: Trajectory) -> Tensor:
     digits=0,
     unit="%",
     needs="model",
-    lesson="06",
+    lesson="one_line_and_a_bend",
     remark="true of every path drawn; a count of all cannot exclude exceptions as rare as its lower end allows",
 )
 def _monotone_images(run: Setting) -> Measurement:
@@ -175,7 +175,7 @@ def _monotone_images(run: Setting) -> Measurement:
     digits=0,
     unit="%",
     remark="a path that passes one mode on its way to another comes near, and leaves again",
-    lesson="06",
+    lesson="one_line_and_a_bend",
 )
 def _monotone_plane(run: Setting) -> Measurement:
     return fixtures.averaged(_monotone(fixtures.ring_paths(run)), "%", "paths on the ring")
@@ -191,7 +191,7 @@ def _monotone_plane(run: Setting) -> Measurement:
     unit="%",
     needs="model",
     remark="a Brownian bridge around the same chord does as well: the share says that the chord is long",
-    lesson="07",
+    lesson="the_boomerang",
 )
 def _raw(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
@@ -209,7 +209,7 @@ def _raw(run: Setting) -> Measurement:
     digits=1,
     unit="%",
     needs="model",
-    lesson="07",
+    lesson="the_boomerang",
 )
 def _residual(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
@@ -227,7 +227,7 @@ def _residual(run: Setting) -> Measurement:
     digits=2,
     needs="model",
     remark="with the times of the bends shuffled they coincide as well: only the long chord is compared",
-    lesson="07",
+    lesson="the_boomerang",
 )
 def _with_chord(run: Setting) -> Measurement:
     curves = geometry.project(fixtures.network_paths(run))
@@ -246,7 +246,7 @@ def _with_chord(run: Setting) -> Measurement:
     criterion=at_most(0.1),
     digits=3,
     needs="model",
-    lesson="07",
+    lesson="the_boomerang",
 )
 def _one_shape(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
@@ -267,7 +267,7 @@ def _one_shape(run: Setting) -> Measurement:
     digits=1,
     needs="model",
     remark="after turning, curves lie on one side and share their mean whatever the order; centre them, or know it",
-    lesson="07",
+    lesson="the_boomerang",
 )
 def _shuffled(run: Setting) -> Measurement:
     curves = geometry.project(fixtures.network_paths(run))
@@ -285,7 +285,7 @@ def _shuffled(run: Setting) -> Measurement:
     digits=1,
     needs="model",
     remark="the peak follows the window: it sits where the window reaches the end of the path",
-    lesson="07",
+    lesson="the_boomerang",
 )
 def _torsion(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
@@ -308,7 +308,7 @@ def _torsion(run: Setting) -> Measurement:
     criterion=at_most(0.1),
     digits=3,
     needs="model and its data",
-    lesson="07",
+    lesson="the_boomerang",
 )
 def _gaussian_shape(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)

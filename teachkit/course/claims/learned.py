@@ -37,7 +37,7 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     criterion=above_one(),
     digits=1,
     needs=OWN,
-    lesson="09",
+    lesson="training_edm",
 )
 def _generalises(run: Setting) -> Measurement:
     held_out = fixtures.training_data(run)[1].images
@@ -57,7 +57,7 @@ def _generalises(run: Setting) -> Measurement:
     digits=0,
     unit="%",
     needs=OWN,
-    lesson="10",
+    lesson="learned_vs_optimal",
     remark="no sample is a copy; so few samples cannot exclude a share of copies as large as the interval's upper end",
 )
 def _new(run: Setting) -> Measurement:
@@ -76,7 +76,7 @@ def _new(run: Setting) -> Measurement:
     place=f"{P3}, Sec. 3 and 4",
     criterion=same_size(1),
     needs=OWN,
-    lesson="10",
+    lesson="learned_vs_optimal",
 )
 def _same(run: Setting) -> Measurement:
     peaks = [geometry.deviation_peak(p)[0] for p in (fixtures.network_paths(run), fixtures.optimal_paths(run))]
@@ -108,7 +108,7 @@ def _regions(run: Setting, on_network: bool) -> Measurement:
     criterion=at_least(2),
     digits=1,
     needs=OWN,
-    lesson="10",
+    lesson="learned_vs_optimal",
 )
 def _regions_exact(run: Setting) -> Measurement:
     return _regions(run, on_network=False)
@@ -123,7 +123,7 @@ def _regions_exact(run: Setting) -> Measurement:
     digits=1,
     needs=OWN,
     remark="a network's path ends away from all training data, and the exact denoiser points there until the end",
-    lesson="10",
+    lesson="learned_vs_optimal",
 )
 def _regions_network(run: Setting) -> Measurement:
     return _regions(run, on_network=True)
@@ -139,7 +139,7 @@ def _regions_network(run: Setting) -> Measurement:
     unit="%",
     needs=OWN,
     remark="once the network has settled on a new image, the nearest training image is elsewhere",
-    lesson="10",
+    lesson="learned_vs_optimal",
 )
 def _closer(run: Setting) -> Measurement:
     paths, D = fixtures.network_paths(run), fixtures.optimum(run)
@@ -160,7 +160,7 @@ def _closer(run: Setting) -> Measurement:
     unit="%",
     needs=OWN,
     remark="a Gaussian without directions nearly does so too: what ends it is the network's own error at large noise",
-    lesson="08",
+    lesson="closed_form_scores",
 )
 def _first_steps(run: Setting) -> Measurement:
     images = fixtures.training_data(run)[0].images.double()
@@ -181,7 +181,7 @@ def _first_steps(run: Setting) -> Measurement:
     digits=1,
     needs=OWN,
     remark="much of the saving is the grid's: one Euler step to 10 saves nearly as much",
-    lesson="08",
+    lesson="closed_form_scores",
 )
 def _teleport(run: Setting) -> Measurement:
     x, end = fixtures.network_reference(run)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from teachkit.checks import integer
+from teachkit.course import outline
 from teachkit.metrics import Estimate, bootstrap, proportion
 
 HOLDS, LIMIT, FAILS = "holds", "holds with a limit", "does not hold here"
@@ -230,12 +231,24 @@ REGISTRY: dict[str, Claim] = {}
 
 
 def claim(
-    name: str, sentence: str, *, place: str, criterion: Criterion, figure: str | None = None, **more: object
+    name: str,
+    sentence: str,
+    *,
+    place: str,
+    criterion: Criterion,
+    figure: str | None = None,
+    lesson: str = "",
+    **more: object,
 ) -> Callable[[Callable[[Setting], Measurement]], Callable[[Setting], Measurement]]:
-    """Decorator that enters a measurement into the ledger; ``more`` are the other attributes of `Claim`."""
+    """Decorator that enters a measurement into the ledger.
+
+    ``lesson`` is the name of the one that teaches it, without a number (`teachkit.course.outline`); ``more`` are the
+    other attributes of `Claim`.
+    """
 
     def enter(function: Callable[[Setting], Measurement]) -> Callable[[Setting], Measurement]:
-        entry = Claim(name, sentence, place, figure, criterion, function, **more)  # type: ignore[arg-type]
+        taught = outline.number(lesson) if lesson else ""
+        entry = Claim(name, sentence, place, figure, criterion, function, lesson=taught, **more)  # type: ignore[arg-type]
         if name in REGISTRY:
             raise ValueError(f"name must be new, {name!r} is in the ledger already")
         if entry.needs not in NEEDS:

@@ -55,7 +55,7 @@ def _usual(run: Setting, solver: str) -> dict[str, Tensor]:
     criterion=at_least(100),
     digits=0,
     unit="%",
-    lesson="11",
+    lesson="schedules_by_dynamic_programming",
     remark="right in every trial, as Bellman's principle proves; trials alone cannot say always",
 )
 def _programme(run: Setting) -> Measurement:
@@ -81,7 +81,7 @@ def _programme(run: Setting) -> Measurement:
     figure="FID 4.88 / 7.05 = 0.69",
     criterion=below_one(),
     needs="model",
-    lesson="11",
+    lesson="schedules_by_dynamic_programming",
 )
 def _polynomial(run: Setting) -> Measurement:
     return fixtures.ratio(_published(run), _usual(run, "ipndm")["polynomial"], detail="ratio of errors, network")
@@ -94,7 +94,7 @@ def _polynomial(run: Setting) -> Measurement:
     criterion=below_one(),
     needs="model",
     remark="the baseline decides the story: a cosine grid is better for this small network",
-    lesson="11",
+    lesson="schedules_by_dynamic_programming",
 )
 def _best_grid(run: Setting) -> Measurement:
     name, best = min(_usual(run, "ipndm").items(), key=lambda item: float(item[1].mean()))
@@ -108,7 +108,7 @@ def _best_grid(run: Setting) -> Measurement:
     figure="1.15",
     criterion=at_most(1.05),
     remark="the best coefficient depends on solver and budget, and the error jumps where the route does",
-    lesson="11",
+    lesson="schedules_by_dynamic_programming",
 )
 def _coefficient(run: Setting) -> Measurement:
     teacher = _exact_teacher(run)
@@ -129,7 +129,7 @@ def _coefficient(run: Setting) -> Measurement:
     "Sixteen paths are enough to find a route.",
     place=f"{P2}, ablation of the warm-up",
     criterion=at_most(1.1),
-    lesson="11",
+    lesson="schedules_by_dynamic_programming",
 )
 def _few(run: Setting) -> Measurement:
     teacher = scheduling.teacher_paths(fixtures.exact_denoiser(), fixtures.noise(run, 256, (1, 8, 8)))
@@ -146,7 +146,7 @@ def _few(run: Setting) -> Measurement:
     "Levels searched for iPNDM, which will use them, beat every usual grid, with 6 evaluations.",
     place="this library; goes beyond arXiv 2405.11326",
     criterion=below_one(),
-    lesson="11",
+    lesson="schedules_by_dynamic_programming",
 )
 def _levels(run: Setting) -> Measurement:
     teacher = _exact_teacher(run)
@@ -165,7 +165,7 @@ def _levels(run: Setting) -> Measurement:
     place="this library; goes beyond arXiv 2405.11326",
     criterion=below_one(),
     needs="model",
-    lesson="11",
+    lesson="schedules_by_dynamic_programming",
 )
 def _fitted(run: Setting) -> Measurement:
     file = data.directory() / "schedules" / f"{run.model}-fitted-{NFE}.json"

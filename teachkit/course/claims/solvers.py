@@ -53,7 +53,7 @@ def _slope(run: Setting, solver: solvers.Solver, grid: Callable[[int], Tensor]) 
     figure="slope - order: 0",
     criterion=at_least(-0.25),
     digits=1,
-    lesson="04",
+    lesson="solvers",
 )
 def _orders(run: Setting) -> Measurement:
     full = {"lower_order_final": False}
@@ -76,7 +76,7 @@ def _orders(run: Setting) -> Measurement:
     criterion=order(3),
     digits=1,
     remark="its second difference lacks a factor 2; with it the order is 3",
-    lesson="04",
+    lesson="solvers",
 )
 def _dpmpp_3m(run: Setting) -> Measurement:
     slopes = [_slope(run, solvers.get("dpmpp_3m", lower_order_final=False), grid) for grid in (_even, _uneven)]
@@ -92,7 +92,7 @@ def _dpmpp_3m(run: Setting) -> Measurement:
     criterion=order(4),
     digits=1,
     remark="its weights are those of equal steps in sigma, and steps even in log sigma are not",
-    lesson="04",
+    lesson="solvers",
 )
 def _ipndm_even(run: Setting) -> Measurement:
     return fixtures.around(_slope(run, solvers.get("ipndm"), _even), detail="slope, steps even in log sigma")
@@ -106,7 +106,7 @@ def _ipndm_even(run: Setting) -> Measurement:
     criterion=order(4),
     digits=1,
     remark="with neighbouring steps of unequal size it falls to the order of Euler's method",
-    lesson="04",
+    lesson="solvers",
 )
 def _ipndm_uneven(run: Setting) -> Measurement:
     return fixtures.around(_slope(run, solvers.get("ipndm"), _uneven), detail="slope, every second level moved")
@@ -125,7 +125,7 @@ def _ranked(run: Setting, better: str, worse: str, nfe: int) -> Measurement:
     figure="FID 2.77 / 3.00 = 0.92",
     criterion=below_one(),
     needs="model",
-    lesson="04",
+    lesson="solvers",
 )
 def _rank_10(run: Setting) -> Measurement:
     return _ranked(run, "ipndm", "dpmpp_3m", 10)
@@ -139,7 +139,7 @@ def _rank_10(run: Setting) -> Measurement:
     criterion=below_one(),
     needs="model",
     remark="error of paths, not FID; the ranking depends on the denoiser",
-    lesson="04",
+    lesson="solvers",
 )
 def _rank_5(run: Setting) -> Measurement:
     return _ranked(run, "ipndm", "dpmpp_3m", 5)
@@ -152,7 +152,7 @@ def _rank_5(run: Setting) -> Measurement:
     figure="FID 13.59 / 23.58 = 0.58",
     criterion=below_one(),
     needs="model",
-    lesson="04",
+    lesson="solvers",
 )
 def _rank_variable(run: Setting) -> Measurement:
     return _ranked(run, "ipndm", "ipndm_v", 5)
@@ -165,7 +165,7 @@ def _rank_variable(run: Setting) -> Measurement:
     figure="FID 2.77 / 3.00 = 0.92",
     criterion=below_one(),
     remark="an exact denoiser of few data switches within a step, and large weights of opposite signs amplify that",
-    lesson="04",
+    lesson="solvers",
 )
 def _rank_exact(run: Setting) -> Measurement:
     errors = [fixtures.exact_error(run, schedules.polynomial(10), name) for name in ("ipndm", "dpmpp_3m")]
@@ -180,7 +180,7 @@ def _rank_exact(run: Setting) -> Measurement:
     needs="model",
     digits=1,
     remark="an order is about small steps: four large ones of order 2 lose to eight of order 1",
-    lesson="04",
+    lesson="solvers",
 )
 def _heun(run: Setting) -> Measurement:
     heun = fixtures.network_error(run, schedules.polynomial(4), "heun")
