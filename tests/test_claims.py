@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from teachkit import data, metrics
 from teachkit.cli import app
 from teachkit.course import claims
-from teachkit.course.claims import fixtures, registry, report
+from teachkit.course.claims import criteria, fixtures, registry, report
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -52,9 +52,9 @@ def test_the_ledger_is_whole():
 
 def test_names_are_unique_and_unknown_ones_are_refused():
     with pytest.raises(ValueError, match="in the ledger already"):
-        registry.claim("tweedie", "Twice.", place="here", criterion=registry.exact())(lambda run: None)
+        registry.claim("tweedie", "Twice.", place="here", criterion=criteria.exact())(lambda run: None)
     with pytest.raises(ValueError, match="needs must be one of"):
-        registry.claim("new", "New.", place="here", criterion=registry.exact(), needs="luck")(lambda run: None)
+        registry.claim("new", "New.", place="here", criterion=criteria.exact(), needs="luck")(lambda run: None)
     assert "new" not in claims.REGISTRY
     with pytest.raises(ValueError, match="'no-such'"):
         claims.get("no-such")
@@ -83,7 +83,7 @@ def test_nothing_below_the_command_line_imports_the_ledger():
 
 @given(numbers, st.floats(0, 1e3), st.floats(0, 1e3), numbers, numbers)
 def test_the_verdict_follows_the_rule(value, below, above, a, b):
-    criterion = registry.between(min(a, b), max(a, b))
+    criterion = criteria.between(min(a, b), max(a, b))
     low, high = value - below, value + above
     inside = [criterion.least <= v <= criterion.most for v in (low, value, high)]
     expected = "does not hold here" if not inside[1] else "holds" if all(inside) else "holds with a limit"
@@ -92,30 +92,30 @@ def test_the_verdict_follows_the_rule(value, below, above, a, b):
 
 @given(numbers, numbers)
 def test_a_control_that_passes_too_is_a_limit(value, control):
-    criterion = registry.at_least(0)
+    criterion = criteria.at_least(0)
     alone, beside = criterion.verdict(value), criterion.verdict(value, control=control)
     assert beside == ("holds with a limit" if alone == "holds" and control >= 0 else alone)
 
 
 def test_criteria():
-    assert registry.same_size(10).passes(5)
-    assert registry.same_size(10).passes(20)
-    assert not registry.same_size(10).passes(4.9)
-    assert not registry.same_size(10).passes(20.1)
-    assert not registry.below_one().passes(1.0)
-    assert registry.below_one().passes(0.999)
-    assert not registry.above_one().passes(1.0)
-    assert registry.above_one().passes(1.001)
-    assert registry.order(3).passes(2.75)
-    assert not registry.order(3).passes(2.7)
-    assert registry.exact().passes(1e-11)
-    assert not registry.exact().passes(1e-9)
+    assert criteria.same_size(10).passes(5)
+    assert criteria.same_size(10).passes(20)
+    assert not criteria.same_size(10).passes(4.9)
+    assert not criteria.same_size(10).passes(20.1)
+    assert not criteria.below_one().passes(1.0)
+    assert criteria.below_one().passes(0.999)
+    assert not criteria.above_one().passes(1.0)
+    assert criteria.above_one().passes(1.001)
+    assert criteria.order(3).passes(2.75)
+    assert not criteria.order(3).passes(2.7)
+    assert criteria.exact().passes(1e-11)
+    assert not criteria.exact().passes(1e-9)
 
 
 @pytest.mark.parametrize("bad", [(math.nan, None, None), (1.0, 2.0, 3.0), (1.0, 0.0, math.inf)])
 def test_numbers_that_are_none_are_refused(bad):
     with pytest.raises(ValueError, match="low"):
-        registry.at_least(0).verdict(*bad)
+        criteria.at_least(0).verdict(*bad)
 
 
 # ---- the bootstrap behind the intervals
@@ -231,7 +231,7 @@ def hostile():
     """A claim whose every text is markup."""
     evil = "<script>alert('x')</script> & \"quoted\""
     entry = registry.Claim(
-        "evil", evil, evil, evil, registry.Criterion(0, 1, evil), lambda run: None, unit=evil, remark=evil
+        "evil", evil, evil, evil, criteria.Criterion(0, 1, evil), lambda run: None, unit=evil, remark=evil
     )
     good = report.Result(entry, claims.Measurement(2.0, 1.5, 2.5, evil, evil, control=3.0))
     return [good, report.Result(entry, None, evil)]
@@ -277,7 +277,7 @@ def test_one_measurement_that_fails_does_not_stop_the_others():
     def nan(run):
         return claims.Measurement(math.nan, math.nan, math.nan)
 
-    bad = [registry.Claim(n, "S.", "p", None, registry.at_least(0), f) for n, f in (("a", broken), ("b", nan))]
+    bad = [registry.Claim(n, "S.", "p", None, criteria.at_least(0), f) for n, f in (("a", broken), ("b", nan))]
     results = list(claims.measure_all([*bad, claims.get("isotropic-straight")]))
     assert [r.verdict for r in results] == ["not measured", "not measured", "holds"]
     assert results[0].problem == "RuntimeError: no luck"
@@ -313,7 +313,7 @@ def test_what_was_measured_is_kept_and_can_be_measured_again(tmp_path, monkeypat
         calls.append(run)
         return claims.Measurement(float(len(calls)), 0.0, 3.0)
 
-    entry = registry.Claim("tweedie", "S.", "p", None, registry.at_least(0), counted)
+    entry = registry.Claim("tweedie", "S.", "p", None, criteria.at_least(0), counted)
     monkeypatch.setitem(claims.REGISTRY, "tweedie", entry)
     arguments = ["claims", "--only", "tweedie", "--device", "cpu", "--store", str(tmp_path)]
     first, second, third = (CliRunner().invoke(app, [*arguments, *more]) for more in ([], [], ["--again"]))
@@ -367,7 +367,7 @@ def test_what_cannot_be_measured_is_exit_code_1(monkeypatch):
     def broken(run):
         raise ValueError("no data")
 
-    entry = registry.Claim("tweedie", "S.", "p", None, registry.at_least(0), broken)
+    entry = registry.Claim("tweedie", "S.", "p", None, criteria.at_least(0), broken)
     monkeypatch.setitem(claims.REGISTRY, "tweedie", entry)
     done = CliRunner().invoke(app, ["claims", "--only", "tweedie", "--device", "cpu"])
     assert done.exit_code == 1

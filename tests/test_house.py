@@ -41,7 +41,7 @@ LAYERS = (
     ("adapters", "edm", "metrics"),
     ("evaluation",),
     ("course",),
-    ("plots",),
+    ("outline", "plots"),
     ("widgets", "claims", "grading"),
     ("assignments",),
     ("cli",),

@@ -22,31 +22,13 @@ from teachkit.course import outline
 ROOT = Path(__file__).resolve().parents[1]
 # What mentions lessons. The change log tells of lessons by the numbers that they had.
 WHERE = (
-    "*.md",
-    "Makefile",
-    "docs/*.md",
-    "docs/claims.json",
-    "data/*.md",
-    "benchmarks/*",
-    "tools/*.py",
-    "tests/**/*.py",
+    *("*.md", "Makefile", "docs/*.md", "docs/claims.json", "data/*.md", "benchmarks/*", "tools/*.py"),
+    *("tests/**/*.py", "teachkit/**/*.py", "notebooks/*.ipynb", "notebooks/assignments/*.ipynb"),
 )
-WHERE += ("teachkit/**/*.py", "notebooks/*.ipynb", "notebooks/assignments/*.ipynb")
 NOT = ("CHANGELOG.md",)
 MENTION = re.compile(r"([Ll]essons?) (\d\d\b(?:(?:, and |, | and | to | or |–)\d\d\b(?!%))*)")
 CLAIM = re.compile(r'(?<="lesson": ")(\d\d)(?=")')
-WORDS: tuple[str, ...] = (
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-)
+WORDS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
 
 
 def on_disk(root: Path) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """The course: what serves notebooks and a class, on top of the library.
 
+    outline       the list of lessons: numbers, names, and what follows from them
     claims        statements of the paper, each with a measured number and a verdict
     grading       instant checks for the exercises of the lessons
     plots         pictures that describe themselves

@@ -8,12 +8,11 @@ others. The source is arXiv 2506.10177 and the papers it builds on; each claim n
 """
 
 from teachkit.course.claims import closed_forms, geometry, learned, scheduling, solvers
+from teachkit.course.claims.criteria import VERDICTS, Criterion
 from teachkit.course.claims.registry import (
     DEFAULT_MODEL,
     REGISTRY,
-    VERDICTS,
     Claim,
-    Criterion,
     Measurement,
     Setting,
     chosen,

@@ -12,16 +12,8 @@ import torch
 
 from teachkit import data, geometry, meanshift, regularity, sample, schedules
 from teachkit.course.claims import fixtures
-from teachkit.course.claims.registry import (
-    Measurement,
-    Setting,
-    above_one,
-    at_least,
-    at_most,
-    claim,
-    exact,
-    same_size,
-)
+from teachkit.course.claims.criteria import above_one, at_least, at_most, exact, same_size
+from teachkit.course.claims.registry import Measurement, Setting, claim
 from teachkit.denoisers import Empirical, Gaussian
 
 P3, P2, P1 = "arXiv 2506.10177", "arXiv 2405.11326", "arXiv 2305.19947"

@@ -12,15 +12,8 @@ from torch import Tensor
 
 from teachkit import data, geometry, metrics, regularity, sample, schedules
 from teachkit.course.claims import fixtures
-from teachkit.course.claims.registry import (
-    Measurement,
-    Setting,
-    at_least,
-    at_most,
-    between,
-    claim,
-    same_size,
-)
+from teachkit.course.claims.criteria import at_least, at_most, between, same_size
+from teachkit.course.claims.registry import Measurement, Setting, claim
 from teachkit.denoisers import Empirical
 from teachkit.sampling import Trajectory
 

@@ -11,15 +11,8 @@ from torch import Tensor
 
 from teachkit import geometry, metrics, regularity, schedules
 from teachkit.course.claims import fixtures
-from teachkit.course.claims.registry import (
-    Measurement,
-    Setting,
-    above_one,
-    at_least,
-    at_most,
-    claim,
-    same_size,
-)
+from teachkit.course.claims.criteria import above_one, at_least, at_most, same_size
+from teachkit.course.claims.registry import Measurement, Setting, claim
 from teachkit.edm.loss import edm_loss
 
 P1, P2, P3 = "arXiv 2305.19947", "arXiv 2405.11326", "arXiv 2506.10177"

@@ -1,33 +1,25 @@
 """The ledger: a claim is one sentence, a number that could refute it, and a criterion written down beforehand.
 
 A `Claim` holds the sentence, its place in the literature, the figure reported there, and ``measure(setting)``, which
-returns a `Measurement`: value and interval. The verdict follows from the criterion by one rule,
-
-    holds               the whole interval lies between ``least`` and ``most``, and the control's value does not
-    holds with a limit  the value does, but its interval does not, or the control passes as well
-    does not hold here  the value does not
-
-so that a number which chance or a trivial model reaches too is never counted as evidence. Criteria come from a few
-general ones (`exact`, `same_size`, `at_least`, `at_most`, `below_one`, ...); none was adjusted to a result. The
+returns a `Measurement`: value and interval. The verdict follows from the `criteria` by one rule, with the control's
+value beside it, so that a number which chance or a trivial model reaches too is never counted as evidence. The
 modules beside this one hold the measurements, by subject; every lesson prints its claims with `state`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from teachkit.checks import integer
 from teachkit.course import outline
+from teachkit.course.claims.criteria import FAILS, HOLDS, Criterion
 from teachkit.metrics import Estimate, bootstrap, proportion
 
-HOLDS, LIMIT, FAILS = "holds", "holds with a limit", "does not hold here"
-VERDICTS = (HOLDS, LIMIT, FAILS)
 NEEDS = ("nothing", "model", "model and its data")
 DEFAULT_MODEL = "edm-digits8"
 
@@ -70,75 +62,6 @@ class Measurement(NamedTuple):
     unit: str = ""
     detail: str = ""
     control: float | None = None
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """What the value must lie between, and the same in words."""
-
-    least: float
-    most: float
-    words: str
-
-    def passes(self, value: float) -> bool:
-        """Whether a value lies within the criterion."""
-        return self.least <= value <= self.most
-
-    def verdict(
-        self, value: float, low: float | None = None, high: float | None = None, control: float | None = None
-    ) -> str:
-        """One of `VERDICTS`, by the rule at the head of this module; without an interval the value stands for it."""
-        low, high = value if low is None else low, value if high is None else high
-        numbers = (value, low, high) if control is None else (value, low, high, control)
-        if not all(math.isfinite(v) for v in numbers):
-            raise ValueError(f"value, low, high and control must be finite, got {numbers}")
-        if not low <= value <= high:
-            raise ValueError(f"need low <= value <= high, got low={low!r}, value={value!r}, high={high!r}")
-        if not self.passes(value):
-            return FAILS
-        if not (self.passes(low) and self.passes(high)) or (control is not None and self.passes(control)):
-            return LIMIT
-        return HOLDS
-
-
-def exact(tolerance: float = 1e-10) -> Criterion:
-    """An identity: equal to rounding."""
-    return Criterion(-tolerance, tolerance, f"difference below {tolerance:g}")
-
-
-def between(least: float, most: float) -> Criterion:
-    """Between two numbers."""
-    return Criterion(least, most, f"between {least:g} and {most:g}")
-
-
-def same_size(figure: float, factor: float = 2) -> Criterion:
-    """The same size as a reported figure, on other data: within a factor, by default two."""
-    return Criterion(figure / factor, figure * factor, f"within a factor of {factor:g} of {figure:g}")
-
-
-def at_least(least: float) -> Criterion:
-    """At least a number."""
-    return Criterion(least, math.inf, f"at least {least:g}")
-
-
-def at_most(most: float) -> Criterion:
-    """At most a number."""
-    return Criterion(-math.inf, most, f"at most {most:g}")
-
-
-def below_one() -> Criterion:
-    """A ratio of errors: below 1."""
-    return Criterion(-math.inf, math.nextafter(1.0, 0.0), "a ratio below 1")
-
-
-def above_one() -> Criterion:
-    """A ratio: above 1."""
-    return Criterion(math.nextafter(1.0, 2.0), math.inf, "a ratio above 1")
-
-
-def order(stated: int) -> Criterion:
-    """A measured order of convergence: less than a quarter below the stated one."""
-    return Criterion(stated - 0.25, math.inf, f"a slope of {stated - 0.25:g} or more")
 
 
 @dataclass(frozen=True)
@@ -238,17 +161,13 @@ def claim(
     criterion: Criterion,
     figure: str | None = None,
     lesson: str = "",
-    **more: object,
+    **more: Any,
 ) -> Callable[[Callable[[Setting], Measurement]], Callable[[Setting], Measurement]]:
-    """Decorator that enters a measurement into the ledger.
-
-    ``lesson`` is the name of the one that teaches it, without a number (`teachkit.course.outline`); ``more`` are the
-    other attributes of `Claim`.
-    """
+    """Decorator that enters a measurement into the ledger; ``lesson`` by name, ``more`` as attributes of `Claim`."""
 
     def enter(function: Callable[[Setting], Measurement]) -> Callable[[Setting], Measurement]:
         taught = outline.number(lesson) if lesson else ""
-        entry = Claim(name, sentence, place, figure, criterion, function, lesson=taught, **more)  # type: ignore[arg-type]
+        entry = Claim(name, sentence, place, figure, criterion, function, lesson=taught, **more)
         if name in REGISTRY:
             raise ValueError(f"name must be new, {name!r} is in the ledger already")
         if entry.needs not in NEEDS:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from teachkit.course.claims import fixtures
-from teachkit.course.claims.registry import HOLDS, LIMIT, VERDICTS, Claim, Measurement, Setting, chosen
+from teachkit.course.claims.criteria import HOLDS, LIMIT, VERDICTS
+from teachkit.course.claims.registry import Claim, Measurement, Setting, chosen
 
 FORMAT = "teachkit claims 1"
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from teachkit import data, schedules, scheduling
 from teachkit.course.claims import fixtures
-from teachkit.course.claims.registry import Measurement, Setting, at_least, at_most, below_one, claim
+from teachkit.course.claims.criteria import at_least, at_most, below_one
+from teachkit.course.claims.registry import Measurement, Setting, claim
 from teachkit.sampling import Trajectory
 
 P2 = "arXiv 2405.11326, Sec. 4"

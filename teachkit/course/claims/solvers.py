@@ -14,7 +14,8 @@ from torch import Tensor
 
 from teachkit import metrics, sample, schedules, solvers
 from teachkit.course.claims import fixtures
-from teachkit.course.claims.registry import Measurement, Setting, at_least, below_one, claim, order
+from teachkit.course.claims.criteria import at_least, below_one, order
+from teachkit.course.claims.registry import Measurement, Setting, claim
 from teachkit.denoisers import Gaussian
 
 TOP, BOTTOM = 2.0, 0.2
