@@ -1,5 +1,7 @@
 """The course as a static site: every page whole, every link and picture there, nothing from elsewhere."""
 
+import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -95,3 +97,14 @@ def test_pictures_formulas_and_solutions_of_the_lessons(site):
         assert "$" not in text, f"{path.stem}: a formula was not set"
         assert "Show code cell source" in path.read_text(), f"{path.stem}: solutions are not folded"
         assert "Loading widget" not in text
+
+
+def test_folded_cells_and_answers_of_predictions_can_be_opened(site):
+    """In details elements, which browsers open by keyboard as well."""
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        folded = sum(bool(cell["metadata"].get("jupyter", {}).get("source_hidden")) for cell in cells)
+        asked = sum("widgets.predict(" in "".join(cell["source"]) for cell in cells)
+        page = next(page for page in site if page.stem == path.stem).read_text()
+        assert len(re.findall(r'<details class="hide above-input">\s*<summary', page)) == folded, path.stem
+        assert page.count("<details><summary>Show what was measured</summary>") == asked, path.stem

@@ -93,7 +93,7 @@ def press(output, key="ArrowRight", slider=0):
 
 
 def test_every_explorer_is_tried():
-    assert set(EXPLORERS) == set(widgets.__all__) - {"Explorer"}
+    assert set(EXPLORERS) == set(widgets.__all__) - {"Explorer", "Prediction", "predict"}
 
 
 @pytest.mark.parametrize("name", EXPLORERS)

@@ -112,6 +112,12 @@ WIDGETS = {
     "course.widgets.training_monitor": Call(
         widgets.training_monitor, {"run_dir": "build/no-run-yet", "interval": 2000}
     ),
+    "course.widgets.predict": Call(
+        widgets.predict, {"question": "How many?", "truth": 2.5, "unit": "legs", "guess": 4.0}
+    ),
+    "course.widgets.Prediction": Call(
+        widgets.Prediction, {"question": "How many?", "truth": 2.5, "unit": "legs", "guess": 4.0}
+    ),
     "course.widgets.Explorer": Call(
         widgets.Explorer, {"picture": plots.panels()[0], "redraw": lambda: ("alt", "caption"), "controls": []}
     ),

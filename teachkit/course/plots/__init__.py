@@ -21,9 +21,9 @@ from teachkit.course.plots.figure import (
     show,
     style,
 )
-from teachkit.course.plots.paths import boomerang, deviation, explained_variance, film_strip
 from teachkit.course.plots.plane import grid, mixture_contours, steps_on_path, vector_field
 from teachkit.course.plots.results import cost_matrix, image_grid, loss_by_noise_level, work_precision
+from teachkit.course.plots.trajectories import boomerang, deviation, explained_variance, film_strip
 
 __all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "VERMILLION"]
 __all__ += ["Picture", "boomerang", "cost_matrix", "deviation", "explained_variance", "film_strip", "grid"]

@@ -7,6 +7,8 @@ notebook's preview or an exported page, the picture as first drawn stands alone.
 
 Everything slow is computed once, when the explorer is made, and later redraws reuse one figure: 0.1 to 0.2 s on two
 cores for problems of the size used in the course. A U-Net inside `schedule_lab` takes as long as its evaluations do.
+
+`predict` asks for a guess before it shows a number.
 """
 
 try:
@@ -15,17 +17,20 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"the explorers need Jupyter's widgets ({error}): pip install 'teachkit[lab]'") from None
 
 from teachkit.course.widgets.explorer import Explorer
-from teachkit.course.widgets.paths import path_player
 from teachkit.course.widgets.plane import denoiser_field, mean_shift_steps
+from teachkit.course.widgets.player import path_player
+from teachkit.course.widgets.prediction import Prediction, predict
 from teachkit.course.widgets.schedules import schedule_lab
 from teachkit.course.widgets.solvers import solver_lab
 from teachkit.course.widgets.training import training_monitor
 
 __all__ = [
     "Explorer",
+    "Prediction",
     "denoiser_field",
     "mean_shift_steps",
     "path_player",
+    "predict",
     "schedule_lab",
     "solver_lab",
     "training_monitor",
