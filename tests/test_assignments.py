@@ -20,6 +20,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
 from typer.testing import CliRunner
 
+import teachkit
 from teachkit.cli import app
 from teachkit.course.assignments import Limits, build, check, feedback, grade, mark, summary, tables, testing, written
 from teachkit.course.assignments import notebook as nb
@@ -101,6 +102,33 @@ def solved(**answers):
 
 
 # Student copies
+
+
+def test_a_copy_says_which_version_made_it_and_feedback_when_another_marks(tmp_path):
+    assert nb.student_copy(tiny()).metadata["teachkit"] == teachkit.__version__
+    given = solved()
+    assert not mark(tiny(), given).notes
+    given.metadata["teachkit"] = "0.1"
+    given.cells.append(new_code_cell("from teachkit import plots"))
+    given.cells.append(new_code_cell("from teachkit.widgets import solver_lab"))
+    report = mark(tiny(), given)
+    (note,) = report.notes
+    assert f"made with teachkit 0.1, and marked by {teachkit.__version__}" in note
+    assert note.replace("'", "&#39;") in feedback.page(report)
+    moved = [what for _, what in report.errors]
+    assert "write `from teachkit.course import plots`" in moved[0]
+    assert "write `from teachkit.course import widgets`" in moved[1]
+    assert report.points == report.maximum, "what does not need the old names still counts"
+
+
+def test_an_old_set_up_cell_says_what_has_moved(tmp_path):
+    given = solved()
+    (first, *_) = (c for c in given.cells if nb.role(c) == "setup")
+    first["source"] = "from teachkit import plots\n" + first.source
+    given.metadata["teachkit"] = "0.1"
+    nbformat.write(given, tmp_path / "old.ipynb")
+    with pytest.raises(ValueError, match=r"set-up cell .*`from teachkit\.course import plots"):
+        check(tmp_path / "old.ipynb")
 
 
 def test_student_copies_show_nothing(tmp_path):

@@ -71,7 +71,9 @@ def mark(
     limits = limits or Limits()
     parts, notes = nb.merge(source, submission)
     answers, remarks = written.collect(source, submission)
-    report = Report(student, assignment, notes=notes + remarks, written=answers)
+    report = Report(
+        student, assignment, notes=[*filter(None, [nb.other_version(submission)]), *notes, *remarks], written=answers
+    )
     owners = nb.answers_to(source)
     session = _Session(parts, report, limits, confined)
     with testing.seeded(seed), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -29,12 +29,13 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from teachkit import __version__
 from teachkit.checks import path as checked_path
 from teachkit.course.assignments import magics, pictures
 
 __all__ = [
-    "Part", "answer_cells", "answers_to", "leaks", "merge", "names_in", "places", "read", "role", "student_copy",
-    "tests", "validate", "without_stub", "written_answers",
+    "Part", "answer_cells", "answers_to", "leaks", "merge", "names_in", "other_version", "places", "read", "role",
+    "student_copy", "tests", "validate", "without_stub", "written_answers",
 ]  # fmt: skip
 
 STUB = "...  # your code here"
@@ -151,6 +152,7 @@ def validate(notebook: NotebookNode, name: str = "source") -> None:
 def student_copy(source: NotebookNode) -> NotebookNode:
     """The copy for students: solutions replaced by a stub, hidden tests, outputs and metadata gone.
 
+    It says which version of teachkit it was made with.
     Of attachments, pictures above all, those stay that the text which stays refers to.
     """
     cells = []
@@ -170,9 +172,21 @@ def student_copy(source: NotebookNode) -> NotebookNode:
             else:
                 cell.metadata["deletable"] = False
         cells.append(cell)
-    copy = nbformat.v4.new_notebook(cells=cells, metadata=nbformat.from_dict(KERNEL))
+    copy = nbformat.v4.new_notebook(cells=cells, metadata=nbformat.from_dict({**KERNEL, "teachkit": __version__}))
     copy.nbformat_minor = 5
     return copy
+
+
+def other_version(notebook: NotebookNode) -> str:
+    """A remark, if a copy was made with another version of teachkit than this one; else an empty string."""
+    held = notebook.get("metadata")
+    made = str(held.get("teachkit", __version__) if isinstance(held, dict) else __version__)[:40]
+    if made == __version__:
+        return ""
+    return (
+        f"This copy was made with teachkit {made}, and marked by {__version__}: "
+        "if an import fails below, its message says where the name is now."
+    )
 
 
 def leaks(source: NotebookNode, text: str) -> list[str]:
