@@ -20,13 +20,9 @@ P3, P2, P1 = "arXiv 2506.10177", "arXiv 2405.11326", "arXiv 2305.19947"
 
 
 @claim(
-    "tweedie",
-    "The best denoiser is x + sigma^2 times the gradient of the log-density.",
-    place=f"{P3}, Lemma 1",
-    figure="equal",
-    criterion=exact(1e-8),
-    lesson="noise_and_denoising",
-)
+    "tweedie", "The best denoiser is x + sigma^2 times the gradient of the log-density.",
+    place=f"{P3}, Lemma 1", figure="equal", criterion=exact(1e-8), lesson="noise_and_denoising",
+)  # fmt: skip
 def _tweedie(run: Setting) -> Measurement:
     D = fixtures.exact_denoiser()
     worst = 0.0
@@ -42,13 +38,9 @@ def _tweedie(run: Setting) -> Measurement:
 @claim(
     "denoiser-ends",
     "The exact denoiser is the nearest data point at small noise and the mean of the data at large noise.",
-    place=f"{P3}, Lemma 3 and Sec. 4",
-    figure="equal in the limits",
-    criterion=at_most(5),
-    digits=1,
-    unit="%",
+    place=f"{P3}, Lemma 3 and Sec. 4", figure="equal in the limits", criterion=at_most(5), digits=1, unit="%",
     lesson="noise_and_denoising",
-)
+)  # fmt: skip
 def _ends(run: Setting) -> Measurement:
     D, images = fixtures.exact_denoiser(), fixtures.digits().images
     some = images[:: run.pick(20, 2)]
@@ -66,13 +58,9 @@ def _ends(run: Setting) -> Measurement:
 
 
 @claim(
-    "one-ode",
-    "Variance-preserving and variance-exploding sampling follow one curve: DDIM is Euler's method in sigma.",
-    place=f"{P3}, Lemma 4",
-    figure="equal",
-    criterion=exact(),
-    lesson="the_ode",
-)
+    "one-ode", "Variance-preserving and variance-exploding sampling follow one curve: DDIM is Euler's method in sigma.",
+    place=f"{P3}, Lemma 4", figure="equal", criterion=exact(), lesson="the_ode",
+)  # fmt: skip
 def _one_ode(run: Setting) -> Measurement:
     D, sigmas = fixtures.exact_denoiser(), schedules.polynomial(30)
     x = fixtures.noise(run, run.pick(16, 256), (1, 8, 8))
@@ -89,13 +77,9 @@ def _one_ode(run: Setting) -> Measurement:
 
 
 @claim(
-    "mean-shift-step",
-    "A full Euler step of the exact denoiser, from sigma to 0, is one step of mean shift.",
-    place=f"{P3}, Sec. 4.2",
-    figure="equal",
-    criterion=exact(1e-12),
-    lesson="mean_shift",
-)
+    "mean-shift-step", "A full Euler step of the exact denoiser, from sigma to 0, is one step of mean shift.",
+    place=f"{P3}, Sec. 4.2", figure="equal", criterion=exact(1e-12), lesson="mean_shift",
+)  # fmt: skip
 def _mean_shift(run: Setting) -> Measurement:
     moons = data.two_moons(300, seed=0)
     start = fixtures.noise(run, run.pick(200, 20_000), (2,)) / 80
@@ -107,13 +91,9 @@ def _mean_shift(run: Setting) -> Measurement:
 
 
 @claim(
-    "euler-average",
-    "A path by Euler's method is a weighted average of its start and of the denoiser's outputs.",
-    place=f"{P3}, Prop. 1, step after step",
-    figure="equal",
-    criterion=exact(1e-12),
-    lesson="the_ode",
-)
+    "euler-average", "A path by Euler's method is a weighted average of its start and of the denoiser's outputs.",
+    place=f"{P3}, Prop. 1, step after step", figure="equal", criterion=exact(1e-12), lesson="the_ode",
+)  # fmt: skip
 def _average(run: Setting) -> Measurement:
     path = sample(
         Empirical(data.ring(400, seed=0)), fixtures.noise(run, run.pick(100, 4000), (2,)), schedules.polynomial(40)
@@ -129,13 +109,9 @@ def _average(run: Setting) -> Measurement:
 
 
 @claim(
-    "span",
-    "A path stays in the span of its start and of what the denoiser said on the way.",
-    place=f"{P3}, Sec. 4.3",
-    figure="distance 0",
-    criterion=exact(),
-    lesson="closed_form_scores",
-)
+    "span", "A path stays in the span of its start and of what the denoiser said on the way.",
+    place=f"{P3}, Sec. 4.3", figure="distance 0", criterion=exact(), lesson="closed_form_scores",
+)  # fmt: skip
 def _span(run: Setting) -> Measurement:
     x = fixtures.noise(run, run.pick(32, 256), (1, 8, 8))
     path = sample(fixtures.exact_denoiser(), x, schedules.polynomial(20))
@@ -148,13 +124,8 @@ def _span(run: Setting) -> Measurement:
 @claim(
     "likelihood-one-bandwidth",
     "Moving to the denoised point raises the likelihood, with one bandwidth for mean and density.",
-    place=f"{P2}, Prop. A.14",
-    figure="never falls",
-    criterion=at_least(0),
-    digits=1,
-    unit="nats",
-    lesson="the_ode",
-)
+    place=f"{P2}, Prop. A.14", figure="never falls", criterion=at_least(0), digits=1, unit="nats", lesson="the_ode",
+)  # fmt: skip
 def _likelihood(run: Setting) -> Measurement:
     paths = fixtures.exact_paths(run)
     rises = []
@@ -171,16 +142,11 @@ def _likelihood(run: Setting) -> Measurement:
 
 
 @claim(
-    "likelihood-any-bandwidth",
-    "Moving to the denoised point raises the likelihood at any bandwidth of the density.",
-    place=f"{P2}, Prop. A.14, as it is quoted",
-    figure="never falls",
-    criterion=at_least(0),
-    digits=2,
-    unit="nats",
+    "likelihood-any-bandwidth", "Moving to the denoised point raises the likelihood at any bandwidth of the density.",
+    place=f"{P2}, Prop. A.14, as it is quoted", figure="never falls", criterion=at_least(0), unit="nats",
     remark="the mean must be taken with the bandwidth of the density: between two points it falls into the valley",
     lesson="the_ode",
-)
+)  # fmt: skip
 def _any_bandwidth(run: Setting) -> Measurement:
     two = Empirical(torch.tensor([[0.0], [10.0]], dtype=torch.float64))
     x = torch.tensor([[1.0]], dtype=torch.float64)
@@ -191,13 +157,10 @@ def _any_bandwidth(run: Setting) -> Measurement:
 
 
 @claim(
-    "isotropic-straight",
-    "For data with one variance in all directions the paths are straight lines.",
-    place="closed form; the control of the deviation",
-    figure="deviation 0",
-    criterion=exact(),
+    "isotropic-straight", "For data with one variance in all directions the paths are straight lines.",
+    place="closed form; the control of the deviation", figure="deviation 0", criterion=exact(),
     lesson="one_line_and_a_bend",
-)
+)  # fmt: skip
 def _isotropic(run: Setting) -> Measurement:
     D = Gaussian(torch.zeros(1, 8, 8, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64))
     path = sample(D, fixtures.noise(run, run.pick(32, 512), (1, 8, 8)), schedules.polynomial(50))
@@ -207,15 +170,10 @@ def _isotropic(run: Setting) -> Measurement:
 
 
 @claim(
-    "replay",
-    "The exact denoiser of a data set can only replay it.",
-    place=f"{P1}, Sec. 5",
-    figure="all samples",
-    criterion=at_least(99),
-    digits=1,
-    unit="%",
+    "replay", "The exact denoiser of a data set can only replay it.",
+    place=f"{P1}, Sec. 5", figure="all samples", criterion=at_least(99), digits=1, unit="%",
     lesson="learned_vs_optimal",
-)
+)  # fmt: skip
 def _replay(run: Setting) -> Measurement:
     images = fixtures.digits().images.flatten(1)
     own = torch.cdist(images[:: run.pick(8, 1)], images).kthvalue(2, dim=1).values.median()
@@ -226,11 +184,8 @@ def _replay(run: Setting) -> Measurement:
 @claim(
     "covariance-matters",
     "A Gaussian with the covariance of the data follows the exact paths longer than one without directions.",
-    place=f"{P3}, Sec. 4.3; arXiv 2412.09726",
-    criterion=above_one(),
-    digits=2,
-    lesson="closed_form_scores",
-)
+    place=f"{P3}, Sec. 4.3; arXiv 2412.09726", criterion=above_one(), lesson="closed_form_scores",
+)  # fmt: skip
 def _covariance(run: Setting) -> Measurement:
     images, paths = fixtures.digits().images, fixtures.exact_paths(run)
     centred = images - images.mean(0)
@@ -244,15 +199,10 @@ def _covariance(run: Setting) -> Measurement:
 
 
 @claim(
-    "speciation",
-    "A path chooses its class where the noise is as wide as the data in its widest direction.",
-    place="arXiv 2402.18491",
-    figure="ratio 1",
-    criterion=same_size(1),
-    digits=2,
-    remark="the right size only: classes at random come to about half of it",
-    lesson="closed_form_scores",
-)
+    "speciation", "A path chooses its class where the noise is as wide as the data in its widest direction.",
+    place="arXiv 2402.18491", figure="ratio 1", criterion=same_size(1),
+    remark="the right size only: classes at random come to about half of it", lesson="closed_form_scores",
+)  # fmt: skip
 def _speciation(run: Setting) -> Measurement:
     images, classes = fixtures.digits()
     paths = fixtures.exact_paths(run)

@@ -22,15 +22,9 @@ A12 = "arXiv 2405.11326, Remark A.12"
 
 
 @claim(
-    "path-length",
-    "The length of a path is sigma_max times the root of the dimension.",
-    place=P3,
-    figure="1 (8868 of 8868)",
-    criterion=between(0.95, 1.05),
-    digits=2,
-    needs="model",
-    lesson="high_dimensions",
-)
+    "path-length", "The length of a path is sigma_max times the root of the dimension.",
+    place=P3, figure="1 (8868 of 8868)", criterion=between(0.95, 1.05), needs="model", lesson="high_dimensions",
+)  # fmt: skip
 def _length(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
     unit = 80 * paths.x[0, 0].numel() ** 0.5
@@ -45,70 +39,46 @@ def _constancy(paths: Trajectory, where: str) -> Measurement:
 
 
 @claim(
-    "eps-constant-exact",
-    "On a path of an exact denoiser of images |eps| stays at the root of the dimension.",
-    place=A12,
-    figure="small",
-    criterion=at_most(0.1),
-    lesson="high_dimensions",
-)
+    "eps-constant-exact", "On a path of an exact denoiser of images |eps| stays at the root of the dimension.",
+    place=A12, figure="small", criterion=at_most(0.1), lesson="high_dimensions",
+)  # fmt: skip
 def _eps_exact(run: Setting) -> Measurement:
     return _constancy(fixtures.exact_paths(run), "digits 8x8")
 
 
 @claim(
-    "eps-constant-network",
-    "On a path of a trained network |eps| stays at the root of the dimension.",
-    place=A12,
-    figure="small",
-    criterion=at_most(0.1),
-    needs="model",
-    remark="below the grain of the density that a network has learned, |eps| falls",
-    lesson="high_dimensions",
-)
+    "eps-constant-network", "On a path of a trained network |eps| stays at the root of the dimension.",
+    place=A12, figure="small", criterion=at_most(0.1), needs="model",
+    remark="below the grain of the density that a network has learned, |eps| falls", lesson="high_dimensions",
+)  # fmt: skip
 def _eps_network(run: Setting) -> Measurement:
     return _constancy(fixtures.network_paths(run), "network")
 
 
 @claim(
-    "eps-constant-plane",
-    "In two dimensions, too, |eps| stays constant on a path.",
-    place=A12,
-    figure="small",
-    criterion=at_most(0.1),
-    remark="concentration needs many dimensions",
+    "eps-constant-plane", "In two dimensions, too, |eps| stays constant on a path.",
+    place=A12, figure="small", criterion=at_most(0.1), remark="concentration needs many dimensions",
     lesson="high_dimensions",
-)
+)  # fmt: skip
 def _eps_plane(run: Setting) -> Measurement:
     x = fixtures.noise(run, run.pick(128, 2048), (2,))
     return _constancy(sample(Empirical(data.ring(1000, seed=0)), x, schedules.polynomial(60)), "ring")
 
 
 @claim(
-    "deviation-size",
-    "A path leaves the straight line between its ends by a third of a percent of its length.",
-    place=P3,
-    figure="0.34 % (30 of 8868)",
-    criterion=same_size(0.34),
-    unit="%",
-    needs="model",
+    "deviation-size", "A path leaves the straight line between its ends by a third of a percent of its length.",
+    place=P3, figure="0.34 % (30 of 8868)", criterion=same_size(0.34), unit="%", needs="model",
     lesson="one_line_and_a_bend",
-)
+)  # fmt: skip
 def _deviation(run: Setting) -> Measurement:
     peak, _ = geometry.deviation_peak(fixtures.network_paths(run))
     return fixtures.averaged(100 * peak, "%", "largest deviation / chord, network")
 
 
 @claim(
-    "deviation-where",
-    "The deviation is largest near sigma 10.",
-    place=P3,
-    figure="about 10",
-    criterion=same_size(10),
-    digits=1,
-    needs="model",
-    lesson="one_line_and_a_bend",
-)
+    "deviation-where", "The deviation is largest near sigma 10.",
+    place=P3, figure="about 10", criterion=same_size(10), digits=1, needs="model", lesson="one_line_and_a_bend",
+)  # fmt: skip
 def _where(run: Setting) -> Measurement:
     _, where = geometry.deviation_peak(fixtures.network_paths(run))
     return fixtures.averaged(where, detail="sigma of the largest deviation, network")
@@ -121,16 +91,10 @@ def _straight(paths: Trajectory | Tensor) -> Tensor:
 
 
 @claim(
-    "straight-share",
-    "At least 80 % of the length of a path is nearly straight.",
-    place=P3,
-    figure="about 80 %",
-    criterion=at_least(80),
-    digits=0,
-    unit="%",
-    needs="model",
+    "straight-share", "At least 80 % of the length of a path is nearly straight.",
+    place=P3, figure="about 80 %", criterion=at_least(80), digits=0, unit="%", needs="model",
     lesson="one_line_and_a_bend",
-)
+)  # fmt: skip
 def _straight_share(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
     null = float(_straight(fixtures.bridges(paths)).mean())
@@ -144,17 +108,11 @@ def _monotone(paths: Trajectory) -> Tensor:
 
 
 @claim(
-    "monotone-images",
-    "The distance to the end falls at every step.",
-    place=P3,
-    figure="all paths",
-    criterion=at_least(100),
-    digits=0,
-    unit="%",
-    needs="model",
+    "monotone-images", "The distance to the end falls at every step.",
+    place=P3, figure="all paths", criterion=at_least(100), digits=0, unit="%", needs="model",
     lesson="one_line_and_a_bend",
     remark="true of every path drawn; a count of all cannot exclude exceptions as rare as its lower end allows",
-)
+)  # fmt: skip
 def _monotone_images(run: Setting) -> Measurement:
     return fixtures.averaged(_monotone(fixtures.network_paths(run)), "%", "paths of the network")
 
@@ -162,30 +120,20 @@ def _monotone_images(run: Setting) -> Measurement:
 @claim(
     "monotone-plane",
     "The distance to the end falls at every step, whatever the data: also on a ring of modes in the plane.",
-    place=P3,
-    figure="all paths",
-    criterion=at_least(100),
-    digits=0,
-    unit="%",
+    place=P3, figure="all paths", criterion=at_least(100), digits=0, unit="%",
     remark="a path that passes one mode on its way to another comes near, and leaves again",
     lesson="one_line_and_a_bend",
-)
+)  # fmt: skip
 def _monotone_plane(run: Setting) -> Measurement:
     return fixtures.averaged(_monotone(fixtures.ring_paths(run)), "%", "paths on the ring")
 
 
 @claim(
-    "raw-pca",
-    "One principal component explains a path: sampling is one-dimensional.",
-    place="the naive reading of a principal component analysis",
-    figure="99.99 %",
-    criterion=at_least(99),
-    digits=2,
-    unit="%",
-    needs="model",
-    remark="a Brownian bridge around the same chord does as well: the share says that the chord is long",
+    "raw-pca", "One principal component explains a path: sampling is one-dimensional.",
+    place="the naive reading of a principal component analysis", figure="99.99 %", criterion=at_least(99), unit="%",
+    needs="model", remark="a Brownian bridge around the same chord does as well: the share says that the chord is long",
     lesson="the_boomerang",
-)
+)  # fmt: skip
 def _raw(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
     null = 100 * geometry.explained_variance(fixtures.bridges(paths), 1)[:, 0].mean()
@@ -194,16 +142,9 @@ def _raw(run: Setting) -> Measurement:
 
 
 @claim(
-    "residual-pca",
-    "Two components explain 85 % of what is left of a path without its chord.",
-    place=P3,
-    figure="about 85 %",
-    criterion=at_least(85),
-    digits=1,
-    unit="%",
-    needs="model",
-    lesson="the_boomerang",
-)
+    "residual-pca", "Two components explain 85 % of what is left of a path without its chord.",
+    place=P3, figure="about 85 %", criterion=at_least(85), digits=1, unit="%", needs="model", lesson="the_boomerang",
+)  # fmt: skip
 def _residual(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
     null = 100 * geometry.explained_variance(fixtures.bridges(paths), 2, remove_chord=True)[:, 1].mean()
@@ -212,16 +153,11 @@ def _residual(run: Setting) -> Measurement:
 
 
 @claim(
-    "chord-in-alignment",
-    "Turned onto one another in three dimensions, all paths coincide.",
-    place=f"{P3}, eq. 13, taken with the chord",
-    figure="nearly coincide",
-    criterion=at_most(0.1),
-    digits=2,
-    needs="model",
+    "chord-in-alignment", "Turned onto one another in three dimensions, all paths coincide.",
+    place=f"{P3}, eq. 13, taken with the chord", figure="nearly coincide", criterion=at_most(0.1), needs="model",
     remark="with the times of the bends shuffled they coincide as well: only the long chord is compared",
     lesson="the_boomerang",
-)
+)  # fmt: skip
 def _with_chord(run: Setting) -> Measurement:
     curves = geometry.project(fixtures.network_paths(run))
     shuffled = torch.cat([curves[..., :1], regularity.time_shuffled(curves[..., 1:], seed=0)], -1)
@@ -232,15 +168,10 @@ def _with_chord(run: Setting) -> Measurement:
 
 
 @claim(
-    "one-shape",
-    "The bends of all paths, turned about the chord onto one another, nearly coincide.",
-    place=f"{P3}, eq. 13",
-    figure="nearly coincide",
-    criterion=at_most(0.1),
-    digits=3,
-    needs="model",
+    "one-shape", "The bends of all paths, turned about the chord onto one another, nearly coincide.",
+    place=f"{P3}, eq. 13", figure="nearly coincide", criterion=at_most(0.1), digits=3, needs="model",
     lesson="the_boomerang",
-)
+)  # fmt: skip
 def _one_shape(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
     curves = geometry.project(paths)
@@ -252,16 +183,11 @@ def _one_shape(run: Setting) -> Measurement:
 
 
 @claim(
-    "shuffled-control",
-    "Bends with their times shuffled have nothing in common: their misfit is near 2.",
-    place="the usual control of an alignment",
-    figure="2",
-    criterion=same_size(2),
-    digits=1,
-    needs="model",
+    "shuffled-control", "Bends with their times shuffled have nothing in common: their misfit is near 2.",
+    place="the usual control of an alignment", figure="2", criterion=same_size(2), digits=1, needs="model",
     remark="after turning, curves lie on one side and share their mean whatever the order; centre them, or know it",
     lesson="the_boomerang",
-)
+)  # fmt: skip
 def _shuffled(run: Setting) -> Measurement:
     curves = geometry.project(fixtures.network_paths(run))
     shuffled = torch.cat([curves[..., :1], regularity.time_shuffled(curves[..., 1:], seed=0)], -1)
@@ -272,14 +198,9 @@ def _shuffled(run: Setting) -> Measurement:
 @claim(
     "torsion-peak",
     "The torsion of a path peaks near sigma 4, whatever the window: sigma with 20 % over sigma with 5 % is 1.",
-    place=P3,
-    figure="ratio 1",
-    criterion=same_size(1, factor=1.5),
-    digits=1,
-    needs="model",
-    remark="the peak follows the window: it sits where the window reaches the end of the path",
-    lesson="the_boomerang",
-)
+    place=P3, figure="ratio 1", criterion=same_size(1, factor=1.5), digits=1, needs="model",
+    remark="the peak follows the window: it sits where the window reaches the end of the path", lesson="the_boomerang",
+)  # fmt: skip
 def _torsion(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
     curves = geometry.project(paths)
@@ -295,14 +216,10 @@ def _torsion(run: Setting) -> Measurement:
 
 
 @claim(
-    "gaussian-shape",
-    "A Gaussian with the mean and the covariance of the data has the bend of the network's paths.",
-    place="arXiv 2506.10177, Sec. 4.3",
-    criterion=at_most(0.1),
-    digits=3,
-    needs="model and its data",
+    "gaussian-shape", "A Gaussian with the mean and the covariance of the data has the bend of the network's paths.",
+    place="arXiv 2506.10177, Sec. 4.3", criterion=at_most(0.1), digits=3, needs="model and its data",
     lesson="the_boomerang",
-)
+)  # fmt: skip
 def _gaussian_shape(run: Setting) -> Measurement:
     paths = fixtures.network_paths(run)
     own = geometry.project(paths)

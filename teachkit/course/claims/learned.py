@@ -26,12 +26,8 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 @claim(
     "generalises",
     "At sigma 0.4 a trained network denoises new images better than the exact denoiser of its training data.",
-    place=P1,
-    criterion=above_one(),
-    digits=1,
-    needs=OWN,
-    lesson="training_edm",
-)
+    place=P1, criterion=above_one(), digits=1, needs=OWN, lesson="training_edm",
+)  # fmt: skip
 def _generalises(run: Setting) -> Measurement:
     held_out = fixtures.training_data(run)[1].images
     images = held_out[: run.pick(180, len(held_out))]
@@ -42,17 +38,11 @@ def _generalises(run: Setting) -> Measurement:
 
 
 @claim(
-    "draws-new",
-    "A trained network does not replay its training data.",
-    place=f"{P1}, Sec. 5",
-    figure="no copies",
-    criterion=at_most(1),
-    digits=0,
-    unit="%",
-    needs=OWN,
+    "draws-new", "A trained network does not replay its training data.",
+    place=f"{P1}, Sec. 5", figure="no copies", criterion=at_most(1), digits=0, unit="%", needs=OWN,
     lesson="learned_vs_optimal",
     remark="no sample is a copy; so few samples cannot exclude a share of copies as large as the interval's upper end",
-)
+)  # fmt: skip
 def _new(run: Setting) -> Measurement:
     train, held_out = (part.images.flatten(1) for part in fixtures.training_data(run))
     limit = 0.1 * torch.cdist(held_out, train).amin(1).median()
@@ -64,13 +54,9 @@ def _new(run: Setting) -> Measurement:
 
 
 @claim(
-    "same-bend",
-    "Learned and exact denoisers make bends of one size.",
-    place=f"{P3}, Sec. 3 and 4",
-    criterion=same_size(1),
-    needs=OWN,
-    lesson="learned_vs_optimal",
-)
+    "same-bend", "Learned and exact denoisers make bends of one size.",
+    place=f"{P3}, Sec. 3 and 4", criterion=same_size(1), needs=OWN, lesson="learned_vs_optimal",
+)  # fmt: skip
 def _same(run: Setting) -> Measurement:
     peaks = [geometry.deviation_peak(p)[0] for p in (fixtures.network_paths(run), fixtures.optimal_paths(run))]
     return fixtures.ratio(peaks[0], peaks[1], detail="largest deviation, network / exact")
@@ -96,13 +82,8 @@ def _regions(run: Setting, on_network: bool) -> Measurement:
 @claim(
     "three-regions-exact-path",
     "Network and exact denoiser agree at large and at small noise and differ between, on paths of the exact one.",
-    place=P1,
-    figure="small, large, small",
-    criterion=at_least(2),
-    digits=1,
-    needs=OWN,
-    lesson="learned_vs_optimal",
-)
+    place=P1, figure="small, large, small", criterion=at_least(2), digits=1, needs=OWN, lesson="learned_vs_optimal",
+)  # fmt: skip
 def _regions_exact(run: Setting) -> Measurement:
     return _regions(run, on_network=False)
 
@@ -110,30 +91,20 @@ def _regions_exact(run: Setting) -> Measurement:
 @claim(
     "three-regions-network-path",
     "Network and exact denoiser agree at large and at small noise and differ between, on paths of the network.",
-    place=P1,
-    figure="small, large, small",
-    criterion=at_least(2),
-    digits=1,
-    needs=OWN,
+    place=P1, figure="small, large, small", criterion=at_least(2), digits=1, needs=OWN,
     remark="a network's path ends away from all training data, and the exact denoiser points there until the end",
     lesson="learned_vs_optimal",
-)
+)  # fmt: skip
 def _regions_network(run: Setting) -> Measurement:
     return _regions(run, on_network=True)
 
 
 @claim(
-    "closer-than-step",
-    "The network's output is closer to the exact denoiser's than the state is, all along its path.",
-    place=f"{P2}, Prop. A.14",
-    figure="all of 50,000 paths",
-    criterion=at_least(99),
-    digits=0,
-    unit="%",
-    needs=OWN,
+    "closer-than-step", "The network's output is closer to the exact denoiser's than the state is, all along its path.",
+    place=f"{P2}, Prop. A.14", figure="all of 50,000 paths", criterion=at_least(99), digits=0, unit="%", needs=OWN,
     remark="once the network has settled on a new image, the nearest training image is elsewhere",
     lesson="learned_vs_optimal",
-)
+)  # fmt: skip
 def _closer(run: Setting) -> Measurement:
     paths, D = fixtures.network_paths(run), fixtures.optimum(run)
     share = []
@@ -146,15 +117,10 @@ def _closer(run: Setting) -> Measurement:
 @claim(
     "gaussian-first-steps",
     "A Gaussian with the data's covariance can replace the first 15 to 30 % of a network's steps.",
-    place="arXiv 2412.09726",
-    figure="15 to 30 %",
-    criterion=at_least(15),
-    digits=0,
-    unit="%",
-    needs=OWN,
+    place="arXiv 2412.09726", figure="15 to 30 %", criterion=at_least(15), digits=0, unit="%", needs=OWN,
     remark="a Gaussian without directions nearly does so too: what ends it is the network's own error at large noise",
     lesson="closed_form_scores",
-)
+)  # fmt: skip
 def _first_steps(run: Setting) -> Measurement:
     images = fixtures.training_data(run)[0].images.double()
     radius = float((images - images.mean(0)).flatten(1).square().sum(1).mean().sqrt())
@@ -167,15 +133,10 @@ def _first_steps(run: Setting) -> Measurement:
 
 
 @claim(
-    "teleport",
-    "Jumping to sigma 10 by the flow of a Gaussian saves evaluations of the network.",
-    place="arXiv 2412.09726",
-    criterion=at_least(1),
-    digits=1,
-    needs=OWN,
-    remark="much of the saving is the grid's: one Euler step to 10 saves nearly as much",
-    lesson="closed_form_scores",
-)
+    "teleport", "Jumping to sigma 10 by the flow of a Gaussian saves evaluations of the network.",
+    place="arXiv 2412.09726", criterion=at_least(1), digits=1, needs=OWN,
+    remark="much of the saving is the grid's: one Euler step to 10 saves nearly as much", lesson="closed_form_scores",
+)  # fmt: skip
 def _teleport(run: Setting) -> Measurement:
     x, end = fixtures.network_reference(run)
     budgets = (8, 12, 16)

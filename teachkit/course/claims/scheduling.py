@@ -49,16 +49,11 @@ def _usual(run: Setting, solver: str) -> dict[str, Tensor]:
 
 
 @claim(
-    "programme-exact",
-    "The dynamic programme finds the cheapest of all routes.",
-    place=f"{P2}, Alg. 1",
-    figure="always",
-    criterion=at_least(100),
-    digits=0,
-    unit="%",
+    "programme-exact", "The dynamic programme finds the cheapest of all routes.",
+    place=f"{P2}, Alg. 1", figure="always", criterion=at_least(100), digits=0, unit="%",
     lesson="schedules_by_dynamic_programming",
     remark="right in every trial, as Bellman's principle proves; trials alone cannot say always",
-)
+)  # fmt: skip
 def _programme(run: Setting) -> Measurement:
     rng = torch.Generator().manual_seed(run.seed)
     right = []
@@ -78,12 +73,9 @@ def _programme(run: Setting) -> Measurement:
 @claim(
     "programme-polynomial",
     "Levels of the published programme (coefficient 1.15) beat the polynomial grid, with iPNDM and 6 evaluations.",
-    place=f"{P2}, Table 2",
-    figure="FID 4.88 / 7.05 = 0.69",
-    criterion=below_one(),
-    needs="model",
+    place=f"{P2}, Table 2", figure="FID 4.88 / 7.05 = 0.69", criterion=below_one(), needs="model",
     lesson="schedules_by_dynamic_programming",
-)
+)  # fmt: skip
 def _polynomial(run: Setting) -> Measurement:
     return fixtures.ratio(_published(run), _usual(run, "ipndm")["polynomial"], detail="ratio of errors, network")
 
@@ -91,26 +83,21 @@ def _polynomial(run: Setting) -> Measurement:
 @claim(
     "programme-best-grid",
     "Levels of the published programme (coefficient 1.15) beat every usual grid, with iPNDM and 6 evaluations.",
-    place="carried over from arXiv 2405.11326, Sec. 4",
-    criterion=below_one(),
-    needs="model",
+    place="carried over from arXiv 2405.11326, Sec. 4", criterion=below_one(), needs="model",
     remark="the baseline decides the story: a cosine grid is better for this small network",
     lesson="schedules_by_dynamic_programming",
-)
+)  # fmt: skip
 def _best_grid(run: Setting) -> Measurement:
     name, best = min(_usual(run, "ipndm").items(), key=lambda item: float(item[1].mean()))
     return fixtures.ratio(_published(run), best, detail=f"ratio of errors to the best usual grid ({name}), network")
 
 
 @claim(
-    "coefficient",
-    "The coefficient 1.15 is good everywhere: at most 5 % worse than the best, for every solver.",
-    place="default of the published method",
-    figure="1.15",
-    criterion=at_most(1.05),
+    "coefficient", "The coefficient 1.15 is good everywhere: at most 5 % worse than the best, for every solver.",
+    place="default of the published method", figure="1.15", criterion=at_most(1.05),
     remark="the best coefficient depends on solver and budget, and the error jumps where the route does",
     lesson="schedules_by_dynamic_programming",
-)
+)  # fmt: skip
 def _coefficient(run: Setting) -> Measurement:
     teacher = _exact_teacher(run)
     cost = scheduling.cost_matrix(teacher, "deviation")
@@ -126,12 +113,9 @@ def _coefficient(run: Setting) -> Measurement:
 
 
 @claim(
-    "few-paths",
-    "Sixteen paths are enough to find a route.",
-    place=f"{P2}, ablation of the warm-up",
-    criterion=at_most(1.1),
-    lesson="schedules_by_dynamic_programming",
-)
+    "few-paths", "Sixteen paths are enough to find a route.",
+    place=f"{P2}, ablation of the warm-up", criterion=at_most(1.1), lesson="schedules_by_dynamic_programming",
+)  # fmt: skip
 def _few(run: Setting) -> Measurement:
     teacher = scheduling.teacher_paths(fixtures.exact_denoiser(), fixtures.noise(run, 256, (1, 8, 8)))
     few = teacher[:16]
@@ -143,12 +127,10 @@ def _few(run: Setting) -> Measurement:
 
 
 @claim(
-    "levels-for-solver",
-    "Levels searched for iPNDM, which will use them, beat every usual grid, with 6 evaluations.",
-    place="this library; goes beyond arXiv 2405.11326",
-    criterion=below_one(),
+    "levels-for-solver", "Levels searched for iPNDM, which will use them, beat every usual grid, with 6 evaluations.",
+    place="this library; goes beyond arXiv 2405.11326", criterion=below_one(),
     lesson="schedules_by_dynamic_programming",
-)
+)  # fmt: skip
 def _levels(run: Setting) -> Measurement:
     teacher = _exact_teacher(run)
     found = scheduling.find_schedule(fixtures.exact_denoiser(), teacher.x[0], NFE, "ipndm", teacher=teacher)
@@ -161,13 +143,10 @@ def _levels(run: Setting) -> Measurement:
 
 
 @claim(
-    "fitted-solver",
-    "Multistep weights fitted to a few paths beat UniPC on its best usual grid.",
-    place="this library; goes beyond arXiv 2405.11326",
-    criterion=below_one(),
-    needs="model",
+    "fitted-solver", "Multistep weights fitted to a few paths beat UniPC on its best usual grid.",
+    place="this library; goes beyond arXiv 2405.11326", criterion=below_one(), needs="model",
     lesson="schedules_by_dynamic_programming",
-)
+)  # fmt: skip
 def _fitted(run: Setting) -> Measurement:
     file = data.directory() / "schedules" / f"{run.model}-fitted-{NFE}.json"
     if file.is_file() and not run.full:

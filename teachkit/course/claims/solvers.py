@@ -48,14 +48,10 @@ def _slope(run: Setting, solver: solvers.Solver, grid: Callable[[int], Tensor]) 
 
 
 @claim(
-    "orders",
-    "Euler, Heun, DPM-Solver++(2M), variable-step iPNDM(4) and UniPC(3) have orders 1, 2, 2, 4 and 4.",
-    place="arXiv 2206.00364, 2211.01095, 2204.13902, 2302.04867",
-    figure="slope - order: 0",
-    criterion=at_least(-0.25),
-    digits=1,
-    lesson="solvers",
-)
+    "orders", "Euler, Heun, DPM-Solver++(2M), variable-step iPNDM(4) and UniPC(3) have orders 1, 2, 2, 4 and 4.",
+    place="arXiv 2206.00364, 2211.01095, 2204.13902, 2302.04867", figure="slope - order: 0", criterion=at_least(-0.25),
+    digits=1, lesson="solvers",
+)  # fmt: skip
 def _orders(run: Setting) -> Measurement:
     full = {"lower_order_final": False}
     stated = {"euler": 1, "heun": 2, "dpmpp_2m": 2, "ipndm_v": 4, "unipc": 4}
@@ -70,15 +66,10 @@ def _orders(run: Setting) -> Measurement:
 
 
 @claim(
-    "order-dpmpp-3m",
-    "DPM-Solver++(3M), in its published code, has order 3.",
-    place="arXiv 2211.01095",
-    figure="3",
-    criterion=order(3),
-    digits=1,
-    remark="its second difference lacks a factor 2; with it the order is 3",
-    lesson="solvers",
-)
+    "order-dpmpp-3m", "DPM-Solver++(3M), in its published code, has order 3.",
+    place="arXiv 2211.01095", figure="3", criterion=order(3), digits=1,
+    remark="its second difference lacks a factor 2; with it the order is 3", lesson="solvers",
+)  # fmt: skip
 def _dpmpp_3m(run: Setting) -> Measurement:
     slopes = [_slope(run, solvers.get("dpmpp_3m", lower_order_final=False), grid) for grid in (_even, _uneven)]
     fixed = _slope(run, solvers.get("dpmpp_3m", lower_order_final=False, corrected=True), _uneven).value
@@ -86,29 +77,19 @@ def _dpmpp_3m(run: Setting) -> Measurement:
 
 
 @claim(
-    "order-ipndm-even",
-    "iPNDM(4) has order 4 on the usual grids.",
-    place="read into its name; arXiv 2204.13902",
-    figure="4",
-    criterion=order(4),
-    digits=1,
-    remark="its weights are those of equal steps in sigma, and steps even in log sigma are not",
-    lesson="solvers",
-)
+    "order-ipndm-even", "iPNDM(4) has order 4 on the usual grids.",
+    place="read into its name; arXiv 2204.13902", figure="4", criterion=order(4), digits=1,
+    remark="its weights are those of equal steps in sigma, and steps even in log sigma are not", lesson="solvers",
+)  # fmt: skip
 def _ipndm_even(run: Setting) -> Measurement:
     return fixtures.around(_slope(run, solvers.get("ipndm"), _even), detail="slope, steps even in log sigma")
 
 
 @claim(
-    "order-ipndm-uneven",
-    "iPNDM(4) has order 4 on any grid.",
-    place="read into its name; arXiv 2204.13902",
-    figure="4",
-    criterion=order(4),
-    digits=1,
-    remark="with neighbouring steps of unequal size it falls to the order of Euler's method",
-    lesson="solvers",
-)
+    "order-ipndm-uneven", "iPNDM(4) has order 4 on any grid.",
+    place="read into its name; arXiv 2204.13902", figure="4", criterion=order(4), digits=1,
+    remark="with neighbouring steps of unequal size it falls to the order of Euler's method", lesson="solvers",
+)  # fmt: skip
 def _ipndm_uneven(run: Setting) -> Measurement:
     return fixtures.around(_slope(run, solvers.get("ipndm"), _uneven), detail="slope, every second level moved")
 
@@ -120,41 +101,28 @@ def _ranked(run: Setting, better: str, worse: str, nfe: int) -> Measurement:
 
 
 @claim(
-    "rank-10",
-    "iPNDM(4) is better than DPM-Solver++(3M) with 10 evaluations.",
-    place="arXiv 2405.11326, tables of FID",
-    figure="FID 2.77 / 3.00 = 0.92",
-    criterion=below_one(),
-    needs="model",
+    "rank-10", "iPNDM(4) is better than DPM-Solver++(3M) with 10 evaluations.",
+    place="arXiv 2405.11326, tables of FID", figure="FID 2.77 / 3.00 = 0.92", criterion=below_one(), needs="model",
     lesson="solvers",
-)
+)  # fmt: skip
 def _rank_10(run: Setting) -> Measurement:
     return _ranked(run, "ipndm", "dpmpp_3m", 10)
 
 
 @claim(
-    "rank-5",
-    "iPNDM(4) is better than DPM-Solver++(3M) with 5 evaluations.",
-    place="arXiv 2405.11326, tables of FID",
-    figure="FID 13.59 / 24.97 = 0.54",
-    criterion=below_one(),
-    needs="model",
-    remark="error of paths, not FID; the ranking depends on the denoiser",
-    lesson="solvers",
-)
+    "rank-5", "iPNDM(4) is better than DPM-Solver++(3M) with 5 evaluations.",
+    place="arXiv 2405.11326, tables of FID", figure="FID 13.59 / 24.97 = 0.54", criterion=below_one(), needs="model",
+    remark="error of paths, not FID; the ranking depends on the denoiser", lesson="solvers",
+)  # fmt: skip
 def _rank_5(run: Setting) -> Measurement:
     return _ranked(run, "ipndm", "dpmpp_3m", 5)
 
 
 @claim(
-    "rank-variable",
-    "iPNDM with constant weights is better than its variable-step form with 5 evaluations.",
-    place="arXiv 2405.11326, tables of FID",
-    figure="FID 13.59 / 23.58 = 0.58",
-    criterion=below_one(),
-    needs="model",
+    "rank-variable", "iPNDM with constant weights is better than its variable-step form with 5 evaluations.",
+    place="arXiv 2405.11326, tables of FID", figure="FID 13.59 / 23.58 = 0.58", criterion=below_one(), needs="model",
     lesson="solvers",
-)
+)  # fmt: skip
 def _rank_variable(run: Setting) -> Measurement:
     return _ranked(run, "ipndm", "ipndm_v", 5)
 
@@ -162,12 +130,10 @@ def _rank_variable(run: Setting) -> Measurement:
 @claim(
     "rank-exact",
     "The same solver is best whatever the denoiser: iPNDM(4) also beats DPM-Solver++(3M) on an exact one.",
-    place="arXiv 2405.11326, tables of FID, carried over",
-    figure="FID 2.77 / 3.00 = 0.92",
-    criterion=below_one(),
+    place="arXiv 2405.11326, tables of FID, carried over", figure="FID 2.77 / 3.00 = 0.92", criterion=below_one(),
     remark="an exact denoiser of few data switches within a step, and large weights of opposite signs amplify that",
     lesson="solvers",
-)
+)  # fmt: skip
 def _rank_exact(run: Setting) -> Measurement:
     errors = [fixtures.exact_error(run, schedules.polynomial(10), name) for name in ("ipndm", "dpmpp_3m")]
     return fixtures.ratio(errors[0], errors[1], detail="10 evaluations, exact denoiser of digits 8x8")
@@ -176,13 +142,9 @@ def _rank_exact(run: Setting) -> Measurement:
 @claim(
     "heun-last-step",
     "A solver of higher order is better: Heun's method beats Euler's at 8 evaluations down to sigma 0.002.",
-    place="arXiv 2206.00364, Sec. 3, carried to few steps",
-    criterion=below_one(),
-    needs="model",
-    digits=1,
-    remark="an order is about small steps: four large ones of order 2 lose to eight of order 1",
-    lesson="solvers",
-)
+    place="arXiv 2206.00364, Sec. 3, carried to few steps", criterion=below_one(), needs="model", digits=1,
+    remark="an order is about small steps: four large ones of order 2 lose to eight of order 1", lesson="solvers",
+)  # fmt: skip
 def _heun(run: Setting) -> Measurement:
     heun = fixtures.network_error(run, schedules.polynomial(4), "heun")
     euler = fixtures.network_error(run, schedules.polynomial(8), "euler")

@@ -21,12 +21,7 @@ _SHOWN = 6
 
 @plots.style()
 def solver_lab(
-    denoiser: Denoiser,
-    x: Tensor,
-    *,
-    data: Tensor | None = None,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
+    denoiser: Denoiser, x: Tensor, *, data: Tensor | None = None, sigma_min: float = 0.002, sigma_max: float = 80.0
 ) -> Explorer:
     """Choose solver, steps and schedule; see the steps on the exact path, the error and the evaluations.
 
