@@ -40,6 +40,13 @@ def build(source_dir: Path | str, out: Path | str) -> list[Path]:
     ValueError
         If there is no source, one breaks a rule (`notebook.validate`) or shows a picture that is not there, or a copy
         would still show a line of a solution, a rubric or a hidden test. Then nothing is written.
+
+    Examples
+    --------
+    >>> build("no such folder", "copies")
+    Traceback (most recent call last):
+        ...
+    ValueError: source_dir must hold notebooks, but there is none in no such folder
     """
     source_dir, out = checks.path("source_dir", source_dir), checks.path("out", out)
     paths = [source_dir] if source_dir.is_file() else sorted(source_dir.glob("*.ipynb"))

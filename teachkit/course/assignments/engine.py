@@ -66,6 +66,13 @@ def mark(
         If a set-up cell of the source fails.
     NoSandbox
         If no process can be started, or set-up cells fail in it before any code of the student has run.
+
+    Examples
+    --------
+    >>> from nbformat.v4 import new_notebook
+    >>> empty = new_notebook()
+    >>> mark(empty, empty, student="ann").maximum
+    0
     """
     start = time.monotonic()
     limits = limits or Limits()

@@ -65,6 +65,13 @@ def summary(report: Report) -> str:
     -------
     str
         A line per test.
+
+    Examples
+    --------
+    >>> from teachkit.course.assignments.report import Score
+    >>> print(summary(Report("ann", "A1", scores=[Score("t", "Basics", "climb", 1.0, 1.0)])))
+    A1: 1 of 1 points
+      ✓ climb · Basics (1/1)
     """
     lines = [f"{report.assignment}: {report.points:g} of {report.maximum:g} points"]
     for s in report.scores:

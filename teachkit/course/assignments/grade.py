@@ -56,6 +56,13 @@ def check(file: Path | str, *, limits: Limits | None = None) -> Report:
     ------
     ValueError
         If the file cannot be read or holds no tests.
+
+    Examples
+    --------
+    >>> check("no such file.ipynb")
+    Traceback (most recent call last):
+        ...
+    ValueError: no such file.ipynb is not a file
     """
     path = checked_path("file", file)
     limits = limits or Limits(memory_megabytes=8192)
@@ -107,6 +114,13 @@ def grade(
     ------
     ValueError
         If there are no submissions, or the source breaks a rule. Never for what a submission holds.
+
+    Examples
+    --------
+    >>> grade("no such folder", "no such source.ipynb", "grades")
+    Traceback (most recent call last):
+        ...
+    ValueError: no such source.ipynb is not a file
     """
     submissions, source = checked_path("submissions", submissions), checked_path("source", source)
     out, limits = checked_path("out", out), limits or Limits()

@@ -10,7 +10,13 @@ __all__ = ["Limits", "Report", "Score", "Written"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use: seconds for a cell, a test and everything; megabytes of memory and of file."""
+    """What one submission may use: seconds for a cell, a test and everything; megabytes of memory and of file.
+
+    Examples
+    --------
+    >>> Limits(cell_seconds=5).threads
+    1
+    """
 
     cell_seconds: float = 60.0
     test_seconds: float = 60.0
@@ -28,7 +34,13 @@ class Limits:
 
 @dataclass
 class Score:
-    """Outcome of one test; ``ratio`` is the error ratio, where the test gives points on a scale."""
+    """Outcome of one test; ``ratio`` is the error ratio, where the test gives points on a scale.
+
+    Examples
+    --------
+    >>> Score("a_test", "Basics", "a", 1.0, 2.0, "off by one").maximum
+    2.0
+    """
 
     name: str
     title: str
@@ -41,7 +53,13 @@ class Score:
 
 @dataclass
 class Written:
-    """A question answered in words: what the student wrote, marked by a person; pictures as data addresses."""
+    """A question answered in words: what the student wrote, marked by a person; pictures as data addresses.
+
+    Examples
+    --------
+    >>> Written("why", "Why?", "Because.", 4.0).points is None
+    True
+    """
 
     name: str
     question: str
@@ -58,6 +76,11 @@ class Report:
 
     ``errors`` are cells that failed, with the reason; ``failed`` says that marking itself did not come to an end, so
     that a person must look.
+
+    Examples
+    --------
+    >>> Report("ann", "A1", scores=[Score("t", "Basics", "a", 1.0, 2.0)]).points
+    1.0
     """
 
     student: str

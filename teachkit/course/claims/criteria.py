@@ -18,7 +18,13 @@ VERDICTS = (HOLDS, LIMIT, FAILS)
 
 @dataclass(frozen=True)
 class Criterion:
-    """What the value must lie between, and the same in words."""
+    """What the value must lie between, and the same in words.
+
+    Examples
+    --------
+    >>> at_most(0.1).verdict(0.05, low=0.02, high=0.2)
+    'holds with a limit'
+    """
 
     least: float
     most: float

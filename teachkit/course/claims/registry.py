@@ -38,6 +38,11 @@ class Setting:
         Name or file of the trained network, for the claims about one.
     device : str
         Where the network runs.
+
+    Examples
+    --------
+    >>> Setting(full=True).pick(32, 256)
+    256
     """
 
     full: bool = False
@@ -54,7 +59,13 @@ class Setting:
 
 
 class Measurement(NamedTuple):
-    """A measured value, the ends of its 95 % interval, its unit, what was measured, and the control's value."""
+    """A measured value, the ends of its 95 % interval, its unit, what was measured, and the control's value.
+
+    Examples
+    --------
+    >>> Measurement(0.47, 0.46, 0.48, "%").unit
+    '%'
+    """
 
     value: float
     low: float
@@ -92,6 +103,11 @@ class Claim:
         The limit, or why the claim does not hold here.
     lesson : str
         Number of the lesson that teaches it.
+
+    Examples
+    --------
+    >>> get("path-length").show(Measurement(0.987, 0.981, 0.993))
+    '0.99 [0.98, 0.99]'
     """
 
     id: str
@@ -185,6 +201,11 @@ def get(name: str) -> Claim:
     ------
     ValueError
         If there is none.
+
+    Examples
+    --------
+    >>> get("tweedie").lesson == outline.number("noise_and_denoising")
+    True
     """
     if name not in REGISTRY:
         raise ValueError(f"name must be a claim of the ledger, got {name!r}; they are: {', '.join(REGISTRY)}")
@@ -192,7 +213,13 @@ def get(name: str) -> Claim:
 
 
 def chosen(names: Iterable[str] | None = None) -> list[Claim]:
-    """The claims of these names, or all, in the order of the lessons."""
+    """The claims of these names, or all, in the order of the lessons.
+
+    Examples
+    --------
+    >>> [entry.id for entry in chosen(["path-length", "tweedie"])]
+    ['tweedie', 'path-length']
+    """
     wanted = set(REGISTRY) if names is None else {get(name).id for name in names}
     return sorted((entry for entry in REGISTRY.values() if entry.id in wanted), key=lambda entry: entry.lesson)
 
@@ -217,6 +244,11 @@ def verdict(
     -------
     str
         One of `VERDICTS`.
+
+    Examples
+    --------
+    >>> verdict("residual-pca", 99.4, control=61.9)
+    'holds'
     """
     return get(name).criterion.verdict(float(value), low, high, control)
 

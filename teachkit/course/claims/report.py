@@ -22,7 +22,13 @@ FORMAT = "teachkit claims 1"
 
 @dataclass(frozen=True)
 class Result:
-    """A claim with what was measured; ``measured`` is None, and ``problem`` says why, where that was impossible."""
+    """A claim with what was measured; ``measured`` is None, and ``problem`` says why, where that was impossible.
+
+    Examples
+    --------
+    >>> Result(chosen(["tweedie"])[0], None, "no network here").verdict
+    'not measured'
+    """
 
     claim: Claim
     measured: Measurement | None
@@ -60,6 +66,12 @@ def measure_all(claims: Sequence[Claim] | None = None, setting: Setting | None =
     Yields
     ------
     Result
+
+    Examples
+    --------
+    >>> results = list(measure_all(chosen(["mean-shift-step"])))
+    >>> results[0].verdict
+    'holds'
     """
     run = setting or Setting()
     try:
@@ -96,6 +108,12 @@ def to_text(results: Sequence[Result], width: int | None = None) -> str:
     -------
     str
         A few lines for each claim, and the tally.
+
+    Examples
+    --------
+    >>> results = list(measure_all(chosen(["mean-shift-step"])))
+    >>> print(to_text(results).splitlines()[0])
+    + mean-shift-step: holds
     """
     width = max(60, width or shutil.get_terminal_size((120, 24)).columns)
     lines = []
@@ -131,6 +149,12 @@ def to_json(results: Sequence[Result], setting: Setting) -> dict[str, Any]:
     -------
     dict
         Plain values.
+
+    Examples
+    --------
+    >>> results = list(measure_all(chosen(["mean-shift-step"])))
+    >>> to_json(results, Setting())["claims"][0]["here"]
+    'below 1e-12'
     """
     rows = []
     for r in results:
@@ -177,6 +201,12 @@ def to_html(results: Sequence[Result], setting: Setting) -> str:
     -------
     str
         The page.
+
+    Examples
+    --------
+    >>> results = list(measure_all(chosen(["mean-shift-step"])))
+    >>> "<h1>Claims, measured</h1>" in to_html(results, Setting())
+    True
     """
     e = html.escape
     rows = []

@@ -21,7 +21,13 @@ Question = Callable[[Any, Generator], Cases]
 
 @dataclass(frozen=True)
 class Check:
-    """A registered check: ``cases(answer, rng)`` yields (what, got, expected)."""
+    """A registered check: ``cases(answer, rng)`` yields (what, got, expected).
+
+    Examples
+    --------
+    >>> CHECKS["count_evaluations"].hint
+    'Euler evaluates the denoiser once a step; count the steps between the levels'
+    """
 
     cases: Question
     hint: str
@@ -31,7 +37,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of a check; ``passed`` is None while the exercise is not answered."""
+    """Outcome of a check; ``passed`` is None while the exercise is not answered.
+
+    Examples
+    --------
+    >>> Result("climb", False, "look again").passed
+    False
+    """
 
     name: str
     passed: bool | None
@@ -60,6 +72,15 @@ def register(name: str, hint: str = "", *, rtol: float = 1e-4, atol: float = 1e-
     -------
     callable
         The decorator. The inputs of the generator must be drawn from ``rng``, a seeded generator of random numbers.
+
+    Examples
+    --------
+    >>> @register("double", "add it to itself")
+    ... def _double(answer, rng):
+    ...     yield "twice 3", answer(3), 6
+    >>> check("double", lambda x: 2 * x)
+    ✓ double: correct
+    >>> del CHECKS["double"]
     """
     hint, rtol, atol = text("hint", hint), number("rtol", rtol, least=0), number("atol", atol, least=0)
     if text("name", name) in CHECKS:
@@ -106,6 +127,11 @@ def evaluate(name: str, answer: Any, *, seed: int = 0) -> Result:
     -------
     Result
         Passed, failed or not answered, with the message.
+
+    Examples
+    --------
+    >>> evaluate("count_evaluations", 11).passed
+    False
     """
     seed = integer("seed", seed, 0)
     if text("name", name) not in CHECKS:
@@ -147,6 +173,12 @@ def compare(got: Any, expected: Any, *, rtol: float = 1e-4, atol: float = 1e-8) 
     -------
     str or None
         What is wrong, None if nothing is.
+
+    Examples
+    --------
+    >>> compare(2.0, 2.00001)
+    >>> compare([1.0, 2.0], [1.0, 3.0])
+    '50% of the values are off, by up to 1, 33.3% of the largest value expected'
     """
     rtol, atol = number("rtol", rtol, least=0), number("atol", atol, least=0)
     got, expected = _plain_bool(got), _plain_bool(expected)

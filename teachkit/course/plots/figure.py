@@ -31,13 +31,27 @@ def style() -> Iterator[None]:
 
     One thread at a time: JupyterLab answers to widgets in a thread of their own, and settings saved by one thread while
     another has changed them would come back wrong.
+
+    Examples
+    --------
+    >>> with style():
+    ...     print(matplotlib.rcParams["axes.grid"])
+    True
     """
     with _ONE_AT_A_TIME, matplotlib.style.context(["default", STYLE]):
         yield
 
 
 class Picture(Figure):
-    """A matplotlib figure that displays itself with a caption and alternative text (``caption``, ``alt``)."""
+    """A matplotlib figure that displays itself with a caption and alternative text (``caption``, ``alt``).
+
+    Examples
+    --------
+    >>> picture = Picture()
+    >>> picture.alt = "Nothing yet."
+    >>> sorted(picture._repr_mimebundle_()[0])
+    ['image/png', 'text/html', 'text/plain']
+    """
 
     alt: str = ""
     caption: str = ""
@@ -70,6 +84,12 @@ def panels(
         Empty.
     axes : Axes, or array of Axes
         As ``pyplot.subplots`` would return them.
+
+    Examples
+    --------
+    >>> picture, axes = panels(1, 2)
+    >>> axes.shape
+    (2,)
     """
     rows, columns = integer("rows", rows, 1, _MOST), integer("columns", columns, 1, _MOST)
     if size is not None:
@@ -94,6 +114,13 @@ def show(figure: Figure, alt: str | None = None, caption: str | None = None) -> 
         Alternative text: what is seen, in words.
     caption : str, optional
         Printed below.
+
+    Examples
+    --------
+    >>> show(Figure())  # a picture that nobody describes
+    Traceback (most recent call last):
+        ...
+    ValueError: alt must be a text that says what is seen
     """
     if not isinstance(figure, Figure):
         raise TypeError(f"figure must be a Figure, got {shown(figure)}")
@@ -125,6 +152,13 @@ def markup(figure: Picture, dpi: int = 96) -> str:
     -------
     str
         HTML that needs nothing from elsewhere.
+
+    Examples
+    --------
+    >>> picture, axes = panels(size=(1, 1))
+    >>> picture.alt = "An empty frame."
+    >>> markup(picture)[:32]
+    '<figure style="margin: 0"><img a'
     """
     if not isinstance(figure, Picture):
         raise TypeError(f"figure must be a Picture, got {shown(figure)}")

@@ -29,6 +29,11 @@ def grid(extent: float | Sequence[float], n: int = 20) -> Tensor:
     -------
     Tensor
         ``(n*n, 2)`` float64.
+
+    Examples
+    --------
+    >>> grid(1.0, 2).tolist()
+    [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]
     """
     n = integer("n", n, 1)
     if isinstance(extent, Sequence) and not isinstance(extent, str):
@@ -67,6 +72,11 @@ def vector_field(
         Draw into these; otherwise a figure is made.
     title : str
         Above the axes.
+
+    Examples
+    --------
+    >>> print(vector_field([[0, 0], [1, 0]], [[3, 4], [0, 1]]).alt)
+    Vector field: 2 arrows, 1 to 5 long (median 3).
     """
     p, v = as_array("points", points, (None, 2)), as_array("vectors", vectors, (None, 2))
     if p.shape != v.shape:
@@ -111,6 +121,12 @@ def mixture_contours(
         Draw into these; otherwise a figure is made.
     title : str
         Above the axes.
+
+    Examples
+    --------
+    >>> points = grid(2.0, 5)
+    >>> print(mixture_contours(points, -points.square().sum(1)).alt)
+    Density: Highest near (0.0, 0.0); above a tenth of that on 36% of the plane shown.
     """
     p, values = as_array("points", points, (None, 2)), as_array("log_density", log_density, (None,))
     n = round(len(p) ** 0.5)
@@ -156,6 +172,13 @@ def steps_on_path(
         Draw into these; otherwise a figure is made.
     title : str
         Above the axes.
+
+    Examples
+    --------
+    >>> from teachkit import Empirical, initial_noise, sample, schedules
+    >>> path = sample(Empirical(torch.eye(2).double()), initial_noise(1, (2,)), schedules.polynomial(4))
+    >>> print(steps_on_path(path).alt[:40])
+    Steps of the sampler: 1 path of 4 steps;
     """
     whole_path("trajectory", trajectory, outputs=True)
     x, d = (

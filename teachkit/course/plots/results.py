@@ -42,6 +42,11 @@ def image_grid(
         One for each image.
     title : str
         Above them all.
+
+    Examples
+    --------
+    >>> print(image_grid(np.zeros((3, 4, 4))).alt)
+    Images: 3 images of 4 by 4 pixels.
     """
     a = as_array("images", images)
     if a.ndim not in (3, 4) or not len(a) or (a.ndim == 4 and a.shape[1] not in (1, 3)):
@@ -91,6 +96,11 @@ def cost_matrix(
         Draw into these; otherwise a figure is made.
     title : str
         Above the axes.
+
+    Examples
+    --------
+    >>> print(cost_matrix([[0, 1, 4], [0, 0, 1], [0, 0, 0]], path=[0, 1, 2]).alt)
+    Cost of one jump: Costs between 3 noise levels, from 1 to 4. The path stops at 0, 1, 2.
     """
     c = np.array(as_array("cost", cost, (None, None), finite=False))
     if c.shape[0] != c.shape[1]:
@@ -148,6 +158,11 @@ def work_precision(
         Draw into these; otherwise a figure is made.
     title : str
         Above the axes.
+
+    Examples
+    --------
+    >>> print(work_precision({"Euler": ([5, 10], [0.2, 0.1])}).alt)
+    Work and precision: error against evaluations: Euler from 0.2 at 5 to 0.1 at 10.
     """
     if not isinstance(results, Mapping) or not all(isinstance(r, Sequence) and len(r) == 2 for r in results.values()):
         raise TypeError(f"results must be a mapping of names to (nfe, errors), got {shown(results)}")
@@ -194,6 +209,11 @@ def loss_by_noise_level(
         Draw into these; otherwise a figure is made.
     title : str
         Above the axes.
+
+    Examples
+    --------
+    >>> print(loss_by_noise_level([10.0, 1.0, 0.1], [0.1, 0.5, 0.9]).alt)
+    Loss by noise level: loss by noise level. from 0.1 at sigma 10 to 0.9 at 0.1.
     """
     lines = as_lines("losses", losses)
     s = as_levels(sigmas, len(next(iter(lines.values()))))

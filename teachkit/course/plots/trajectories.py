@@ -53,6 +53,13 @@ def boomerang(
         Draw into these; otherwise a figure is made.
     title : str, optional
         Above the axes.
+
+    Examples
+    --------
+    >>> along = torch.linspace(0, 10, 9)
+    >>> curves = torch.stack([along, (10 - along) * along / 100, 0 * along], -1)[:, None]
+    >>> print(boomerang(curves, dims=2).alt[-51:])
+     % of its length, the one that bends most by 2.5 %.
     """
     sigmas = curves.sigmas.numpy() if isinstance(curves, Trajectory) else None
     c = as_array("curves", geometry.project(curves) if isinstance(curves, Trajectory) else curves, (None, None, 3))
@@ -116,6 +123,11 @@ def deviation(
         Draw into these; otherwise a figure is made.
     title : str
         Above the axes.
+
+    Examples
+    --------
+    >>> print(deviation([[0.0], [2.0], [0.0]], [80, 10, 1]).alt)
+    Deviation from the chord: 1 trajectories, deviation peaks at 2 near sigma 10.
     """
     label, unit = "distance to the chord", ""
     if isinstance(values, Trajectory):
@@ -159,6 +171,11 @@ def explained_variance(
         Draw into these; otherwise a figure is made.
     title : str
         Above the axes.
+
+    Examples
+    --------
+    >>> print(explained_variance([0.8, 0.95, 1.0]).alt)
+    Variance explained by k components: Share explained by the first components. 80.0, 95.0, 100.0 %.
     """
     lines = {n: np.atleast_2d(100 * s) for n, s in as_lines("shares", shares).items()}
     parts = []
@@ -194,6 +211,14 @@ def film_strip(
         Number of noise levels shown.
     title : str
         Above the strip.
+
+    Examples
+    --------
+    >>> from teachkit import Empirical, initial_noise, sample, schedules
+    >>> images = torch.stack([torch.ones(1, 4, 4), -torch.ones(1, 4, 4)]).double()
+    >>> path = sample(Empirical(images), initial_noise(1, (1, 4, 4)), schedules.polynomial(5))
+    >>> print(film_strip(path, frames=3).alt[:40])
+    3 frames from sigma 80 to 0.085; the den
     """
     if not isinstance(trajectory, Trajectory) or trajectory.x.ndim != 5:
         raise ValueError("trajectory must be a Trajectory of images, with x of shape (N+1, B, C, H, W)")

@@ -43,6 +43,14 @@ class Explorer(W.VBox):
         Holds the image, or the message of an exception in an element with the role "alert".
     seconds : float
         What the last redraw took.
+
+    Examples
+    --------
+    >>> level, picture = slider("level", 1, 0, 3), plots.panels()[0]
+    >>> explorer = Explorer(picture, lambda: (f"Level {level.value}.", ""), [level])
+    >>> level.value = 2
+    >>> picture.alt
+    'Level 2.'
     """
 
     def __init__(

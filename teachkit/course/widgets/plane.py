@@ -55,6 +55,12 @@ def denoiser_field(
     ------
     ValueError
         If the denoiser does not take points in the plane.
+
+    Examples
+    --------
+    >>> from teachkit import Empirical
+    >>> print(denoiser_field(Empirical(torch.eye(2).double()), point=(1.0, 0.0)).picture.alt[:39])
+    At sigma 1 the point (1, 0) is denoised
     """
     function("denoiser", denoiser, "D(x, sigma)")
     extent, sigma_min = number("extent", extent, above=0), number("sigma_min", sigma_min, above=0)
@@ -135,6 +141,13 @@ def mean_shift_steps(
     ------
     ValueError
         For starting points of another shape or too few steps.
+
+    Examples
+    --------
+    >>> from teachkit import Empirical
+    >>> explorer = mean_shift_steps(Empirical(torch.eye(2).double()), torch.zeros(1, 2).double())
+    >>> len(explorer.controls)
+    4
     """
     function("denoiser", denoiser, "D(x, sigma)")
     x, data = points("x", x), None if data is None else points("data", data)

@@ -29,6 +29,14 @@ def path_player(trajectory: Trajectory, *, sample: int = 0) -> Explorer:
     ------
     ValueError, TypeError
         For anything but paths of images, or a sample that is not there.
+
+    Examples
+    --------
+    >>> from teachkit import Empirical, initial_noise, sample, schedules
+    >>> images = torch.stack([torch.ones(1, 4, 4), -torch.ones(1, 4, 4)]).double()
+    >>> path = sample(Empirical(images), initial_noise(1, (1, 4, 4)), schedules.polynomial(5))
+    >>> path_player(path).picture.alt[:25]
+    'Path 0, step 2 of 5, sigm'
     """
     whole_path("trajectory", trajectory, outputs=True)
     if trajectory.x.ndim != 5:

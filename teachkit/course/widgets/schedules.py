@@ -71,6 +71,13 @@ def schedule_lab(
     ------
     ValueError
         For steps out of range, an unknown solver, or samples that are neither points in the plane nor images.
+
+    Examples
+    --------
+    >>> from teachkit import Empirical, initial_noise
+    >>> explorer = schedule_lab(Empirical(torch.eye(2).double()), initial_noise(4, (2,)))
+    >>> explorer.controls[0].description
+    'solver'
     """
     max_steps = integer("max_steps", max_steps, 2, _MOST_STEPS)
     steps = integer("steps", steps, 2, max_steps)

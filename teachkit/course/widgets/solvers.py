@@ -41,6 +41,12 @@ def solver_lab(
     ------
     ValueError
         If x has another shape.
+
+    Examples
+    --------
+    >>> from teachkit import Empirical, initial_noise
+    >>> print(solver_lab(Empirical(torch.eye(2).double()), initial_noise(4, (2,))).picture.alt[:54])
+    euler with 6 steps on the polynomial (EDM) schedule: 6
     """
     x, data = points("x", x), None if data is None else points("data", data)
     exact = sample(denoiser, x, schedules.polynomial(200, sigma_min, sigma_max), "heun")

@@ -29,6 +29,12 @@ def training_monitor(run_dir: str | Path, *, interval: int = 2000) -> Explorer:
         Where `train` writes ``log.jsonl`` and ``samples-*.png``; may be empty as yet, which the explorer then says.
     interval : int
         Milliseconds between two readings.
+
+    Examples
+    --------
+    >>> explorer = training_monitor("no-run-yet")
+    >>> "nothing is logged" in explorer.screen.value
+    True
     """
     folder, interval = checks.path("run_dir", run_dir), integer("interval", interval, 1, 10**6)
     board = _Board()
