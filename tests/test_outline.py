@@ -15,7 +15,13 @@ sys.path.insert(0, str(ROOT / "tools"))
 import renumber  # noqa: E402
 
 NEW = outline.Lesson(
-    "flow_matching", "plane", "Flow matching", 35, "is it another model?", "Another time, the same curve.", ("the_ode",)
+    "put_in_the_middle",
+    "plane",
+    "Flow matching",
+    35,
+    "is it another model?",
+    "Another time, the same curve.",
+    ("the_ode",),
 )
 BODY = """# Flow matching
 
@@ -120,6 +126,8 @@ def test_a_lesson_put_into_the_middle_moves_all_others_on(scratch, monkeypatch):
     assert f"Next: **{after}**. And on." in top
     ahead = json.loads((scratch / "notebooks" / f"{outline.name('solvers')}.ipynb").read_text())
     assert f"Next: **[{place:02d} Flow matching]" in "".join(ahead["cells"][-1]["source"])
+    for path in ("docs/SCHEDULES.md", "docs/SCALE.md", "data/README.md"):
+        assert (scratch / path).read_text() == (ROOT / path).read_text(), "figures in tables are no lessons"
     instructors = (scratch / "INSTRUCTORS.md").read_text()
     assert f"| {place:02d} | 35 " in instructors
     assert len(re.findall(rf"^\| \d+ \| .*{before['solvers']}, {place:02d} \|", instructors, re.M)) == 2
@@ -141,6 +149,6 @@ def test_what_cannot_be_numbered_is_refused(scratch, monkeypatch):
     with pytest.raises(SystemExit, match="there is no lesson '77'"):
         renumber.changes(scratch)
     written.unlink()
-    with pytest.raises(SystemExit, match=r"flow_matching\.ipynb is in .*, but not written yet"):
+    with pytest.raises(SystemExit, match=r"put_in_the_middle\.ipynb is in .*, but not written yet"):
         renumber.changes(scratch)
     assert (scratch / "notebooks" / "00_start_here.ipynb").is_file(), "nothing was written"

@@ -68,7 +68,7 @@ def changes(root: Path = ROOT) -> dict[Path, tuple[Path, str]]:
         if path.suffix == ".ipynb":
             text = in_notebook(text, path, lessons)
         elif edit := {"README.md": readme, "INSTRUCTORS.md": instructors}.get(str(path.relative_to(root))):
-            text = edit(text)
+            text = edit(text, numbers)
         target = targets.get(path, path)
         if text != before or target != path:
             found[path] = target, text
@@ -82,9 +82,7 @@ def renumbered(text: str, numbers: dict[str, str]) -> str:
     text = CLAIM.sub(lambda m: numbers[m[1]], text)
     link = rf"\[\d\d(?=[^\]]*\]\([\w./]*?(?:\d\d_)?({slugs})\.ipynb\))"
     text = re.sub(link, lambda m: f"[{outline.number(m[1])}", text)
-    text = re.sub(rf"\b\d\d_({slugs})\b|(?<=\]\()({slugs})(?=\.ipynb\))", lambda m: outline.name(m[1] or m[2]), text)
-    weeks = re.compile(r"^(\| \d+ \| )(\d\d(?:, \d\d)*)(?= \|)", re.M)  # of a syllabus
-    return weeks.sub(lambda m: m[1] + each(m[2], lambda n: numbers.get(n, "")), text)
+    return re.sub(rf"\b\d\d_({slugs})\b|(?<=\]\()({slugs})(?=\.ipynb\))", lambda m: outline.name(m[1] or m[2]), text)
 
 
 def each(text: str, new: Callable[[str], str]) -> str:
@@ -181,7 +179,7 @@ def course_map() -> list[str]:
 # ---- README and INSTRUCTORS
 
 
-def readme(text: str) -> str:
+def readme(text: str, _: dict[str, str]) -> str:
     """README.md with its table of lessons, and how many there are and how long they take."""
     rows = [
         f"| {outline.number(e.slug)} | [{e.title}](notebooks/{outline.name(e.slug)}.ipynb) | {e.idea} |"
@@ -202,13 +200,13 @@ def how_many() -> str:
     return WORDS[count - 10] if 10 <= count < 20 else str(count)
 
 
-def instructors(text: str) -> str:
+def instructors(text: str, numbers: dict[str, str]) -> str:
     """INSTRUCTORS.md with its hours, its syllabuses, and its mentions of lessons as links."""
     text = replaced(text, r"^\w+ lessons(?=, )", f"{how_many().capitalize()} lessons")
     hours = round(sum(entry.minutes for entry in outline.LESSONS) / 60)
     text = replaced(text, r"about \d+ hours of lessons", f"about {hours} hours of lessons")
     head, *plans = between(text, "hours", hours_table()).split("## Syllabus for ")
-    return linked("## Syllabus for ".join([head, *map(syllabus, plans)]), "notebooks/")
+    return linked("## Syllabus for ".join([head, *(syllabus(plan, numbers) for plan in plans)]), "notebooks/")
 
 
 def hours_table() -> list[str]:
@@ -227,10 +225,10 @@ def hours_table() -> list[str]:
     return head + ["| ".join(row) for row in rows]
 
 
-def syllabus(plan: str) -> str:
+def syllabus(plan: str, numbers: dict[str, str]) -> str:
     """A syllabus with every lesson: those that are new in the week of the one before, those that are gone left out."""
     week = re.compile(r"^(\| \d+ \| )(\d\d(?:, \d\d)*)(?= \|)", re.M)
-    weeks = [re.findall(r"\d\d", m[2]) for m in week.finditer(plan)]
+    weeks = [[numbers[n] for n in m[2].split(", ") if n in numbers] for m in week.finditer(plan)]
     if not weeks:
         return plan
     for k in range(len(outline.LESSONS)):

@@ -148,7 +148,7 @@ def exact_reference(run: Setting) -> tuple[Tensor, Tensor]:
 
 
 def exact_error(run: Setting, sigmas: Tensor, solver: object) -> Tensor:
-    """The same with the exact denoiser."""
+    """Root-mean-square error of the exact denoiser's samples to the reference: ``(B,)``."""
     x, end = exact_reference(run)
     final = sample(exact_denoiser(), x, sigmas, solver, keep="final").final  # type: ignore[arg-type]
     return metrics.error_to_reference(final, end)

@@ -66,7 +66,7 @@ def register(name: str, hint: str = "", *, rtol: float = 1e-4, atol: float = 1e-
     hint : str
         Shown with a wrong answer.
     rtol, atol : float
-        As in `compare`.
+        Tolerated error, relative to the largest value expected, and absolute.
 
     Returns
     -------
@@ -120,8 +120,12 @@ def evaluate(name: str, answer: Any, *, seed: int = 0) -> Result:
 
     Parameters
     ----------
-    name, answer, seed
-        As for `check`.
+    name : str
+        A name from ``grading.CHECKS``; an unknown one is a ValueError that suggests the nearest.
+    answer : callable or value
+        What the exercise asks for.
+    seed : int
+        Seed of the random inputs.
 
     Returns
     -------

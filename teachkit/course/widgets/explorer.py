@@ -115,7 +115,7 @@ def slider(description: str, value: int, least: int, most: int, **kwargs: Any) -
 
 
 def real_slider(description: str, value: float, least: float, most: float, step: float = 0.05) -> W.FloatSlider:
-    """The same for real numbers."""
+    """A slider for real numbers with its whole label visible."""
     return W.FloatSlider(value=value, min=least, max=most, step=step, description=description, style=_WIDE)
 
 
