@@ -52,6 +52,10 @@ def test_lessons_build_on_earlier_ones_and_belong_to_a_part():
 def test_an_unknown_lesson_is_named_and_the_nearest_suggested():
     with pytest.raises(ValueError, match=r"'the_ods'; 'the_ode'\?"):
         outline.number("the_ods")
+    for wrong in (None, 3, ["the_ode"], ""):
+        for function in (outline.lesson, outline.number, outline.name):
+            with pytest.raises(ValueError, match="slug must be one of"):
+                function(wrong)
 
 
 def test_every_assignment_is_in_the_list():

@@ -32,6 +32,8 @@ WITHOUT = {
     "launcher.processes": "its arguments are torch's to check; tried by processes in test_evaluation",
     "course.grading.Check": "what grading.register made of arguments that it checked",
     "course.grading.Result": "a result",
+    **{f"course.outline.{name}": "a row of the list, written in the code" for name in ("Assignment", "Lesson")},
+    **{f"course.outline.{name}": "tests/test_outline.py" for name in ("lesson", "name", "number")},
     "metrics.Estimate": "a result",
     "metrics.inception_features": "needs optional packages and the internet; its checks are those of digit_features",
     "course.plots.Picture": "a Figure of matplotlib",
@@ -45,6 +47,7 @@ WITHOUT = {
     "solvers.Solver.for_samples": "a base class, which uses none of its arguments",
     "solvers.Point": "made by the sampling loop, of what it checked",
     "course.widgets.Explorer.update": "called by widgets",
+    "course.widgets.Prediction.compare": "called by widgets",
 }
 
 
