@@ -77,10 +77,11 @@ endef
 mutants: $(VENV)/.stamp-test  ## grade every right and wrong solution of the assignments (minutes)
 	"$(BIN)/python" -m pytest -q -m mutants $(ARGS) tests/assignments tests/test_assignments.py
 
-lint: $(VENV)/.stamp-test  ## ruff and mypy
+lint: $(VENV)/.stamp-test  ## ruff, mypy, and the rules on which module may import which
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
+	"$(BIN)/lint-imports" --no-cache
 
 format: $(VENV)/.stamp-test  ## rewrite the code in the house style
 	"$(BIN)/ruff" check --fix .

@@ -409,6 +409,9 @@ BROKEN = {
     "no pictures": (lambda t, m: no_module(m, "torchvision"), 0, "torchvision not installed", "teachkit[lab]"),
     "a kernel that is gone": (other_kernel("/no/such/python"), 1, "does not exist", "-m ipykernel install"),
     "no kernel": (other_kernel(None), 1, "no kernel called python3", "-m ipykernel install"),
+    "no pictures": (
+        lambda t, m: no_module(m, "matplotlib"), 0, "matplotlib not installed: needed for pictures", "teachkit[course]"
+    ),
     "no Jupyter": (lambda t, m: no_module(m, "jupyterlab"), 0, "jupyterlab not installed", "teachkit[lab]"),
     "no browser": (lambda t, m: m.setenv("PATH", str(t)), 0, "chromium not found", "-> only for testing"),
     "no room": (nearly_full, 0, "0.0 GiB free here", "-> make room"),

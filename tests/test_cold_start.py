@@ -27,7 +27,7 @@ def direct_requirements() -> dict[str, Requirement]:
     """What pyproject.toml asks for: to run teachkit, and to test it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["lab"], *extras["docs"], *extras["test"]]
+    lines = [*project["dependencies"], *extras["course"], *extras["lab"], *extras["docs"], *extras["test"]]
     asked = [Requirement(line) for line in lines]
     return {r.name: r for r in asked if r.name != "teachkit"}
 

@@ -9,3 +9,43 @@
 
 The library never imports any of it; each part is imported by its name, ``from teachkit.course import plots``.
 """
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+__all__ = ["needs"]
+
+
+@contextlib.contextmanager
+def needs(extra: str, what: str) -> Iterator[None]:
+    """Around imports of what not every installation has: name the extra that brings it.
+
+    Parameters
+    ----------
+    extra : str
+        The extra of teachkit, such as ``course``.
+    what : str
+        Who needs it, for the message.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If an import inside fails; says ``pip install 'teachkit[extra]'``.
+
+    Examples
+    --------
+    >>> with needs("course", "the pictures"):
+    ...     import no_such_package
+    Traceback (most recent call last):
+    ModuleNotFoundError: the pictures need no_such_package: pip install 'teachkit[course]'
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "teachkit":
+            raise
+        raise ModuleNotFoundError(
+            f"{what} need {error.name}: pip install 'teachkit[{extra}]'", name=error.name
+        ) from None

@@ -9,11 +9,13 @@ answers by message (`engine`, `sandbox`, `wire`). Sources carry nbgrader's metad
 nbgrader can be used in place of all this. The sources are in ``notebooks/assignments``; INSTRUCTORS.md is the manual.
 """
 
-try:
+from teachkit.course import needs
+
+with needs("course", "assignments"):
+    import IPython  # noqa: F401
+    import jinja2  # noqa: F401
     import nbformat  # noqa: F401
     import psutil  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f"assignments need Jupyter ({error}): pip install 'teachkit[lab]'") from None
 
 from teachkit.course.assignments.build import build
 from teachkit.course.assignments.engine import mark

@@ -11,10 +11,11 @@ cores for problems of the size used in the course. A U-Net inside `schedule_lab`
 `predict` asks for a guess before it shows a number.
 """
 
-try:
+from teachkit.course import needs
+
+with needs("course", "the explorers"):
     import ipywidgets  # noqa: F401  (before anything else needs it)
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f"the explorers need Jupyter's widgets ({error}): pip install 'teachkit[lab]'") from None
+    import matplotlib  # noqa: F401
 
 from teachkit.course.widgets.explorer import Explorer
 from teachkit.course.widgets.plane import denoiser_field, mean_shift_steps
