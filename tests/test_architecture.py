@@ -32,7 +32,9 @@ def test_every_room_is_drawn_once_and_has_a_purpose(edges):
     folders = {"adapters"} | {
         path.relative_to(ROOT / "teachkit").as_posix().replace("/", ".").removesuffix(".py")
         for path in (*(ROOT / "teachkit").glob("*"), *(ROOT / "teachkit" / "course").glob("*"))
-        if path.name[0] not in "._" and path.name != "course" and (path / "__init__.py").is_file() | (path.suffix == ".py")
+        if path.name[0] not in "._"
+        and path.name != "course"
+        and (path / "__init__.py").is_file() | (path.suffix == ".py")
     }
     assert set(edges) == folders
     drawn = [text.text for text in ElementTree.parse(architecture.PICTURE).iter(f"{SVG}text")]
