@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections import defaultdict
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -23,7 +24,8 @@ WIDTH, ROW, BOX, GAP, HEIGHT, LANE, MARGIN = 1000, 78, 118, 34, 42, 30, 18
 WINGS = {"cli": "command line", "course": "course", "library": "library"}  # from the top
 STYLE = """
   text { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; text-anchor: middle; fill: #1b1f24; }
-  .name { font-size: 15px; font-weight: 600; } .lines { font-size: 11px; } .wing { font-size: 14px; text-anchor: start; }
+  .name { font-size: 15px; font-weight: 600; } .lines { font-size: 11px; }
+  .wing { font-size: 14px; text-anchor: start; }
   .page { fill: #ffffff; } .room { fill: #ffffff; stroke: #57606a; } .arrow { fill: none; stroke: #57606a; }
   .head { fill: #57606a; } .cli { fill: #fff1d6; } .course { fill: #dff3e8; } .library { fill: #dfecfa; }
   @media (prefers-color-scheme: dark) {
@@ -113,7 +115,7 @@ def placed(levels: list[list[str]], arrows: list[tuple[str, ...]]) -> dict[str, 
     """Where each box and lane stands across the page: near its neighbours, in an order with few crossings."""
     near = defaultdict(list)
     for arrow in arrows:
-        for a, b in zip(arrow, arrow[1:]):
+        for a, b in pairwise(arrow):
             near[a].append(b)
             near[b].append(a)
     x = {n: WIDTH * (k + 1) / (len(names) + 1) for names in levels for k, n in enumerate(names)}
@@ -197,7 +199,7 @@ def box(name: str, x: float, y: float) -> str:
 def curve(stops: list[tuple[float, float]]) -> str:
     """An arrow down through its stops, straight past the rows between."""
     path = f"M{stops[0][0]:.0f} {stops[0][1] + HEIGHT}"
-    for (x0, y0), (x1, y1) in zip(stops, stops[1:]):
+    for (x0, y0), (x1, y1) in pairwise(stops):
         begin, end = y0 + HEIGHT, y1 - (1 if (x1, y1) == stops[-1] else 0)
         middle = (begin + end) / 2
         path += f" C{x0:.0f} {middle:.0f} {x1:.0f} {middle:.0f} {x1:.0f} {end:.0f}"
