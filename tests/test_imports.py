@@ -168,3 +168,18 @@ def test_rooms_are_opened_when_they_are_first_asked_for():
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.splitlines() == ["[]", "True True", "teachkit.edm True False"]
+
+
+def test_a_plain_installation_samples_and_has_its_command_line():
+    extras = declared("course", "lab") - declared()
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({sorted(extras)}));"
+        "from teachkit import data, edm, initial_noise, sample, schedules;"
+        "D = edm.load('edm-digits8'); x = initial_noise(2, (1, 8, 8), seed=0);"
+        "print(sample(D, x, schedules.polynomial(3), progress=True).final.shape, len(data.load('emoji32').labels) > 0);"
+        "sys.argv = ['teachkit', '--help']; from teachkit.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([2, 1, 8, 8]) True" in done.stdout
+    assert "schedule" in done.stdout

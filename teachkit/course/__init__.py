@@ -15,8 +15,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-__all__ = ["needs"]
-
 
 @contextlib.contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
@@ -28,6 +26,11 @@ def needs(extra: str, what: str) -> Iterator[None]:
         The extra of teachkit, such as ``course``.
     what : str
         Who needs it, for the message.
+
+    Yields
+    ------
+    None
+        The imports stand in the body.
 
     Raises
     ------
