@@ -43,14 +43,14 @@ from teachkit import (
 from teachkit.denoisers import Denoiser
 from teachkit.files import write_whole
 from teachkit.scheduling import Schedule
-from teachkit.scheduling.warm_up import SIGMA_MIN, elsewhere
+from teachkit.scheduling.teacher import SIGMA_MIN
+from teachkit.scheduling.warm_up import elsewhere
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "docs" / "schedule_samples.json"
 ROWS, REPORT, FOUND = ROOT / "docs" / "schedules.jsonl", ROOT / "docs" / "SCHEDULES.md", ROOT / "data" / "schedules"
 SOLVERS = ("euler", "heun", "dpm2", "ipndm", "dpmpp_2m", "dpmpp_3m", "deis", "unipc")
 BUDGETS = (4, 5, 6, 8, 10)
-GRIDS = (schedules.polynomial, schedules.logsnr, schedules.time_uniform, schedules.cosine)
 COEFFICIENTS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2)
 ORDER = 3  # of the fitted solver
 HELD_OUT = 20_000  # added to the seed of the warm-up noise
@@ -136,15 +136,15 @@ def measure(name: str, seed: int, known: set[tuple[str, int, str, int]]) -> Iter
     for solver, nfe in wanted:
         row: dict[str, Any] = {"problem": name, "seed": seed, "solver": solver, "nfe": nfe}
         if solver == "fitted":
-            fitted, schedule = scheduling.fit_solver(denoiser, more, nfe, ORDER, teacher=fit_teacher or teacher)
-            row["found"] = error(schedule.sigmas, fitted, share=True)
+            schedule = scheduling.fit_solver(denoiser, more, nfe, ORDER, teacher=fit_teacher or teacher)
+            row["found"] = error(schedule.sigmas, schedule.make_solver(), share=True)
         else:
             schedule = scheduling.find_schedule(denoiser, warm_up, nfe, solver, teacher=teacher)
             row["found"] = error(schedule.sigmas, schedule.make_solver(), share=True)
             row["usual"], row["programme"] = {}, {}
             for steps, options in scheduling.search.step_counts(solver, nfe):
                 suffix = ", Euler last" if options.get("euler_last") else ""
-                for make in GRIDS:
+                for make in scheduling.search.GRIDS:
                     row["usual"][make.__name__ + suffix] = error(
                         make(steps), solvers.get(solver, **options), share=True
                     )
@@ -176,7 +176,7 @@ def add_shares(names: list[str]) -> None:
             if row["solver"] != "fitted":
                 for steps, options in scheduling.search.step_counts(row["solver"], row["nfe"]):
                     suffix = ", Euler last" if options.get("euler_last") else ""
-                    for make in GRIDS:
+                    for make in scheduling.search.GRIDS:
                         solver = solvers.get(row["solver"], **options)
                         runs.append((row["usual"][make.__name__ + suffix], make(steps), solver))
             for entry, sigmas, solver in runs:

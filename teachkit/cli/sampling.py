@@ -65,7 +65,7 @@ def draw(
 
     from teachkit import evaluation, initial_noise, sample
     from teachkit.evaluation import processes
-    from teachkit.scheduling.warm_up import SIGMA_MAX, SIGMA_MIN, level_range
+    from teachkit.scheduling.teacher import SIGMA_MAX, SIGMA_MIN, level_range
 
     check_target(out, "--out", ".png")
     check_target(tensors, "--tensors", ".safetensors")
@@ -152,7 +152,7 @@ def find(
 
     from teachkit import initial_noise, scheduling, solvers
     from teachkit.scheduling.refine import OBJECTIVES
-    from teachkit.scheduling.warm_up import level_range
+    from teachkit.scheduling.teacher import level_range
 
     if form not in FORMATS:
         raise typer.BadParameter(f"--format must be one of {', '.join(FORMATS)}, got {form!r}")
@@ -175,7 +175,7 @@ def find(
         teacher = scheduling.teacher_paths(denoiser, noise, labels=chosen, guidance=guidance)
         asked: dict[str, Any] = {"labels": chosen, "guidance": guidance, "objective": objective}
         if solver == "fitted":
-            found = scheduling.fit_solver(denoiser, noise, nfe, **asked, teacher=teacher, progress=show)[1]
+            found = scheduling.fit_solver(denoiser, noise, nfe, **asked, teacher=teacher, progress=show)
         else:
             found = scheduling.find_schedule(denoiser, noise, nfe, solver, **asked, teacher=teacher, progress=show)
     known = {"model": {"name": model, **found.provenance["model"]}, "seed": seed}

@@ -151,12 +151,11 @@ def _fitted(run: Setting) -> Measurement:
     file = data.directory() / "schedules" / f"{run.model}-fitted-{NFE}.json"
     if file.is_file() and not run.full:
         schedule, origin = scheduling.Schedule.load(file), "shipped"
-        solver = schedule.make_solver()
     else:
         x = fixtures.network_noise(run, run.pick(16, 128), stream=2)
-        solver, schedule = scheduling.fit_solver(fixtures.network(run), x, NFE, labels=fixtures.labels(run, len(x)))
+        schedule = scheduling.fit_solver(fixtures.network(run), x, NFE, labels=fixtures.labels(run, len(x)))
         origin = f"fitted to {len(x)} paths"
     usual = _usual(run, "unipc")
     best = min(usual, key=lambda g: float(usual[g].mean()))
-    own = fixtures.network_error(run, schedule.sigmas, solver)
+    own = fixtures.network_error(run, schedule.sigmas, schedule.make_solver())
     return fixtures.ratio(own, usual[best], detail=f"ratio of errors, {NFE} evaluations, weights {origin}, grid {best}")
