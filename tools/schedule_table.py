@@ -1,6 +1,7 @@
 """Measure schedules and fitted solvers against the usual ones, on noise that no search has seen; write the report.
 
-    python tools/schedule_table.py edm-digits8          # adds to docs/schedules.jsonl what is not there yet
+    python tools/schedule_table.py                      # all that is missing or out of date, then the report
+    python tools/schedule_table.py edm-digits8          # the same for one problem
     python tools/schedule_table.py --samples edm-digits8   # adds to docs/schedule_samples.json
     python tools/schedule_table.py --shares edm-digits8    # adds the share that ends elsewhere to rows without it
     python tools/schedule_table.py --report             # docs/SCHEDULES.md, and data/schedules/ for the shipped models
@@ -10,7 +11,8 @@ the same held-out noise, for the usual grids, for the dynamic programme at its p
 coefficient 1.15) and at all coefficients from 0.8 to 1.2, and for the schedule that ``find_schedule`` found on
 warm-up noise. And per number of evaluations, the solver that ``fit_solver`` fitted. For the found schedules and the
 usual grids also the share of samples that end elsewhere: nearer to another sample's reference than to their own.
-Resumable: a row is written when it is known.
+Resumable: a row is written when it is known, with a key of the network and of the code of search, teacher and solvers;
+rows of another key are measured again and replaced.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from teachkit import (
 )
 from teachkit.denoisers import Denoiser
 from teachkit.files import write_whole
+from teachkit.fingerprints import fingerprint, without_prose
 from teachkit.scheduling import Schedule
 from teachkit.scheduling.teacher import SIGMA_MIN
 from teachkit.scheduling.warm_up import elsewhere
@@ -102,6 +105,14 @@ def errors(final: Tensor, reference: Tensor) -> dict[str, float]:
     """Mean and median over samples of the root-mean-square error."""
     each = (final - reference).flatten(1).double().pow(2).mean(1).sqrt()
     return {"mean": float(each.mean()), "median": float(each.median())}
+
+
+def key_of(denoiser: Denoiser) -> str:
+    """What a row depends on: the model, and the code that searches, steps and samples (not its prose)."""
+    package = Path(scheduling.__file__).parents[1]
+    files = [*(package / "scheduling").glob("*.py"), *(package / "solvers").glob("*.py")]
+    files += [package / "sampling.py", package / "schedules.py"]
+    return fingerprint([fingerprint(denoiser), [without_prose(file.read_text("utf-8")) for file in sorted(files)]])[:16]
 
 
 def share_elsewhere(final: Tensor, reference: Tensor) -> dict[str, float]:
@@ -408,8 +419,7 @@ def main() -> None:
     if unknown := set(options.problems) - set(PROBLEMS):
         parser.error(f"problem must be one of {', '.join(PROBLEMS)}, got {', '.join(sorted(unknown))}")
     if options.report:
-        REPORT.write_text(report())
-        print(f"{REPORT.relative_to(ROOT)}; {write_found()} schedules in {FOUND.relative_to(ROOT)}")
+        write_report()
         return
     torch.set_grad_enabled(False)
     if options.samples:
@@ -422,13 +432,28 @@ def main() -> None:
         add_shares(options.problems)
         return
     ROWS.parent.mkdir(exist_ok=True)
+    names = options.problems or list(PROBLEMS)
+    keys = {name: key_of(PROBLEMS[name].make()[0]) for name in names}
     for seed in range(options.seeds):
-        for name in options.problems:
-            known = {(r["problem"], r["seed"], r["solver"], r["nfe"]) for r in rows()}
+        for name in names:
+            known = {cell_of(r) for r in rows() if r.get("key") == keys[name]}
             for row in measure(name, seed, known):
-                with ROWS.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                kept = [r for r in rows() if cell_of(r) != cell_of(row)] + [row | {"key": keys[name]}]
+                text = "".join(json.dumps(r) + "\n" for r in kept)
+                write_whole(ROWS, lambda beside, text=text: beside.write_text(text))
                 print(name, seed, row["solver"], row["nfe"], f"{row['found']['mean']:.4f}", flush=True)
+    write_report()
+
+
+def cell_of(row: dict[str, Any]) -> tuple[str, int, str, int]:
+    """What a row is a measurement of."""
+    return row["problem"], row["seed"], row["solver"], row["nfe"]
+
+
+def write_report() -> None:
+    """The page and the schedules that ship, from all rows there are."""
+    REPORT.write_text(report())
+    print(f"{REPORT.relative_to(ROOT)}; {write_found()} schedules in {FOUND.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -192,8 +192,7 @@ class _Fit:
         """Weights solved for on some rows, and their final states."""
         warm_up, targets = self.warm_up, interpolated(self.warm_up.teacher, sigmas, rows)
         evaluate = warm_up.evaluator(rows)
-        # Whatever the objective, a path that ends elsewhere must not lead the weights: moving them sees to its square.
-        return fit_weights(evaluate, warm_up.x[rows], sigmas, targets, self.order, ridge, ahead)
+        return fit_weights(evaluate, warm_up.x[rows], sigmas, targets, self.order, ridge, ahead, warm_up.objective)
 
     def gap_of_levels(self, candidate: Candidate, rows: slice) -> Tensor:
         """Final samples minus the teacher's, with weights solved for on the same samples."""
