@@ -968,9 +968,10 @@ def test_the_objective_of_a_search_may_be_the_root_mean_square():
     assert search._clearly_better([steady, lucky], "rms") is steady
 
 
-@pytest.mark.parametrize("find", ["find_schedule", "fit_solver"])
-def test_the_objective_is_what_gets_small(find):
-    D, x = crowd(384)  # of fewer, one path that ends far off decides the root mean square
+# Where paths fork a few decide the root mean square, and which levels win it differs from draw to draw.
+@pytest.mark.parametrize(("find", "samples"), [("find_schedule", 96), ("fit_solver", 384)])
+def test_the_objective_is_what_gets_small(find, samples):
+    D, x = crowd(samples)
     teacher = scheduling.teacher_paths(D, x, grid=30)
     found = {}
     for objective in ("mean", "rms"):

@@ -193,7 +193,7 @@ def add_shares(names: list[str]) -> None:
             for entry, sigmas, solver in runs:
                 final = sample(denoiser, noise, sigmas, solver, keep="final").final
                 entry |= share_elsewhere(final, reference)
-        write_whole(ROWS, lambda beside: beside.write_text("".join(json.dumps(row) + "\n" for row in every)))
+        save_rows(every)
         print(name, seed, len(some), flush=True)
 
 
@@ -246,6 +246,11 @@ def sample_quality(name: str) -> list[dict[str, Any]]:
 def rows() -> list[dict[str, Any]]:
     """All that was measured so far."""
     return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+
+
+def save_rows(every: list[dict[str, Any]]) -> None:
+    """Write all rows; the file is whole or as it was."""
+    write_whole(ROWS, lambda beside: beside.write_text("".join(json.dumps(row) + "\n" for row in every)))
 
 
 def by_cell(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -439,8 +444,7 @@ def main() -> None:
             known = {cell_of(r) for r in rows() if r.get("key") == keys[name]}
             for row in measure(name, seed, known):
                 kept = [r for r in rows() if cell_of(r) != cell_of(row)] + [row | {"key": keys[name]}]
-                text = "".join(json.dumps(r) + "\n" for r in kept)
-                write_whole(ROWS, lambda beside, text=text: beside.write_text(text))
+                save_rows(kept)
                 print(name, seed, row["solver"], row["nfe"], f"{row['found']['mean']:.4f}", flush=True)
     write_report()
 
