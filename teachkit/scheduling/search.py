@@ -136,7 +136,7 @@ def find_schedule(
     return Schedule(best.sigmas, solver, best.nfe, best.options, float(sample_errors(best.gap).mean()), found)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """Levels and the solver options they go with; once judged, how far off the judges end, and what a sample cost."""
 
