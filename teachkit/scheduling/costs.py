@@ -41,6 +41,14 @@ def cost_matrix(teacher: Trajectory, metric: str = "deviation") -> Tensor:
     ------
     ValueError, TypeError
         For an unknown metric, or a teacher without its path.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian, initial_noise, sample, schedules
+    >>> teacher = sample(Gaussian([0.0, 1.0], [0.2, 0.4]), initial_noise(8, (2,)), schedules.polynomial(10), "heun")
+    >>> cost = cost_matrix(teacher, "l2")
+    >>> cost.shape, bool(cost[0, 10] > cost[0, 5])  # the longer jump lands farther off
+    (torch.Size([11, 11]), True)
     """
     choice("metric", metric, METRICS)
     whole(teacher)

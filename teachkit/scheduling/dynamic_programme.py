@@ -51,15 +51,29 @@ def shortest_paths(cost: Tensor, max_steps: int, coefficient: float = 1.0) -> li
 
     Parameters
     ----------
-    cost, coefficient
-        As for `shortest_path`.
+    cost : (N+1, N+1)
+        Cost of jumping from i to j; only i < j is read. May be negative.
     max_steps : int
         From 1 to N.
+    coefficient : float
+        Weight by which each step's cost exceeds the one before, > 0.
 
     Returns
     -------
     list of Tensor
         Entry k - 1 holds the k + 1 indices of the path of k steps.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a cost matrix that is not square or holds NaN or infinity above its diagonal, too many steps, or a bad
+        coefficient.
+
+    Examples
+    --------
+    >>> cost = torch.tensor([[0.0, 1, 4, 9], [0, 0, 1, 4], [0, 0, 0, 1], [0, 0, 0, 0]])
+    >>> [path.tolist() for path in shortest_paths(cost, 3)]
+    [[0, 3], [0, 1, 3], [0, 1, 2, 3]]
     """
     return _cheapest(cost, "max_steps", max_steps, coefficient)
 
@@ -91,16 +105,28 @@ def path_cost(cost: Tensor, path: Tensor, coefficient: float = 1.0) -> float:
     Parameters
     ----------
     cost : (N+1, N+1)
-        As from `cost_matrix`.
+        Cost of jumping from i to j, such as `cost_matrix` gives; only i < j is read.
     path : (k+1,)
         Increasing indices, two or more.
     coefficient : float
-        As for `shortest_path`.
+        Weight by which each step's cost exceeds the one before, > 0.
 
     Returns
     -------
     float
         In the units of ``cost``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a cost matrix that is not square or holds NaN or infinity above its diagonal, a path that does not
+        increase or leaves the matrix, or a bad coefficient.
+
+    Examples
+    --------
+    >>> cost = torch.tensor([[0.0, 1, 4, 9], [0, 0, 1, 4], [0, 0, 0, 1], [0, 0, 0, 0]])
+    >>> path_cost(cost, torch.tensor([0, 1, 3]), 1.5)  # 1 + 1.5 * 4
+    7.0
     """
     c, at = torch.from_numpy(_check(cost)), as_real("path", path)
     if at.ndim != 1 or len(at) < 2 or at.is_floating_point():

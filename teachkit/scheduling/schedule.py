@@ -42,6 +42,12 @@ class Schedule:
     provenance : dict
         How it was found: method, objective, model, labels, guidance, warm-up size, teacher and evaluations spent; and
         beside the mean error the root-mean-square one and the share of samples that end elsewhere. Plain values only.
+
+    Examples
+    --------
+    >>> found = Schedule([80.0, 1.0, 0.002], "ipndm", 2, {"order": 2})
+    >>> found.make_solver().order, found.to_comfyui()
+    (2, '80, 1, 0.002')
     """
 
     sigmas: Tensor
