@@ -406,7 +406,7 @@ BROKEN = {
         1, "the list of checksums cannot be read", "-> restore the folder data/",
     ),
     "a package of another torch": (no_torch, 1, "torchvision cannot be imported", "-> pip install --force-reinstall"),
-    "no pictures": (lambda t, m: no_module(m, "torchvision"), 0, "torchvision not installed", "teachkit[lab]"),
+    "no torchvision": (lambda t, m: no_module(m, "torchvision"), 0, "torchvision not installed", "teachkit[course]"),
     "a kernel that is gone": (other_kernel("/no/such/python"), 1, "does not exist", "-m ipykernel install"),
     "no kernel": (other_kernel(None), 1, "no kernel called python3", "-m ipykernel install"),
     "no pictures": (

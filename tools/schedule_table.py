@@ -155,7 +155,7 @@ def measure(name: str, seed: int, known: set[tuple[str, int, str, int]]) -> Iter
             row["usual"], row["programme"] = {}, {}
             for steps, options in scheduling.search.step_counts(solver, nfe):
                 suffix = ", Euler last" if options.get("euler_last") else ""
-                for make in scheduling.search.GRIDS:
+                for make in schedules.REGISTRY.values():
                     row["usual"][make.__name__ + suffix] = error(
                         make(steps), solvers.get(solver, **options), share=True
                     )
@@ -187,7 +187,7 @@ def add_shares(names: list[str]) -> None:
             if row["solver"] != "fitted":
                 for steps, options in scheduling.search.step_counts(row["solver"], row["nfe"]):
                     suffix = ", Euler last" if options.get("euler_last") else ""
-                    for make in scheduling.search.GRIDS:
+                    for make in schedules.REGISTRY.values():
                         solver = solvers.get(row["solver"], **options)
                         runs.append((row["usual"][make.__name__ + suffix], make(steps), solver))
             for entry, sigmas, solver in runs:

@@ -28,7 +28,6 @@ from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.teacher import teacher_paths
 from teachkit.scheduling.warm_up import WarmUp, calls, check_warm_up
 
-GRIDS = (schedules.cosine, schedules.time_uniform, schedules.logsnr, schedules.polynomial)
 COEFFICIENTS = (1.0, 1.1, 0.9, 1.2, 0.8)
 _MARGIN = 0.5  # standard errors by which a schedule must be better than a usual grid: a guard, not a test
 # To measure derivatives steps are made shorter by a tenth: wide enough to see past the ridge on which the cosine grid
@@ -154,7 +153,7 @@ def usual_grids(teacher: Trajectory, steps: int) -> list[Candidate]:
     """The grids of the textbooks between the teacher's ends, those that there are between these."""
     high, low = teacher.sigmas[[0, -1]].tolist()
     found = []
-    for make in GRIDS:
+    for make in schedules.REGISTRY.values():
         try:
             found.append(Candidate(make.__name__, make(steps, sigma_min=low, sigma_max=high)))
         except ValueError:  # the family has no levels between these ends

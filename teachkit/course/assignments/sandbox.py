@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import teachkit
+
 __all__ = ["confine", "limit_resources", "main", "readable", "warm_up"]
 
 FORBIDDEN = {
@@ -54,7 +56,7 @@ def limit_resources(megabytes: int) -> None:
 
 def readable(scratch: str) -> tuple[str, ...]:
     """What the code may read: the scratch folder and what Python needs to import what is installed."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(teachkit.__file__).resolve().parent
     places = {*sysconfig.get_paths().values(), *site.getsitepackages(), str(package), str(package.parent / "data")}
     if site.ENABLE_USER_SITE:
         places.add(site.getusersitepackages())
