@@ -26,6 +26,7 @@ def test_picture_and_table_are_those_of_the_code():
     assert architecture.draw() == architecture.PICTURE.read_text(), AGAIN
     page = architecture.PAGE.read_text()
     assert architecture.page(page) == page, AGAIN
+    assert architecture.table() in page
 
 
 def test_every_room_is_drawn_once_and_has_a_purpose(edges):

@@ -272,8 +272,9 @@ def test_other_files_are_refused_by_name(tmp_path):
             Trajectory.load(absent)
 
 
-@pytest.mark.parametrize("path", [value for kind, value in WRONG.items() if kind != "word"], ids=str)
-def test_what_is_no_path_is_named(path):
+@pytest.mark.parametrize("kind", [kind for kind in WRONG if kind != "word"])
+def test_what_is_no_path_is_named(kind):
+    path = WRONG[kind]
     for call in (PATH.save, Trajectory.load):
         with pytest.raises(TypeError, match="path must be a path"):
             call(path)

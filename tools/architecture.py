@@ -20,7 +20,7 @@ import grimp
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE, PAGE = ROOT / "docs" / "architecture.svg", ROOT / "docs" / "ARCHITECTURE.md"
-WIDTH, ROW, BOX, GAP, HEIGHT, LANE, MARGIN = 1000, 78, 118, 34, 42, 30, 18
+WIDTH, ROW, BOX, GAP, HEIGHT, LANE, MARGIN = 1080, 78, 118, 34, 42, 30, 18
 WINGS = {"cli": "command line", "course": "course", "library": "library"}  # from the top
 STYLE = """
   text { font-family: system-ui, "Segoe UI", Helvetica, Arial, sans-serif; text-anchor: middle; fill: #1b1f24; }
@@ -228,7 +228,7 @@ def table() -> str:
 
 def page(text: str) -> str:
     """The document with its table as the code has it."""
-    return re.sub(r"(?s)(<!-- rooms -->\n\n).*?(\n\n<!-- /rooms -->)", lambda m: m[1] + table() + m[2], text)
+    return re.sub(r"(?s)<!-- rooms -->.*<!-- /rooms -->", lambda _: f"<!-- rooms -->\n\n{table()}\n\n<!-- /rooms -->", text)
 
 
 if __name__ == "__main__":
