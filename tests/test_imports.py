@@ -94,6 +94,8 @@ def imports(source: str) -> Iterator[tuple[str, bool]]:
             yield from ((alias.name.partition(".")[0], id(node) not in late) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
             yield str(node.module).partition(".")[0], id(node) not in late
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "installed":  # checks.installed
+            yield ast.literal_eval(node.args[0]).partition(".")[0], id(node) not in late
 
 
 def foreign(*patterns: str, late: bool = True) -> dict[str, set[str]]:

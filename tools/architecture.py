@@ -228,7 +228,9 @@ def table() -> str:
 
 def page(text: str) -> str:
     """The document with its table as the code has it."""
-    return re.sub(r"(?s)<!-- rooms -->.*<!-- /rooms -->", lambda _: f"<!-- rooms -->\n\n{table()}\n\n<!-- /rooms -->", text)
+    return re.sub(
+        r"(?s)<!-- rooms -->.*<!-- /rooms -->", lambda _: f"<!-- rooms -->\n\n{table()}\n\n<!-- /rooms -->", text
+    )
 
 
 if __name__ == "__main__":

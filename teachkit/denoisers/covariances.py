@@ -103,13 +103,14 @@ class Covariance(nn.Module, ABC):
         return torch.einsum("bk,bkd->bd", share, means + self.back(along))
 
     def root(self, noise: Tensor, component: Tensor) -> Tensor:
-        """C^(1/2) times noise (n, r), of the components (n,): (n, d)."""
-        scaled = self.variances[component].sqrt() * noise
+        """C^(1/2) times noise (n, r), of the components (n,), which may lie on the CPU: (n, d)."""
+        scaled = self.variances[component.to(noise.device)].sqrt() * noise
         if self.axes is None:
             return scaled
         out = scaled.new_empty(len(noise), self.axes.shape[1])
         for k, axes in enumerate(self.axes):  # not axes[component], which would hold n matrices
-            out[component == k] = scaled[component == k] @ axes.mT
+            rows = (component == k).nonzero()[:, 0].to(scaled.device)
+            out[rows] = scaled[rows] @ axes.mT
         return out
 
     def beside(self, x: Tensor, means: Tensor, sigma: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:

@@ -144,5 +144,5 @@ class Gaussian(DenoiserModule):
         generator = checks.generator("generator", generator)
         device = drawing_device(generator, self.mean)
         noise = torch.randn(n, self.rank, generator=generator, dtype=self.mean.dtype, device=device).to(self.mean)
-        component = torch.zeros(n, dtype=torch.long, device=self.mean.device)
+        component = torch.zeros(n, dtype=torch.long, device=device)
         return (self.mean + self.covariance.root(noise, component)).reshape(n, *self.event_shape)

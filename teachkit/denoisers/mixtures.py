@@ -116,10 +116,12 @@ class Mixture(DenoiserModule):
         """
         n, generator = integer("n", n, 1), checks.generator("generator", generator)
         there, here = drawing_device(generator, self.means), self.means.device
-        labels = torch.multinomial(self.weights.to(there), n, replacement=True, generator=generator).to(here)
+        labels = torch.multinomial(self.weights.to(there), n, replacement=True, generator=generator)
         rank = self.covariances.rank(self.dim)
         noise = torch.randn(n, rank, generator=generator, dtype=self.means.dtype, device=there).to(here)
-        return (self.means[labels] + self.covariances.root(noise, labels)).reshape(n, *self.event_shape), labels
+        spread = self.covariances.root(noise, labels)
+        labels = labels.to(here)
+        return (self.means[labels] + spread).reshape(n, *self.event_shape), labels
 
 
 class GaussianMixture(Mixture):

@@ -137,8 +137,8 @@ class LearnedDenoiser(nn.Module):
 
     def _levels(self, sigma: Tensor) -> Tensor:
         """Noise levels as they are, in at least single precision, once found positive."""
-        if not isinstance(sigma, Tensor):
-            raise TypeError(f"sigma must be a tensor of noise levels, got {shown(sigma)}")
+        if not isinstance(sigma, Tensor) or sigma.layout != torch.strided:
+            raise TypeError(f"sigma must be a dense tensor of noise levels, got {shown(sigma)}")
         floating = sigma.is_floating_point()
         precision = torch.promote_types(sigma.dtype, torch.float32) if floating else torch.float64
         batch = torch.empty(sigma.numel(), 1, device=sigma.device if floating else self.device)

@@ -104,7 +104,31 @@ def interpolate(sigmas: Tensor | Sequence[float], n: int) -> Tensor:
 
 
 def trained_levels(alphas_cumprod: Tensor | Sequence[float]) -> Tensor:
-    """log sigma of every training step (T,), increasing: sigma_t = sqrt(1 / abar_t - 1)."""
+    """Logarithms of the noise levels that a model of discrete steps was trained at.
+
+    At step t its state is sqrt(abar_t) x0 + sqrt(1 - abar_t) noise, so sigma_t = sqrt(1 / abar_t - 1)
+    (arXiv 2006.11239, with the scaling of arXiv 2206.00364).
+
+    Parameters
+    ----------
+    alphas_cumprod : (T,)
+        abar_1 > abar_2 > … of the training steps, T >= 2 numbers inside (0, 1).
+
+    Returns
+    -------
+    Tensor
+        ``(T,)`` float64 on the CPU, increasing: log sigma of each step.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what is no such list of numbers.
+
+    Examples
+    --------
+    >>> trained_levels([0.9, 0.5, 0.1]).exp()
+    tensor([0.3333, 1.0000, 3.0000], dtype=torch.float64)
+    """
     if callable(alphas_cumprod) and not isinstance(alphas_cumprod, Tensor):
         raise TypeError("alphas_cumprod must be the numbers abar of the training steps; a function of sigma is time=")
     abar = as_real("alphas_cumprod", alphas_cumprod, torch.float64).detach().cpu().double()

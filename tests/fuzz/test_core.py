@@ -26,6 +26,7 @@ SCHEDULES = {
         {"beta_start": ("beta_end",)},
     ),
     "schedules.interpolate": Call(schedules.interpolate, {"sigmas": schedules.polynomial(4), "n": 3}),
+    "schedules.trained_levels": Call(schedules.trained_levels, {"alphas_cumprod": torch.tensor([0.99, 0.5, 0.01])}),
     "schedules.validate": Call(schedules.validate, {"sigmas": schedules.polynomial(4)}),
 }
 
