@@ -6,10 +6,14 @@ ARGS   ?=
 PYTHON_OLD   ?= python3.11
 PYTHON_NEW   ?= python3.13
 LOCK_LESSONS ?= 00_start_here.ipynb 01_noise_and_denoising.ipynb 05_high_dimensions.ipynb
+# On every core, one thread for each process: with more they wait for each other.
+PYTEST := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n auto
 # In a container one is usually root, which Jupyter refuses unless told.
 ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)
 # The order of sets of strings must not change what a notebook prints.
 export PYTHONHASHSEED ?= 0
+# Who starts a hundred processes does not compile every module for each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: lab run test quick peers locks mutants lint format notebooks data html bench clean help
 
@@ -49,15 +53,13 @@ run: $(VENV)/.stamp-lab  ## run every lesson without a browser; results in build
 	"$(BIN)/python" tools/run_course.py $(ARGS)
 
 test: lint  ## every test that needs no other project: lint, types, unit tests, notebooks
-	"$(BIN)/python" -m pytest -m "not peers" $(ARGS) tests
-	"$(BIN)/python" -m pytest -q --nbval notebooks  # settings: conftest.py
+	$(PYTEST) --dist loadfile --nbval -m "not peers" $(ARGS) tests/browser notebooks tests  # the longest first
 
-# One thread for each process: with more they wait for each other.
 quick: $(VENV)/.stamp-test  ## the unit tests that take seconds
-	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n auto -m "not slow and not peers" $(ARGS) tests
+	$(PYTEST) -m "not slow and not peers" $(ARGS) tests
 
 peers: $(VENV)/.stamp-peers  ## install the projects that teachkit is compared with, and compare (minutes)
-	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n auto -m peers --no-skips $(ARGS) tests
+	$(PYTEST) -m peers --no-skips $(ARGS) tests
 
 # Two environments of their own, in build/locks: several GB each, kept until `make clean`.
 locks:  ## the fast tests with the oldest and with the newest packages allowed (PYTHON_OLD=python3.11 PYTHON_NEW=python3.13)
@@ -75,10 +77,11 @@ endef
 mutants: $(VENV)/.stamp-test  ## grade every right and wrong solution of the assignments (minutes)
 	"$(BIN)/python" -m pytest -q -m mutants $(ARGS) tests/assignments tests/test_assignments.py
 
-lint: $(VENV)/.stamp-test  ## ruff and mypy
+lint: $(VENV)/.stamp-test  ## ruff, mypy, and the rules on which module may import which
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
+	"$(BIN)/lint-imports" --no-cache
 
 format: $(VENV)/.stamp-test  ## rewrite the code in the house style
 	"$(BIN)/ruff" check --fix .

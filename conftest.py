@@ -1,4 +1,8 @@
-"""Settings for ``pytest --nbval notebooks``: this environment's kernel, a time limit, pictures compared by text."""
+"""Settings for notebooks compared by ``pytest --nbval notebooks``, alone or beside the tests.
+
+This environment's kernel, a time limit, pictures compared by text; and where several processes take a file at a time
+(``--dist loadfile``), they begin with what the command line names first.
+"""
 
 from pathlib import Path
 
@@ -6,6 +10,7 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # else files go by their number of tests, and the longest by far come last
     if not getattr(config.option, "nbval", False):
         return
     config.option.nbval_current_env = True

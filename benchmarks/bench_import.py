@@ -11,7 +11,7 @@ PEERS = ()
 RUNS = 7
 ABOUT = f"""
 Seconds from the start of a fresh Python to the end of the import, in turns, median and range of {RUNS}. Wanted: a ratio
-of at most 1.1.
+of at most 1.05.
 """
 
 

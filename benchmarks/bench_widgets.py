@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import torch
 
-from teachkit import Empirical, GaussianMixture, data, initial_noise, sample, schedules, widgets
+from teachkit import Empirical, GaussianMixture, data, initial_noise, sample, schedules
+from teachkit.course import widgets
 
 REPEATS = 9
 PEERS = ("ipywidgets", "matplotlib")

@@ -1,6 +1,6 @@
 """teachkit: how diffusion models actually sample.
 
-    a denoiser D(x; sigma)      where the arrow points      denoisers, edm
+    a denoiser D(x; sigma)      where the arrow points      denoisers, edm, adapters
     a schedule s0 > s1 > ...    where we stop               schedules, scheduling
     a solver                    how we step                 solvers
 
@@ -8,23 +8,42 @@
 and from which `scheduling` finds better schedules.
 """
 
-from teachkit import (
-    data,
-    denoisers,
-    edm,
-    geometry,
-    meanshift,
-    metrics,
-    regularity,
-    sampling,
-    schedules,
-    scheduling,
-    solvers,
-)
+import importlib
+from typing import TYPE_CHECKING
+
+from teachkit import renamed
 from teachkit.denoisers import Empirical, Gaussian, GaussianMixture, LowRankMixture
 from teachkit.sampling import Trajectory, initial_noise, sample
 
+if TYPE_CHECKING:  # each room is loaded when it is first asked for: `import teachkit` takes little more than torch does
+    from teachkit import (
+        adapters,
+        data,
+        denoisers,
+        edm,
+        geometry,
+        meanshift,
+        metrics,
+        regularity,
+        sampling,
+        schedules,
+        scheduling,
+        solvers,
+    )
+
 __version__ = "0.1.0"
+
+renamed.install()
+_moved = renamed.attribute(__name__)
+
+
+def __getattr__(name: str) -> object:
+    return importlib.import_module(f"teachkit.{name}") if name in __all__ else _moved(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "Empirical",
@@ -32,6 +51,7 @@ __all__ = [
     "GaussianMixture",
     "LowRankMixture",
     "Trajectory",
+    "adapters",
     "data",
     "denoisers",
     "edm",

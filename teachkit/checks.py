@@ -6,6 +6,7 @@ message; each check gives the value back, numbers of numpy as Python's.
 
 from __future__ import annotations
 
+import importlib
 import math
 import numbers
 import os
@@ -106,6 +107,15 @@ def real_tensor(name: str, value: Any, shape: str = "") -> Tensor:
     return value
 
 
+def finite(name: str, value: Any) -> Tensor:
+    """A dense tensor of finite real numbers that are in memory, of one at least; integers too."""
+    if not isinstance(value, Tensor) or value.is_complex() or value.is_meta or value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor of real numbers, got {shown(value)}")
+    if not is_finite(value) or not value.numel():
+        raise ValueError(f"{name} must be a tensor of finite numbers, got {shown(value)}")
+    return value
+
+
 def is_finite(value: Tensor) -> bool:
     """Whether every number of a tensor is finite; a sum that is tells so without a copy."""
     value = value.detach()
@@ -155,6 +165,36 @@ def batch(name: str, value: Any) -> Tensor:
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"{name} must have shape (B, *event) with at least one sample, got {tuple(x.shape)}")
     return x
+
+
+def level(
+    name: str, value: Any, x: Tensor, zero: bool = False, dtype: torch.dtype | None = None, read: bool = True
+) -> Tensor:
+    """A noise level for a batch x (B, *event) that is a tensor already: > 0, or 0 too where ``zero``.
+
+    Given as a number, 0-d or (B,), back as (1 or B, 1, …), to multiply x, on its device. The square must be a number of
+    ``dtype``, that of x by default, too. ``read=False`` does not look into a tensor: it is traced, or far away.
+    """
+    if read and x.is_meta:
+        raise TypeError(f"x must be a tensor with its numbers in memory, got {shown(x)}")
+    dtype = dtype or x.dtype
+    if not isinstance(value, Tensor):
+        limit = {"least": 0.0} if zero else {"above": 0.0}
+        levels = torch.full((1,), number(name, value, **limit), dtype=dtype, device=x.device)
+    elif value.ndim > 1 or value.numel() not in (1, len(x)):
+        raise ValueError(f"{name} must be a number, 0-d or ({len(x)},), got shape {tuple(value.shape)}")
+    else:
+        known = value if value.is_meta and x.is_meta else as_real(name, value)
+        levels = known.to(x.device, dtype).reshape(-1)
+    limits = torch.finfo(dtype)
+    least, most = limits.tiny**0.5, limits.max**0.5
+    if read and not bool((((levels == 0) & zero) | ((levels >= least) & (levels <= most))).all()):
+        kind, also = ("finite and >= 0", ", or 0") if zero else ("positive and finite", "")
+        got = levels.tolist() if isinstance(value, Tensor) and value.numel() < 10 else shown(value)
+        raise ValueError(
+            f"{name} must be {kind}, its square a number of {dtype} (from {least:.2g} to {most:.2g}{also}), got {got}"
+        )
+    return levels.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def torch_array(value: Any) -> Any:
@@ -228,3 +268,14 @@ def shown(value: Any) -> str:
         return "an integer of more than 30 digits"
     text = repr(value)
     return text if len(text) <= 60 else f"{type(value).__name__} {text[:50]}..."
+
+
+def installed(module: str, purpose: str) -> Any:
+    """A module that the library itself does not need; a ModuleNotFoundError that says what to install without it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ModuleNotFoundError(
+            f"{purpose} needs {package}: pip install 'teachkit[lab]' ({error})", name=package
+        ) from None

@@ -1,9 +1,10 @@
-"""Files that are whole or absent, also after a kill or on a full disk; locks on them; and where they are kept."""
+"""Files that are whole or absent, also after a kill or on a full disk; checksums, locks, and where files are kept."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -11,12 +12,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from teachkit.checks import function
+from torch import Tensor
+
+from teachkit.checks import batch, function, installed, integer
 from teachkit.checks import path as checked_path
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # what such file systems say
 
-__all__ = ["cache_directory", "held", "home", "write_whole"]
+__all__ = ["cache_directory", "checksum", "held", "home", "write_images", "write_whole"]
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -30,6 +33,20 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         The file in the end.
     write : callable
         Gets the path to write, which ends like ``path``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a path without a file's name, or a ``write`` that cannot be called.
+    OSError
+        If it cannot be written; what was at ``path`` is kept.
+
+    Examples
+    --------
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_whole(folder / "a.txt", lambda beside: beside.write_text("all of it"))
+    >>> [file.name for file in folder.iterdir()]
+    ['a.txt']
     """
     function("write", write, "write(path)")
     path = checked_path("path", path)
@@ -46,6 +63,75 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_images(path: Path, images: Tensor, columns: int) -> None:
+    """Write images as one picture, row by row; needs torchvision, which ``pip install 'teachkit[lab]'`` brings.
+
+    Parameters
+    ----------
+    path : Path
+        The file, which must end in ".png".
+    images : Tensor
+        ``(B, C, H, W)`` with values from -1 to 1, and C 1 or 3; what lies beyond is cut off.
+    columns : int
+        Images in a row.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without torchvision.
+    ValueError, TypeError
+        For what is no batch of images, or another ending.
+
+    Examples
+    --------
+    >>> import torch
+    >>> file = Path(tempfile.mkdtemp()) / "two.png"
+    >>> write_images(file, torch.zeros(2, 1, 8, 8), columns=2)
+    >>> file.read_bytes()[1:4]
+    b'PNG'
+    """
+    utils = installed("torchvision.utils", "a picture of many images")
+    columns, path = integer("columns", columns, 1), checked_path("path", path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"path must end in .png, got {path.name!r}")
+    if batch("images", images).ndim != 4 or not images.numel():
+        raise ValueError(f"images must have shape (B, C, H, W), none of them 0, got {tuple(images.shape)}")
+    grid = images.detach().float().clamp(-1, 1) / 2 + 0.5
+    write_whole(path, lambda beside: utils.save_image(grid, beside, nrow=columns))
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of the content of a file, which need not fit into memory.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        If it is not there or cannot be read.
+
+    Examples
+    --------
+    >>> file = Path(tempfile.mkdtemp()) / "empty"
+    >>> file.touch()
+    >>> checksum(file)[:12]
+    'e3b0c44298fc'
+    """
+    path = checked_path("path", path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path must name a file, and there is no {path}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -70,6 +156,15 @@ def held(lock: Path, wait: Callable[[], object] | None = None) -> Iterator[bool]
     ------
     BlockingIOError
         If another holds it and ``wait`` is None.
+
+    Examples
+    --------
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with held(folder / "lock"):
+    ...     (folder / "lock").exists()
+    True
+    >>> (folder / "lock").exists()
+    False
     """
     lock = checked_path("lock", lock)
     file = _lock(lock, wait)
@@ -124,6 +219,13 @@ def cache_directory(kind: str = "") -> Path:
     -------
     Path
         It need not exist yet.
+
+    Examples
+    --------
+    >>> cache_directory("data").name
+    'data'
+    >>> cache_directory("data").parent == cache_directory()
+    True
     """
     chosen, base = (os.environ.get(name) for name in ("TEACHKIT_CACHE", "XDG_CACHE_HOME"))
     if chosen:
@@ -134,10 +236,20 @@ def cache_directory(kind: str = "") -> Path:
 def home() -> Path:
     """The user's home directory; for a user id without an account, a folder of its own among the temporary files.
 
+    Returns
+    -------
+    Path
+        A directory that exists.
+
     Raises
     ------
     PermissionError
         If that folder belongs to somebody else.
+
+    Examples
+    --------
+    >>> home().is_absolute()
+    True
     """
     try:
         return Path.home()

@@ -25,11 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import data
+from teachkit.files import checksum
 
 __all__ = ["fingerprint", "surroundings"]
 
 # Parts of the package that compute no numbers which are kept; a claim's own module is named where its key is made.
-_NO_NUMBERS = ("assignments", "claims", "cli", "grading", "plots", "widgets")
+_NO_NUMBERS = ("course", "cli")
 _PACKAGE = Path(__file__).parent
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _OF_EVERY_NETWORK = frozenset(vars(nn.Module())) - {"training", "_parameters", "_buffers", "_modules", *_HOOKS}
@@ -83,7 +84,8 @@ def surroundings(*parts: str) -> dict[str, str]:
     Parameters
     ----------
     *parts : str
-        Modules of this package, or folders of them, that compute beside the library: "claims", "cli/sampling.py".
+        Modules of this package, or folders of them, that compute beside the library: "course/claims",
+        "cli/sampling.py".
 
     Returns
     -------
@@ -91,11 +93,15 @@ def surroundings(*parts: str) -> dict[str, str]:
         ``code``, SHA-256 of the library and these parts without comments and docstrings; ``data``, of the list of what
         ships, which holds the checksum of each file; the versions of torch and numpy; and torch's precision of float32
         products.
+
+    Examples
+    --------
+    >>> sorted(surroundings())
+    ['code', 'data', 'numpy', 'precision', 'torch']
     """
-    listed = (data.directory() / "checksums.json").read_bytes()
     return {
         "code": _code(parts),
-        "data": hashlib.sha256(listed).hexdigest(),
+        "data": checksum(data.directory() / "checksums.json"),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "precision": torch.get_float32_matmul_precision(),
@@ -108,10 +114,9 @@ def _code(parts: tuple[str, ...]) -> str:
     for part in parts:
         own = _PACKAGE / part
         files |= set(own.rglob("*.py")) if own.is_dir() else {own}
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(f"{file.relative_to(_PACKAGE).as_posix()}\n{without_prose(file.read_text('utf-8'))}\n".encode())
-    return digest.hexdigest()
+    return _digest(
+        *(w for f in sorted(files) for w in (f.relative_to(_PACKAGE).as_posix(), without_prose(f.read_text("utf-8"))))
+    ).hex()
 
 
 def without_prose(source: str) -> str:

@@ -46,6 +46,19 @@ def mean_shift(
     -------
     Tensor
         ``(steps + 1, B, *event)``: the starting points first. Along it log_prob(x; bandwidth) never falls.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments out of range, or of the wrong kind.
+
+    Examples
+    --------
+    >>> from teachkit import Empirical
+    >>> D = Empirical(torch.tensor([[0.0], [1.0], [9.0]], dtype=torch.float64))
+    >>> path = mean_shift(D, torch.tensor([[0.0], [8.0]], dtype=torch.float64), 1.0)
+    >>> path[-1].round(decimals=3).flatten().tolist()  # two crowds, two modes
+    [0.5, 9.0]
     """
     return torch.stack([x, *_climb(denoiser, x, bandwidth, max_steps, tolerance)])
 
@@ -84,6 +97,18 @@ def annealed_mean_shift(denoiser: Denoiser, x: Tensor, bandwidths: Iterable[floa
     -------
     Tensor
         The path, ``(steps + 1, B, *event)``, from the starting points on.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments out of range, or of the wrong kind.
+
+    Examples
+    --------
+    >>> from teachkit import Empirical
+    >>> D = Empirical(torch.tensor([[0.0], [1.0], [9.0]], dtype=torch.float64))
+    >>> annealed_mean_shift(D, torch.tensor([[4.0]], dtype=torch.float64), [10.0, 1.0, 0.1]).flatten().round(decimals=2)
+    tensor([4.0000, 3.2200, 0.9400, 1.0000], dtype=torch.float64)
     """
     function("denoiser", denoiser, "D(x, sigma)")
     if not isinstance(bandwidths, Iterable) or (isinstance(bandwidths, Tensor) and bandwidths.ndim != 1):
@@ -113,6 +138,17 @@ def merge(points: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         The distinct points, in order of first appearance.
     index : (B,)
         For every point, which of the kept ones stands for it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a tolerance that is not positive, points of another shape or not finite.
+
+    Examples
+    --------
+    >>> kept, index = merge(torch.tensor([[0.0], [5.0], [0.1]]), 0.5)
+    >>> kept.tolist(), index.tolist()
+    ([[0.0], [5.0]], [0, 1, 0])
     """
     tolerance = number("tolerance", tolerance, above=0)
     if real_tensor("points", points, "(B, *event)").ndim < 2:
@@ -149,16 +185,30 @@ def modes(
 
     Parameters
     ----------
-    denoiser, x, bandwidth, max_steps, tolerance
-        As in `mean_shift`, for every climb. To find all modes of a kernel density estimate, start from the data.
+    denoiser : callable
+        The mean-shift map; for a data set, ``Empirical(data)``.
+    x : (B, *event)
+        Starting points. To find all modes of a kernel density estimate, start from the data.
+    bandwidth : float
+        Bandwidth h > 0 of the kernel, in the units of x.
     merge_tolerance : float
         End points closer than ``merge_tolerance * bandwidth`` count as one mode.
+    max_steps : int
+        Upper limit of steps of every climb.
+    tolerance : float
+        A climb ends when no point moves by more than ``tolerance * bandwidth`` (Euclidean distance).
 
     Returns
     -------
     modes : (M, *event)
+        Where the density is highest around.
     index : (B,)
         The mode each starting point climbed to.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments out of range, or of the wrong kind.
 
     Examples
     --------

@@ -57,6 +57,12 @@ def initial_noise(
     ------
     ValueError, TypeError
         For arguments out of range, or of the wrong kind.
+
+    Examples
+    --------
+    >>> x = initial_noise(8, (2, 3), sigma=5.0)
+    >>> x.shape, bool((initial_noise(3, (2, 3), sigma=5.0, first=5) == x[5:]).all())
+    (torch.Size([8, 2, 3]), True)
     """
     n = integer("n", n, 1)
     seed, first, stream = integer("seed", seed, 0), integer("first", first, 0), integer("stream", stream, 0)

@@ -1,4 +1,4 @@
-"""The one sampling loop, and the path it returns.
+"""The one sampling loop.
 
 `sample` walks down a schedule with a solver and counts, by wrapping the denoiser, how often it is evaluated. A 2-D
 mixture in closed form and a U-Net go through the same lines. Deterministic sampling solves the probability-flow ODE
@@ -12,78 +12,22 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from teachkit import schedules, solvers
-from teachkit.checks import batch, choice, flag, function, integer, is_finite, number, real_tensor, same
+from teachkit.checks import batch, choice, flag, function, is_finite, number
 from teachkit.denoisers import Denoiser
 from teachkit.noise import initial_noise
 from teachkit.progress import tqdm
 from teachkit.solvers import Point, Solver
+from teachkit.trajectory import Trajectory
 
 __all__ = ["Trajectory", "initial_noise", "sample"]
 
-
-@dataclass(frozen=True, eq=False)
-class Trajectory:
-    """A batch of sampling paths. Two are equal if all they hold is, number by number.
-
-    Attributes
-    ----------
-    sigmas : (N+1,)
-        Noise levels, decreasing, float64 on the CPU.
-    x : (N+1, B, *event)
-        The state at each level, there where D was evaluated: the sampling trajectory. (Of UniPC these are its
-        predictions; the corrected states, from which it steps on, are not kept.) With ``keep="final"`` only the last
-        one, ``(1, B, *event)``.
-    denoised : (N, B, *event)
-        ``D(x[n]; sigmas[n])``: the denoising trajectory. Empty with ``keep="final"``, and where a solver evaluated
-        at other levels than these, as EDM's stochastic sampler does after adding noise. With an analytical first step
-        the first is what that takes in place of D.
-    nfe : int
-        Number of function evaluations: how often the denoiser was called for the batch.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For tensors that do not belong together, or hold NaN or infinity.
-    """
-
-    sigmas: Tensor
-    x: Tensor
-    denoised: Tensor
-    nfe: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sigmas", schedules.validate(self.sigmas))
-        object.__setattr__(self, "nfe", integer("nfe", self.nfe, 0))
-        x, denoised = real_tensor("x", self.x, "(N+1, B, *event)"), real_tensor("denoised", self.denoised)
-        states = len(self.sigmas)
-        if x.ndim < 3 or x.numel() == 0 or len(x) not in (1, states):
-            raise ValueError(f"x must have shape ({states} or 1, B, *event), as sigmas say, got {tuple(x.shape)}")
-        if denoised.numel() and denoised.shape != (states - 1, *x.shape[1:]):
-            raise ValueError(
-                f"denoised must be empty or have shape {(states - 1, *x.shape[1:])}, as sigmas and x say, "
-                f"got {tuple(denoised.shape)}"
-            )
-
-    def __eq__(self, other: object) -> bool:
-        return same(self._parts(), other._parts()) if isinstance(other, Trajectory) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash((self.nfe, self.x.shape, *self.sigmas.tolist()))
-
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        return self.sigmas, self.x, self.denoised, self.nfe
-
-    @property
-    def final(self) -> Tensor:
-        """The samples: the state at the last noise level, ``(B, *event)``."""
-        return self.x[-1]
+Callback = Callable[[int, float, Tensor, Tensor], object]
 
 
 class Evaluator:
@@ -134,6 +78,7 @@ def sample(
     afs: bool = False,
     dynamic_threshold: float | None = None,
     keep: str = "all",
+    callback: Callback | None = None,
     progress: bool = False,
 ) -> Trajectory:
     """Follow the probability-flow ODE from ``sigmas[0]`` to ``sigmas[-1]``.
@@ -162,6 +107,13 @@ def sample(
         divide by s (arXiv 2205.11487). For images in [-1, 1] under strong guidance; wrong for other data.
     keep : {"all", "final"}
         Keep the whole path, or only the end (and memory for a single state).
+    callback : callable, optional
+        ``callback(step, sigma, x, denoised)`` is called once a step, when the step is done, with its number from 0
+        and with a level, a state and an output that belong together: D(x; sigma) is ``denoised``, as under one index
+        of the `Trajectory`. Of Heun's method and DPM-Solver-2 that is the first of their two evaluations, of UniPC
+        the prediction, of EDM's stochastic sampler the state with noise added and its raised level, and of an
+        analytical first step what that takes in place of D. Look at the tensors, or copy them; do not change them.
+        What it raises ends the sampling.
     progress : bool
         Show a progress bar.
 
@@ -183,10 +135,14 @@ def sample(
     >>> path = sample(D, initial_noise(4, (2,), sigmas[0]), sigmas, solver="heun")
     >>> path.x.shape, path.nfe
     (torch.Size([21, 4, 2]), 40)
+    >>> seen = []
+    >>> _ = sample(D, path.x[0], sigmas[:3], callback=lambda step, sigma, x, denoised: seen.append((step, sigma)))
+    >>> [(step, round(sigma, 2)) for step, sigma in seen]
+    [(0, 80.0), (1, 60.56)]
     """
     grid = schedules.validate(sigmas)
     rule = solvers.get(solver) if isinstance(solver, str) else solver
-    _check_arguments(denoiser, x, rule, labels, guidance, dynamic_threshold, keep)
+    _check_arguments(denoiser, x, rule, labels, guidance, dynamic_threshold, keep, callback)
     if flag("afs", afs) and not rule.analytic_first_step:
         raise ValueError(f"afs is not defined for {rule.name}")
     evaluate = Evaluator(denoiser, labels, guidance, dynamic_threshold)
@@ -207,12 +163,16 @@ def sample(
                 at = f"at sigma = {levels[i + 1]:.4g}"
                 raise FloatingPointError(f"sampling with {rule.name} ended in NaN or infinity {at}; check the denoiser")
             history.append(now)
+            if not whole and callback is None:
+                continue
+            # Where D was evaluated: before a corrector moved the state. After noise was added, at another level.
+            output, (seen, level) = now.denoised, now.evaluated_at or (start, levels[i])
             if whole:
-                denoised[i] = now.denoised
-                # Where D was evaluated: before a corrector moved the state. After noise was added, at another level.
-                seen, level = now.evaluated_at or (start, levels[i])
+                denoised[i] = output
                 together = together and level == levels[i]
                 path[i] = seen if level == levels[i] else start
+            if callback is not None:
+                callback(i, level, seen, output)
         path[-1] = x
         return Trajectory(grid, path, denoised if together else denoised[:0], evaluate.nfe)
 
@@ -225,8 +185,11 @@ def _check_arguments(
     guidance: float | None,
     dynamic_threshold: float | None,
     keep: str,
+    callback: Callback | None,
 ) -> None:
     function("denoiser", denoiser, "D(x, sigma)")
+    if callback is not None:
+        function("callback", callback, "callback(step, sigma, x, denoised)")
     batch("x", x)
     if not isinstance(rule, Solver):
         raise TypeError(f"solver must be a name or a Solver instance, got {rule!r}")

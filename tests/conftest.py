@@ -1,6 +1,7 @@
 """Fixtures shared by the tests, and Hypothesis settings that give the same examples on every run."""
 
 import importlib.util
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,15 @@ def oracles() -> Path:
 def digits() -> torch.Tensor:
     """1,797 real digits of 8 x 8 pixels in [-1, 1]: (1797, 1, 8, 8), float64."""
     return data.load("digits8").images.double()
+
+
+@pytest.fixture
+def warm(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Commands start without having to import torch, see warm.py; but not where few are started (`make quick`)."""
+    from tests.warm import Popen
+
+    if "not slow" not in (request.config.option.markexpr or ""):
+        monkeypatch.setattr(subprocess, "Popen", Popen)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from teachkit import Gaussian, GaussianMixture, denoisers, geometry, initial_noise, sample, schedules
+from teachkit import Gaussian, GaussianMixture, geometry, initial_noise, sample, schedules
 from teachkit.adapters import from_eps, from_v, from_velocity, from_x0, time_index, vp_time
 
 F64 = torch.float64
@@ -176,13 +176,6 @@ def test_a_module_moves_with_its_adapter_and_images_pass():
     assert [p.dtype for p in D.parameters()] == [F64]
     final = sample(D, initial_noise(2, (3, 4, 4)), [80.0, 1.0, 0.0]).final
     torch.testing.assert_close(final, torch.full((2, 3, 4, 4), 0.25, dtype=F64))
-
-
-def test_the_adapters_are_also_found_among_the_denoisers():
-    assert denoisers.from_eps is from_eps
-    assert denoisers.from_v is from_v
-    assert denoisers.from_x0 is from_x0
-    assert denoisers.from_velocity is from_velocity
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,16 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, new_raw_cell
 from typer.testing import CliRunner
 
-from teachkit.assignments import Limits, build, check, feedback, grade, mark, summary, tables, testing, written
-from teachkit.assignments import notebook as nb
-from teachkit.assignments.process import NoSandbox, Sandbox
-from teachkit.assignments.report import Report, Score, Written
-from teachkit.assignments.sandbox import readable
-from teachkit.assignments.wire import Peer, Refused, RemoteError, Stopped
+import teachkit
 from teachkit.cli import app
+from teachkit.course.assignments import Limits, build, check, feedback, grade, mark, summary, tables, testing, written
+from teachkit.course.assignments import notebook as nb
+from teachkit.course.assignments.process import NoSandbox, Sandbox
+from teachkit.course.assignments.report import Report, Score, Written
+from teachkit.course.assignments.sandbox import readable
+from teachkit.course.assignments.wire import Peer, Refused, RemoteError, Stopped
 
+pytestmark = pytest.mark.usefixtures("warm")
 SOURCES = Path(__file__).resolve().parents[1] / "notebooks" / "assignments"
 SHORT = Limits(cell_seconds=4, test_seconds=4, total_seconds=60, memory_megabytes=600)
 SOLVED = "def twice(x):\n    return 2 * x"
@@ -48,7 +50,10 @@ def tiny():
     return new_notebook(
         cells=[
             cell("intro", "# Tiny", "markdown"),
-            cell("setup", "import torch\nfrom teachkit.assignments.testing import expect, generator, score_from_ratio"),
+            cell(
+                "setup",
+                "import torch\nfrom teachkit.course.assignments.testing import expect, generator, score_from_ratio",
+            ),
             cell("twice", f"def twice(x):\n    ### BEGIN SOLUTION\n{SOLVED[14:]}\n    ### END SOLUTION", **answer),
             cell(
                 "twice_test",
@@ -97,6 +102,33 @@ def solved(**answers):
 
 
 # Student copies
+
+
+def test_a_copy_says_which_version_made_it_and_feedback_when_another_marks(tmp_path):
+    assert nb.student_copy(tiny()).metadata["teachkit"] == teachkit.__version__
+    given = solved()
+    assert not mark(tiny(), given).notes
+    given.metadata["teachkit"] = "0.1"
+    given.cells.append(new_code_cell("from teachkit import plots"))
+    given.cells.append(new_code_cell("from teachkit.widgets import solver_lab"))
+    report = mark(tiny(), given)
+    (note,) = report.notes
+    assert f"made with teachkit 0.1, and marked by {teachkit.__version__}" in note
+    assert note.replace("'", "&#39;") in feedback.page(report)
+    moved = [what for _, what in report.errors]
+    assert "write `from teachkit.course import plots`" in moved[0]
+    assert "write `from teachkit.course import widgets`" in moved[1]
+    assert report.points == report.maximum, "what does not need the old names still counts"
+
+
+def test_an_old_set_up_cell_says_what_has_moved(tmp_path):
+    given = solved()
+    (first, *_) = (c for c in given.cells if nb.role(c) == "setup")
+    first["source"] = "from teachkit import plots\n" + first.source
+    given.metadata["teachkit"] = "0.1"
+    nbformat.write(given, tmp_path / "old.ipynb")
+    with pytest.raises(ValueError, match=r"set-up cell .*`from teachkit\.course import plots"):
+        check(tmp_path / "old.ipynb")
 
 
 def test_student_copies_show_nothing(tmp_path):
@@ -595,6 +627,7 @@ MAGICS = "!pip install x\n%pip install x\nfiles = !ls\n%matplotlib inline\n%matp
 MAGICS += "%config InlineBackend.figure_format = 'retina'\n%load_ext autoreload\n%autoreload 2\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("confined", [True, False])
 def test_lines_for_a_notebook_cost_nothing_and_start_nothing(confined):
     report = mark(tiny(), solved(twice=MAGICS + SOLVED), limits=SHORT, confined=confined)
@@ -602,6 +635,7 @@ def test_lines_for_a_notebook_cost_nothing_and_start_nothing(confined):
     assert "not run while an assignment is marked: pip install x" in report.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "magic", ["%%time\n", "\n%%capture\n", "%matplotlib inline\n", "!pip install x\nfiles = !ls\n"]
 )
@@ -628,12 +662,14 @@ def test_a_set_up_cell_that_fails_names_its_line():
             mark(source, solved(), limits=SHORT)
 
 
+@pytest.mark.slow
 def test_processes_are_refused():
     report = mark(tiny(), solved(twice=f"import os\nos.system('ls')\n{SOLVED}"), limits=SHORT)
     assert report.points == 4
     assert "os.system is not allowed" in report.errors[0][1]
 
 
+@pytest.mark.slow
 def test_a_set_up_cell_that_fails_is_not_the_students_fault():
     source = tiny()
     source.cells[1]["source"] += "\nopen('/etc/passwd').close()"  # can be read here, and not by submissions
@@ -644,6 +680,7 @@ def test_a_set_up_cell_that_fails_is_not_the_students_fault():
     assert mark(source, given, limits=SHORT).errors[0][0] == "setup"
 
 
+@pytest.mark.slow
 def test_submissions_find_the_packages_of_this_process(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "a"))
     monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
@@ -656,6 +693,7 @@ def test_submissions_find_the_packages_of_this_process(tmp_path, monkeypatch):
         assert sandbox.peer.request("run", 5, code=code.format(str(tmp_path / "a"), str(tmp_path / "b"))) is None
 
 
+@pytest.mark.slow
 def test_check_needs_no_source(tmp_path, recwarn):
     text = nbformat.writes(solved(wave="def wave(f, x):\n    return x"))
     (tmp_path / "tiny.ipynb").write_text(re.sub(r'"id": "\w+"', '"id": "a"', text))  # other editors know no ids
@@ -677,7 +715,7 @@ def test_mark_knows_forbidden_functions():
     )
     test = next(c for c in source.cells if nb.grade_id(c) == "twice_test")
     test["source"] = (
-        "from teachkit.assignments.testing import forbid\nwith forbid('Empirical'):\n    twice(torch.ones(2))"
+        "from teachkit.course.assignments.testing import forbid\nwith forbid('Empirical'):\n    twice(torch.ones(2))"
     )
     report = mark(source, given, limits=SHORT)
     assert "write it yourself" in report.scores[0].message
@@ -740,7 +778,7 @@ def test_points_arrive_whatever_the_name(tmp_path, monkeypatch, folders):
     def marked(source, student, files, limits, seed):
         return Report(student, "tiny", [Score("t", "T", "a", 1, 2)], [Written("why", "Why?", student, 4)])
 
-    monkeypatch.setattr(sys.modules["teachkit.assignments.grade"], "mark_apart", marked)
+    monkeypatch.setattr(sys.modules["teachkit.course.assignments.grade"], "mark_apart", marked)
     nbformat.write(tiny(), tmp_path / "tiny.ipynb")
     for name in NAMES:
         file = tmp_path / "in" / name / "tiny.ipynb" if folders else tmp_path / "in" / f"{name}.ipynb"
@@ -789,7 +827,7 @@ def test_points_arrive_where_a_spreadsheet_changed_the_name():
 
 
 def test_names_without_their_ending_stay_apart(tmp_path):
-    find = sys.modules["teachkit.assignments.grade"]._find
+    find = sys.modules["teachkit.course.assignments.grade"]._find
     (tmp_path / "ann").mkdir()
     for name in ("ann.ipynb", "ann.ipynb.ipynb"):
         (tmp_path / name).write_text("")
@@ -823,7 +861,7 @@ ABUSES = {  # name: (answer to `twice`, points that are left for the rest)
     "wrong_type": ("def twice(x):\n    return {'a': print}", 4),
     "always_equal": ("class Sly(float):\n    __eq__ = __le__ = lambda *_: True\ndef twice(x):\n    return Sly(1)", 4),
     "patches": (
-        "import torch, teachkit.grading as g, teachkit.assignments.testing as t\n"
+        "import torch, teachkit.course.grading as g, teachkit.course.assignments.testing as t\n"
         "torch.allclose = torch.equal = lambda *a, **k: True\ng.compare = lambda *a, **k: None\n"
         "t.expect = expect = lambda *a, **k: None\ndef twice(x):\n    return x",
         4,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from teachkit.checks import as_real, choice, class_labels, flag, integer, number, real_tensor
+from teachkit.checks import as_real, choice, class_labels, flag, integer, level, number, real_tensor
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
@@ -112,6 +112,50 @@ def test_arrays_may_be_reversed_views():
     assert as_real("x", upward[::-1]).tolist() == [3, 2, 1, 0]
     assert class_labels("labels", upward[::-1], 4, torch.device("cpu")).tolist() == [3, 2, 1, 0]
     assert as_real("x", np.float64(3)).ndim == 0
+
+
+def test_a_noise_level_comes_back_in_the_shape_that_multiplies_a_batch():
+    x = torch.zeros(3, 2, 2)
+    for one in (2, 2.0, torch.tensor(2), torch.tensor([2.0], dtype=torch.float64)):
+        got = level("sigma", one, x)
+        assert got.shape == (1, 1, 1)
+        assert got.dtype == torch.float32
+        assert got.item() == 2
+    each = level("sigma", torch.tensor([1, 2, 3]), x, dtype=torch.float64)
+    assert each.dtype == torch.float64
+    assert each[:, 0, 0].tolist() == [1, 2, 3]
+    assert level("sigma", 0.3, x, dtype=torch.float64).item() == 0.3  # not by way of single precision
+    assert level("sigma", 0.0, x, zero=True).item() == 0
+    assert level("sigma", torch.tensor(-1.0), x, read=False).item() == -1  # left unread
+    assert level("sigma", torch.ones(3, device="meta"), x.to("meta"), read=False).is_meta
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (0, ValueError, "sigma must be a finite number > 0, got 0"),
+        (math.nan, ValueError, "sigma must be a finite number > 0, got nan"),
+        ("1", TypeError, "sigma must be a finite number > 0, got '1'"),
+        (torch.ones(2), ValueError, r"sigma must be a number, 0-d or \(3,\), got shape \(2,\)"),
+        (torch.ones(3, 1), ValueError, r"sigma must be a number, 0-d or \(3,\), got shape \(3, 1\)"),
+        (torch.tensor([1.0, 0.0, 1.0]), ValueError, "sigma must be positive and finite"),
+        (torch.tensor(math.nan), ValueError, "sigma must be positive and finite"),
+        (1e20, ValueError, r"its square a number of torch.float32 \(from 1.1e-19 to 1.8e\+19\), got 1e\+20"),
+        (1e-20, ValueError, "its square a number of torch.float32"),
+        (torch.tensor(1j), TypeError, "sigma must be a tensor or nested lists of real numbers"),
+        (torch.ones(3, device="meta"), TypeError, "sigma must be a tensor or nested lists of real numbers"),
+    ],
+)
+def test_what_is_no_noise_level_is_refused(value, error, words):
+    with pytest.raises(error, match=words):
+        level("sigma", value, torch.zeros(3, 2))
+
+
+def test_a_negative_level_is_refused_where_0_is_taken():
+    with pytest.raises(ValueError, match=r"sigma must be finite and >= 0, .* or 0\), got \[-1\.0\]"):
+        level("sigma", torch.tensor(-1.0), torch.zeros(3, 2), zero=True)
+    with pytest.raises(TypeError, match="x must be a tensor with its numbers in memory"):
+        level("sigma", 1.0, torch.zeros(3, 2, device="meta"))
 
 
 def test_messages_stay_short():

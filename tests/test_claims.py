@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from teachkit import claims, data, metrics
-from teachkit.claims import material, registry, report
+from teachkit import data, metrics
 from teachkit.cli import app
+from teachkit.course import claims
+from teachkit.course.claims import criteria, fixtures, registry, report
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -51,9 +52,9 @@ def test_the_ledger_is_whole():
 
 def test_names_are_unique_and_unknown_ones_are_refused():
     with pytest.raises(ValueError, match="in the ledger already"):
-        registry.claim("tweedie", "Twice.", place="here", criterion=registry.exact())(lambda run: None)
+        registry.claim("tweedie", "Twice.", place="here", criterion=criteria.exact())(lambda run: None)
     with pytest.raises(ValueError, match="needs must be one of"):
-        registry.claim("new", "New.", place="here", criterion=registry.exact(), needs="luck")(lambda run: None)
+        registry.claim("new", "New.", place="here", criterion=criteria.exact(), needs="luck")(lambda run: None)
     assert "new" not in claims.REGISTRY
     with pytest.raises(ValueError, match="'no-such'"):
         claims.get("no-such")
@@ -65,13 +66,15 @@ def test_names_are_unique_and_unknown_ones_are_refused():
 
 def test_nothing_below_the_command_line_imports_the_ledger():
     for path in (ROOT / "teachkit").rglob("*.py"):
-        if path.relative_to(ROOT / "teachkit").parts[0] in ("cli", "claims"):
+        if any(path.is_relative_to(ROOT / "teachkit" / own) for own in ("cli", "course/claims")):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
             module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-            assert not {"claims", "teachkit.claims"} & {*names, ".".join(module.split(".")[:2])}, path
-    code = "import sys, teachkit.claims; sys.exit(bool({'matplotlib', 'ipywidgets', 'typer'} & set(sys.modules)))"
+            assert not {"claims", "teachkit.course.claims"} & {*names, ".".join(module.split(".")[:3])}, path
+    code = (
+        "import sys, teachkit.course.claims; sys.exit(bool({'matplotlib', 'ipywidgets', 'typer'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -80,7 +83,7 @@ def test_nothing_below_the_command_line_imports_the_ledger():
 
 @given(numbers, st.floats(0, 1e3), st.floats(0, 1e3), numbers, numbers)
 def test_the_verdict_follows_the_rule(value, below, above, a, b):
-    criterion = registry.between(min(a, b), max(a, b))
+    criterion = criteria.between(min(a, b), max(a, b))
     low, high = value - below, value + above
     inside = [criterion.least <= v <= criterion.most for v in (low, value, high)]
     expected = "does not hold here" if not inside[1] else "holds" if all(inside) else "holds with a limit"
@@ -89,30 +92,30 @@ def test_the_verdict_follows_the_rule(value, below, above, a, b):
 
 @given(numbers, numbers)
 def test_a_control_that_passes_too_is_a_limit(value, control):
-    criterion = registry.at_least(0)
+    criterion = criteria.at_least(0)
     alone, beside = criterion.verdict(value), criterion.verdict(value, control=control)
     assert beside == ("holds with a limit" if alone == "holds" and control >= 0 else alone)
 
 
 def test_criteria():
-    assert registry.same_size(10).passes(5)
-    assert registry.same_size(10).passes(20)
-    assert not registry.same_size(10).passes(4.9)
-    assert not registry.same_size(10).passes(20.1)
-    assert not registry.below_one().passes(1.0)
-    assert registry.below_one().passes(0.999)
-    assert not registry.above_one().passes(1.0)
-    assert registry.above_one().passes(1.001)
-    assert registry.order(3).passes(2.75)
-    assert not registry.order(3).passes(2.7)
-    assert registry.exact().passes(1e-11)
-    assert not registry.exact().passes(1e-9)
+    assert criteria.same_size(10).passes(5)
+    assert criteria.same_size(10).passes(20)
+    assert not criteria.same_size(10).passes(4.9)
+    assert not criteria.same_size(10).passes(20.1)
+    assert not criteria.below_one().passes(1.0)
+    assert criteria.below_one().passes(0.999)
+    assert not criteria.above_one().passes(1.0)
+    assert criteria.above_one().passes(1.001)
+    assert criteria.order(3).passes(2.75)
+    assert not criteria.order(3).passes(2.7)
+    assert criteria.exact().passes(1e-11)
+    assert not criteria.exact().passes(1e-9)
 
 
 @pytest.mark.parametrize("bad", [(math.nan, None, None), (1.0, 2.0, 3.0), (1.0, 0.0, math.inf)])
 def test_numbers_that_are_none_are_refused(bad):
     with pytest.raises(ValueError, match="low"):
-        registry.at_least(0).verdict(*bad)
+        criteria.at_least(0).verdict(*bad)
 
 
 # ---- the bootstrap behind the intervals
@@ -149,7 +152,7 @@ def test_intervals_shrink_with_the_root_of_the_number_of_samples():
 def test_pairs_are_drawn_together():
     rng = torch.Generator().manual_seed(3)
     b = 1 + torch.rand(50, generator=rng, dtype=torch.float64) * 10
-    measured = material.ratio(2 * b, b)
+    measured = fixtures.ratio(2 * b, b)
     assert measured.low == pytest.approx(2)
     assert measured.high == pytest.approx(2)
 
@@ -157,7 +160,7 @@ def test_pairs_are_drawn_together():
 def test_an_interval_always_holds_its_value():
     x = torch.tensor([0.0] * 30 + [1.0] * 2, dtype=torch.float64)
     for seed in range(20):
-        m = material.averaged(x.roll(seed))
+        m = fixtures.averaged(x.roll(seed))
         assert m.low <= m.value <= m.high
 
 
@@ -168,11 +171,11 @@ def test_an_interval_always_holds_its_value():
 def test_none_or_all_of_a_few_paths_do_not_prove_a_rule(seen):
     """A bootstrap of values that are all alike has no width; the exact bound of a share has."""
     values, end = torch.full((96,), seen), 100 * (1 - 0.05 ** (1 / 96))
-    for found in (material.averaged(values, "%"), registry.mean(values, "%")):
+    for found in (fixtures.averaged(values, "%"), registry.mean(values, "%")):
         assert found[:3] == pytest.approx((0, 0, end) if seen == 0 else (100, 100 - end, 100))
     assert 3.0 < end < 3.1
-    assert claims.get("draws-new").verdict(material.averaged(torch.zeros(96), "%")) == "holds with a limit"
-    assert claims.get("draws-new").verdict(material.averaged(torch.zeros(300), "%")) == "holds"
+    assert claims.get("draws-new").verdict(fixtures.averaged(torch.zeros(96), "%")) == "holds with a limit"
+    assert claims.get("draws-new").verdict(fixtures.averaged(torch.zeros(300), "%")) == "holds"
 
 
 def test_what_is_no_count_is_resampled():
@@ -228,7 +231,7 @@ def hostile():
     """A claim whose every text is markup."""
     evil = "<script>alert('x')</script> & \"quoted\""
     entry = registry.Claim(
-        "evil", evil, evil, evil, registry.Criterion(0, 1, evil), lambda run: None, unit=evil, remark=evil
+        "evil", evil, evil, evil, criteria.Criterion(0, 1, evil), lambda run: None, unit=evil, remark=evil
     )
     good = report.Result(entry, claims.Measurement(2.0, 1.5, 2.5, evil, evil, control=3.0))
     return [good, report.Result(entry, None, evil)]
@@ -274,7 +277,7 @@ def test_one_measurement_that_fails_does_not_stop_the_others():
     def nan(run):
         return claims.Measurement(math.nan, math.nan, math.nan)
 
-    bad = [registry.Claim(n, "S.", "p", None, registry.at_least(0), f) for n, f in (("a", broken), ("b", nan))]
+    bad = [registry.Claim(n, "S.", "p", None, criteria.at_least(0), f) for n, f in (("a", broken), ("b", nan))]
     results = list(claims.measure_all([*bad, claims.get("isotropic-straight")]))
     assert [r.verdict for r in results] == ["not measured", "not measured", "holds"]
     assert results[0].problem == "RuntimeError: no luck"
@@ -310,7 +313,7 @@ def test_what_was_measured_is_kept_and_can_be_measured_again(tmp_path, monkeypat
         calls.append(run)
         return claims.Measurement(float(len(calls)), 0.0, 3.0)
 
-    entry = registry.Claim("tweedie", "S.", "p", None, registry.at_least(0), counted)
+    entry = registry.Claim("tweedie", "S.", "p", None, criteria.at_least(0), counted)
     monkeypatch.setitem(claims.REGISTRY, "tweedie", entry)
     arguments = ["claims", "--only", "tweedie", "--device", "cpu", "--store", str(tmp_path)]
     first, second, third = (CliRunner().invoke(app, [*arguments, *more]) for more in ([], [], ["--again"]))
@@ -324,6 +327,8 @@ def test_what_was_measured_is_kept_and_can_be_measured_again(tmp_path, monkeypat
     assert "tweedie is not kept for later" in lost.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_the_command_works_in_a_pipe_and_keeps_progress_off_stdout():
     arguments = [sys.executable, "-m", "teachkit", "claims", "--only", "isotropic-straight", "--device", "cpu"]
     done = subprocess.run(arguments, capture_output=True, text=True)
@@ -348,6 +353,8 @@ def test_wrong_usage(arguments, code, told):
     assert told in re.sub(r"[\s│]+", " ", done.output)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_a_model_that_is_not_there_is_one_error(tmp_path):
     arguments = [sys.executable, "-m", "teachkit", "claims", "--model", str(tmp_path / "none.safetensors")]
     done = subprocess.run([*arguments, "--device", "cpu"], capture_output=True, text=True)
@@ -360,7 +367,7 @@ def test_what_cannot_be_measured_is_exit_code_1(monkeypatch):
     def broken(run):
         raise ValueError("no data")
 
-    entry = registry.Claim("tweedie", "S.", "p", None, registry.at_least(0), broken)
+    entry = registry.Claim("tweedie", "S.", "p", None, criteria.at_least(0), broken)
     monkeypatch.setitem(claims.REGISTRY, "tweedie", entry)
     done = CliRunner().invoke(app, ["claims", "--only", "tweedie", "--device", "cpu"])
     assert done.exit_code == 1
@@ -376,7 +383,7 @@ def test_claims_apply_to_the_models_they_are_about():
     assert {e.needs for e in other} == {"model"}
     setting = claims.Setting(model="somebody's")
     with pytest.raises(ValueError, match="whose data ship"):
-        material.training_data(setting)
+        fixtures.training_data(setting)
 
 
 # ---- what is written down
@@ -444,14 +451,14 @@ def test_another_seed_gives_other_noise_and_the_same_verdict():
 
 def test_forgetting_empties_the_caches_of_every_module():
     run = registry.Setting(seed=3)
-    before = material.digits(), claims.scheduling._exact_teacher(run)
-    assert material.digits() is before[0]
+    before = fixtures.digits(), claims.scheduling._exact_teacher(run)
+    assert fixtures.digits() is before[0]
     assert claims.scheduling._exact_teacher(run) is before[1]
-    material.forget()
-    after = material.digits(), claims.scheduling._exact_teacher(run)
+    fixtures.forget()
+    after = fixtures.digits(), claims.scheduling._exact_teacher(run)
     assert all(new is not old for new, old in zip(after, before))
-    material.forget()
-    caches = [f for name, module in sys.modules.items() if name.startswith("teachkit.claims")
+    fixtures.forget()
+    caches = [f for name, module in sys.modules.items() if name.startswith("teachkit.course.claims")
               for f in vars(module).values() if hasattr(f, "cache_info")]  # fmt: skip
     assert len(caches) > 12
     assert all(f.cache_info().currsize == 0 for f in caches)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from teachkit import Empirical, data, edm, initial_noise, sample, schedules, solvers
 from teachkit.cli import app, environment, sampling
 from teachkit.scheduling import Schedule
+from tests import warm
 from tests.test_edm_checkpoints import ORACLES, needs_oracles
 
 run = CliRunner().invoke
@@ -216,6 +217,8 @@ def test_wrong_usage_exits_with_2(arguments, message):
     assert message in plain(result.output)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_errors_are_one_line_and_debug_shows_the_traceback(tmp_path):
     broken = tmp_path / "broken.pkl"
     broken.write_bytes(b"not a pickle")
@@ -301,12 +304,13 @@ def test_a_reader_that_leaves_early_is_no_error_worth_a_traceback():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_training_can_be_interrupted_and_resumed(tmp_path):
     arguments = ["train", "digits8", "--images", "2560", "--run-dir", str(tmp_path), "--device", "cpu"]
     process = subprocess.Popen(
         [sys.executable, "-m", "teachkit", *arguments, "--checkpoint-seconds", "0"],
         stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
+        preexec_fn=warm.take_interrupts,
     )  # fmt: skip
     until = time.monotonic() + 60
     while not (tmp_path / "checkpoint.pt").exists() and time.monotonic() < until:
@@ -325,6 +329,7 @@ def test_training_can_be_interrupted_and_resumed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_training_under_torchrun(tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "teachkit"]
     arguments = ["train", "digits8", "--images", "512", "--run-dir", str(tmp_path), "--device", "cpu"]
@@ -401,8 +406,12 @@ BROKEN = {
         1, "the list of checksums cannot be read", "-> restore the folder data/",
     ),
     "a package of another torch": (no_torch, 1, "torchvision cannot be imported", "-> pip install --force-reinstall"),
+    "no torchvision": (lambda t, m: no_module(m, "torchvision"), 0, "torchvision not installed", "teachkit[course]"),
     "a kernel that is gone": (other_kernel("/no/such/python"), 1, "does not exist", "-m ipykernel install"),
     "no kernel": (other_kernel(None), 1, "no kernel called python3", "-m ipykernel install"),
+    "no pictures": (
+        lambda t, m: no_module(m, "matplotlib"), 0, "matplotlib not installed: needed for pictures", "teachkit[course]"
+    ),
     "no Jupyter": (lambda t, m: no_module(m, "jupyterlab"), 0, "jupyterlab not installed", "teachkit[lab]"),
     "no browser": (lambda t, m: m.setenv("PATH", str(t)), 0, "chromium not found", "-> only for testing"),
     "no room": (nearly_full, 0, "0.0 GiB free here", "-> make room"),

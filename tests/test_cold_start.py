@@ -13,6 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from teachkit.course import outline
+
 ROOT = Path(__file__).resolve().parents[1]
 NO_HOME = "/proc/nowhere"  # even root cannot make it
 
@@ -25,7 +27,7 @@ def direct_requirements() -> dict[str, Requirement]:
     """What pyproject.toml asks for: to run teachkit, and to test it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["lab"], *extras["docs"], *extras["test"]]
+    lines = [*project["dependencies"], *extras["course"], *extras["lab"], *extras["docs"], *extras["test"]]
     asked = [Requirement(line) for line in lines]
     return {r.name: r for r in asked if r.name != "teachkit"}
 
@@ -103,7 +105,9 @@ def test_a_path_with_spaces_and_letters_beyond_ascii(checkout, tmp_path):
     assert "1 of 1 lessons ran" in shown
     assert list((checkout / "build" / "course").glob("00_*.png"))
     python = checkout / ".venv" / "bin" / "python"
-    assert f"13 in {checkout / 'notebooks'}" in run(python, "-m", "teachkit", "doctor", cwd=tmp_path)
+    assert f"{len(outline.LESSONS)} in {checkout / 'notebooks'}" in run(
+        python, "-m", "teachkit", "doctor", cwd=tmp_path
+    )
     sampled = ["sample", "--model", "edm-digits8", "-n", "4", "--steps", "3", "--out", "Ziffern für alle.png"]
     run(python, "-m", "teachkit", *sampled, cwd=tmp_path)
     assert (tmp_path / "Ziffern für alle.png").read_bytes().startswith(b"\x89PNG")

@@ -14,7 +14,7 @@ from scipy.optimize import linprog
 from scipy.stats import multivariate_normal
 
 from teachkit import Empirical, Gaussian, GaussianMixture, data, meanshift, sample
-from teachkit.denoisers import LowRankMixture
+from teachkit.denoisers import DenoiserModule, Diagonal, Full, Isotropic, LowRank, LowRankMixture
 
 F64 = torch.float64
 
@@ -867,7 +867,7 @@ def test_low_rank_mixture_needs_no_matrix_of_pixels_by_pixels():
         (lambda: LowRankMixture([1.0], [[0.0, 0.0]], [[1.0]], [[[1.0], [1.0]]]), "axes must have orthonormal"),
         (lambda: LowRankMixture([1.0], [[0.0, 0.0]], [[1.0]], [[[0.0], [0.0]]]), "axes must have orthonormal"),
         (lambda: LowRankMixture([1.0], [[0.0, 0.0]], [[-1.0]], [[[1.0], [0.0]]]), "variances must be"),
-        (lambda: LowRankMixture([0.4], [[0.0, 0.0]], [[1.0]], [[[1.0], [0.0]]]), "weights must be"),
+        (lambda: LowRankMixture([0.4], [[0.0, 0.0]], [[1.0]], [[[1.0], [0.0]]]), "weights must sum to 1"),
         (lambda: LowRankMixture([1.0], [[0.0, 0.0]], [[1.0]], [[[1.0]]]), "axes must have shape"),
         (lambda: LowRankMixture([1.0], [0.0, 0.0], [[1.0]], [[[1.0]]]), "means must have shape"),
         (lambda: LowRankMixture.fit(normal(5, 2), torch.tensor([0, 0, 1, 1, 3])), "labels must use every class"),
@@ -878,6 +878,174 @@ def test_low_rank_mixture_needs_no_matrix_of_pixels_by_pixels():
 def test_bad_parameters_of_a_low_rank_mixture_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+# --- covariances -----------------------------------------------------------------------------------------------------
+
+
+def covariance(kind, k=4, d=3):
+    """Components of every kind, and the same as dense matrices."""
+    dense, axes = covariances(k, d), torch.linalg.qr(normal(k, d, 2))[0]
+    variances = dense.diagonal(dim1=1, dim2=2)
+    return {
+        "isotropic": (Isotropic(variances[:, 0]), torch.diag_embed(variances[:, :1].expand(k, d))),
+        "diagonal": (Diagonal(variances), torch.diag_embed(variances)),
+        "full": (Full(dense), dense),
+        "low rank": (LowRank(variances[:, :2], axes), axes @ torch.diag_embed(variances[:, :2]) @ axes.mT),
+    }[kind]
+
+
+kinds = pytest.mark.parametrize("kind", ["isotropic", "diagonal", "full", "low rank"])
+
+
+@kinds
+@pytest.mark.parametrize("sigma", [0.05, 1.0, 80.0])
+def test_a_covariance_is_its_dense_matrix(kind, sigma):
+    C, dense = covariance(kind)
+    u, component = normal(5, 4, 3, seed=9), torch.tensor([2, 0, 3])
+    total, level = dense + sigma**2 * torch.eye(3, dtype=F64), torch.full((1, 1), sigma, dtype=F64)
+    along = C.along(u)
+    expected = torch.einsum("bkd,kde,bke->bk", u, torch.linalg.inv(total), u)
+    torch.testing.assert_close(C.quadratic(u, along, level), expected)
+    torch.testing.assert_close(C.log_det(level, 3)[0], torch.linalg.slogdet(total)[1])
+    shrunk = torch.einsum("kde,bke->bkd", dense @ torch.linalg.inv(total), u)
+    torch.testing.assert_close(C.back(C.shrink(along, level)), shrunk)
+    share = torch.rand(5, 4, generator=rng(), dtype=F64)
+    mixed = C.mix(share, normal(4, 3), C.shrink(along, level))
+    torch.testing.assert_close(mixed, torch.einsum("bk,bkd->bd", share, normal(4, 3) + shrunk))
+    noise = torch.eye(C.rank(3), dtype=F64)
+    for k in component.tolist():
+        root = C.root(noise, torch.full((len(noise),), k))
+        torch.testing.assert_close(root.mT @ root, dense[k])
+
+
+@kinds
+@pytest.mark.parametrize("sigma", [0.05, 1.0, 80.0])
+def test_a_mixture_and_a_gaussian_take_every_kind_of_covariance(kind, sigma):
+    C, dense = covariance(kind)
+    dense = dense + 1e-12 * torch.eye(3, dtype=F64) * (kind == "low rank")
+    weights, means = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=F64), normal(4, 3, seed=1)
+    D, same = GaussianMixture(weights, means, C), GaussianMixture(weights, means, dense)
+    x = (1 + sigma) * normal(6, 3, seed=2)
+    for method in ("forward", "log_prob", "responsibilities"):
+        torch.testing.assert_close(getattr(D, method)(x, sigma), getattr(same, method)(x, sigma), rtol=1e-7, atol=1e-8)
+    one = {
+        "isotropic": lambda: Isotropic(C.variances[1]),
+        "full": lambda: Full(dense[1:2]),
+        "diagonal": lambda: Diagonal(C.variances[1:2]),
+        "low rank": lambda: LowRank(C.variances[1:2], C.axes[1:2]),
+    }
+    G, like = Gaussian(means[1], one[kind]()), Gaussian(means[1], dense[1])
+    for method, given_ in (("forward", ()), ("log_prob", ()), ("flow", (sigma / 3,))):
+        got, expected = getattr(G, method)(x, sigma, *given_), getattr(like, method)(x, sigma, *given_)
+        torch.testing.assert_close(got, expected, rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(D.sample_with_labels(9, rng())[1], same.sample_with_labels(9, rng())[1])
+    assert D.sample(9, rng()).shape == G.sample(9, rng()).shape == (9, 3)
+
+
+@kinds
+def test_a_covariance_is_copied_and_moves_with_its_denoiser(kind):
+    C, _ = covariance(kind)
+    D, x = GaussianMixture([0.25] * 4, normal(4, 3), C), normal(2, 3)
+    before = D(x, 0.7)
+    assert D.float()(x.float(), 0.7).dtype == torch.float32
+    assert C.variances.dtype == F64
+    again = GaussianMixture([0.25] * 4, normal(4, 3), C)
+    C.variances.mul_(3)
+    assert torch.equal(again(x, 0.7), before)
+
+
+@pytest.mark.parametrize("variance", [0.25, torch.linspace(0.1, 2, 12_288).reshape(3, 64, 64)])
+def test_a_gaussian_of_images_without_axes_holds_no_matrix_of_pixels_by_pixels(variance):
+    with torch.profiler.profile(profile_memory=True) as profile:
+        D = Gaussian(torch.zeros(3, 64, 64), variance)
+        x = torch.randn(4, 3, 64, 64, generator=rng())
+        denoised, log_p, end = D(x, 0.5), D.log_prob(x, 0.5), D.flow(x, 0.5, 0.1)
+        assert D.sample(2, rng()).shape == (2, 3, 64, 64)
+    assert sum(b.numel() for b in D.buffers()) <= 2 * D.dim  # d x d numbers would be 1.2 GB twice
+    assert sum(max(0, e.self_cpu_memory_usage) for e in profile.key_averages()) < 50e6
+    variance = torch.as_tensor(variance)
+    torch.testing.assert_close(denoised, variance / (variance + 0.25) * x)
+    torch.testing.assert_close(end, ((variance + 0.01) / (variance + 0.25)).sqrt() * x)
+    normal_ = torch.distributions.Normal(0.0, (variance.double() + 0.25).sqrt())
+    torch.testing.assert_close(log_p.double(), normal_.log_prob(x.double()).sum((1, 2, 3)), rtol=1e-5, atol=0)
+
+
+def test_a_diagonal_gaussian_still_tells_its_rank_variances_and_axes():
+    for covariance_ in (0.5, [0.5, 0.5]):
+        D = Gaussian([1.0, 2.0], covariance_)
+        assert (D.rank, D.variances.tolist(), D.axes.tolist()) == (2, [0.5, 0.5], [[1.0, 0.0], [0.0, 1.0]])
+
+
+def test_a_mixture_of_many_components_takes_its_samples_in_blocks():
+    y, x = torch.rand(600, 500, generator=rng()), torch.rand(400, 500, generator=rng(1))
+    levels = torch.linspace(0.5, 2, 400)
+    D, kde = GaussianMixture([1 / 600] * 600, y, 0.01), Empirical(y, bandwidth=0.1)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        got, log_p = D(x, levels), D.log_prob(x, levels)
+    assert max(e.cpu_memory_usage for e in profile.events()) < 50e6  # offsets from all means are 480 MB
+    torch.testing.assert_close(got, kde(x, levels), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(log_p, kde.log_prob(x, levels), rtol=1e-5, atol=1e-3)
+    labels = torch.arange(400)
+    alone = GaussianMixture([1.0], y[7:8], 0.01)
+    torch.testing.assert_close(D(x, levels, labels)[7], alone(x[7:8], levels[7])[0])
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "full", "isotropic"])
+def test_directions_without_variance_need_noise(kind):
+    flat = {"diagonal": Diagonal([[1.0, 0.0]]), "full": Full([[[1.0, 0.0], [0.0, 0.0]]]), "isotropic": Isotropic([0.0])}
+    D, x = GaussianMixture([1.0], [[0.0, 0.0]], flat[kind]), normal(3, 2)
+    assert torch.isfinite(D(x, 0.1)).all()
+    for call in (D, D.log_prob, D.responsibilities, Gaussian([0.0, 0.0], flat[kind]).log_prob):
+        with pytest.raises(ValueError, match="sigma must be > 0: without noise"):
+            call(x, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Isotropic(2.0), r"variances must have shape \(K,\), got \(\)"),
+        (lambda: Isotropic([-1.0, 2.0]), "variances must be positive semi-definite, got a smallest eigenvalue of -1"),
+        (lambda: Diagonal([1.0, 2.0]), r"variances must have shape \(K, \*event\), got \(2,\)"),
+        (lambda: Diagonal([[1.0, -2.0]]), "variances must be positive semi-definite"),
+        (lambda: Full([[1.0, 0.0], [0.0, 1.0]]), r"matrices must have shape \(K, d, d\), got \(2, 2\)"),
+        (lambda: Full([[[1.0, 0.5], [0.0, 1.0]]]), "matrices must be a symmetric matrix"),
+        (lambda: Full([[[1.0, 2.0], [2.0, 1.0]]]), "matrices must be positive semi-definite"),
+        (lambda: LowRank([[1.0]], [[1.0], [0.0]]), r"axes must have shape \(K, d, r\)"),
+        (lambda: LowRank([[1.0, 1.0]], [[[1.0], [0.0]]]), r"variances must be \(1, 1\) numbers"),
+        (lambda: LowRank(torch.ones(1, 1), torch.ones(1, 1, 1, dtype=F64)), "variances is torch.float32 .* the axes"),
+        (
+            lambda: GaussianMixture([0.5, 0.5], [[0.0], [1.0]], Isotropic([1.0])),
+            "covariances must hold 2 in 1 dimensions, got Isotropic of 1 in any number of dimensions",
+        ),
+        (
+            lambda: Gaussian([0.0, 0.0], Diagonal([[1.0, 1.0, 1.0]])),
+            "covariance must hold 1 in 2 dimensions, got Diagonal of 1 in 3 dimensions",
+        ),
+        (lambda: Gaussian(torch.zeros(2), Isotropic([1.0])), "covariance is torch.float64 but must have one dtype"),
+    ],
+)
+def test_bad_covariances_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_what_is_fitted_is_made_as_any_other(monkeypatch):
+    # so that an exercise that forbids a class forbids its fit
+    monkeypatch.setattr(Gaussian, "__init__", lambda self, *_: pytest.fail("made"))
+    with pytest.raises(pytest.fail.Exception, match="made"):
+        Gaussian.fit(normal(9, 3))
+
+
+def test_a_denoiser_without_a_density_is_not_made():
+    class Half(DenoiserModule):
+        def _denoise(self, x, sigma, labels):
+            return x / 2
+
+    with pytest.raises(TypeError, match=r"abstract method '?_log_prob"):
+        Half()
+    with pytest.raises(TypeError, match="abstract"):
+        DenoiserModule()
 
 
 # --- far from the origin ---------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import collections
 import concurrent.futures
 import functools
 import http.server
+import io
 import itertools
 import json
 import os
@@ -379,7 +380,7 @@ HOSTILE_ARGUMENTS = [
 def test_hostile_arguments(arguments, tmp_path, published_code):
     net = make()
     path = snapshot(net, tmp_path / "net.pkl", config={**net.config, **arguments})
-    start = time.perf_counter()
+    start = time.process_time()
     if "sigma_data" in arguments:  # the attribute in the state is right and decides
         assert edm.load(path).sigma_data == 0.5
     else:
@@ -389,7 +390,7 @@ def test_hostile_arguments(arguments, tmp_path, published_code):
     config = {**json.loads(checkpoints.metadata(path)["arguments"]), **arguments}
     with pytest.raises(edm.CheckpointError):
         edm.load(rewrite(path, arguments=json.dumps(config)))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def drop(state):
@@ -451,7 +452,7 @@ def test_one_storage_cannot_fill_a_whole_network(tmp_path, published_code):
     """A hundred tensors over the same bytes: a small file that would become a large network."""
     net = make()
     path = snapshot(net, tmp_path / "net.pkl")
-    top = unpickling.read(memoryview(path.read_bytes()))
+    top = unpickling.read(io.BytesIO(path.read_bytes()))
     state = snapshots.collect(top["ema"])
     shared = unpickling.StorageRecord(memoryview(bytes(4 * 10_000)), torch.float32)
     for part in walk(top["ema"]):
@@ -558,10 +559,10 @@ def test_trees_that_explode_are_stopped(tmp_path, published_code):
     for top in (Persistent("EDMPrecond", {**state, "_init_kwargs": dict(SONG)}), inside):
         path = tmp_path / "net.pkl"
         path.write_bytes(pickle.dumps({"ema": top}, 4))
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(edm.CheckpointError):
             edm.load(path)
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("rounds", [60, pytest.param(600, marks=pytest.mark.slow)])
@@ -598,7 +599,7 @@ def test_fuzz(kind, rounds, tmp_path, published_code, monkeypatch):
                 del data[at:]
                 break
         path.write_bytes(data)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             loaded = edm.load(path)
         except edm.CheckpointError as error:
@@ -606,8 +607,8 @@ def test_fuzz(kind, rounds, tmp_path, published_code, monkeypatch):
             reasons.add(type(error).__name__)
             longest = max(longest, len(str(error)))
         else:
-            assert isinstance(loaded, edm.Denoiser)
-        assert time.perf_counter() - start < 5
+            assert isinstance(loaded, edm.LearnedDenoiser)
+        assert time.process_time() - start < 5
     assert refused > rounds // 3
     assert len(reasons) >= (3 if kind == "pkl" else 1)
     assert longest < 1000
@@ -719,6 +720,7 @@ def fetching(folder, url):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 @pytest.mark.skipif(os.name != "posix", reason="locks as POSIX has them")
 def test_of_several_processes_one_downloads_and_the_others_wait(server, large, tmp_path):
     handler, url = server
@@ -734,6 +736,7 @@ def test_of_several_processes_one_downloads_and_the_others_wait(server, large, t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 @pytest.mark.skipif(os.name != "posix", reason="locks as POSIX has them")
 def test_who_waits_goes_on_where_a_killed_process_was(server, large, tmp_path):
     handler, url = server

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from teachkit.edm import EDMPrecond, VEPrecond, VPPrecond, iDDPMPrecond
-from teachkit.edm.denoiser import Denoiser
+from teachkit.edm import EDMPrecond, LearnedDenoiser, VEPrecond, VPPrecond, iDDPMPrecond
 from teachkit.edm.preconditioning import PRECONDITIONINGS
 
 SMALL = {
@@ -210,9 +209,10 @@ def test_bad_construction_is_refused(kwargs, word):
 
 def test_base_class_has_no_coefficients():
     with pytest.raises(TypeError, match="base class"):
-        Denoiser(**SMALL)(images(), 1.0)
+        LearnedDenoiser(**SMALL)(images(), 1.0)
 
 
+@pytest.mark.slow
 def test_compiles_into_one_graph_for_all_noise_levels():
     net, x = make(label_dim=4), images()
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")

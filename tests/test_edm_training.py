@@ -14,13 +14,16 @@ import pytest
 import torch
 
 from teachkit import data, edm, metrics, sample
-from teachkit.edm import training
+from teachkit.edm import runs, training
 from teachkit.edm.loss import AUGMENT_DIM, edm_loss, validation_loss
-from teachkit.edm.recipes import RECIPES, Recipe, make_denoiser
+from teachkit.edm.recipes import RECIPES, Recipe, learning_rate, make_denoiser
+from teachkit.edm.runs import Run
 from teachkit.edm.training import load_ema, train
+from teachkit.launcher import Processes
 from teachkit.noise import initial_noise
 from teachkit.schedules import polynomial
 
+pytestmark = pytest.mark.usefixtures("warm")
 TINY = Recipe(
     data="digits8",
     network={
@@ -29,6 +32,7 @@ TINY = Recipe(
     },
     images=16 * 12, batch=16, warmup=32, ema_half_life=64, augment=0.5, validate_every=10**9,
 )  # fmt: skip
+ALONE = Processes(0, 1, torch.device("cpu"))
 SLOWLY = """
 import json, sys
 import teachkit.edm.training as training
@@ -43,7 +47,7 @@ train(Recipe(**options), sys.argv[2], checkpoint_seconds=float(sys.argv[3]), pro
 @pytest.fixture(autouse=True)
 def quick_validation(monkeypatch):
     """Validation is tested by itself; elsewhere it would cost more than the training."""
-    monkeypatch.setattr(training._Run, "validate", lambda self, loss: None)
+    monkeypatch.setattr(Run, "validate", lambda self, loss, sigmas: None)
 
 
 def weights(denoiser):
@@ -111,7 +115,7 @@ def test_a_recipe_holds_plain_values():
 @pytest.mark.skipif(os.name != "posix", reason="folders as POSIX has them")
 def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(training._Run, "train_step", lambda self: pytest.fail("a step was made"))
+    monkeypatch.setattr(Run, "train_step", lambda self: pytest.fail("a step was made"))
     with pytest.raises(OSError, match="file"):
         train(TINY, tmp_path / "file" / "run", progress=False)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
@@ -122,7 +126,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_pa
 def test_more_classes_than_the_data_have_are_drawn_too(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(training, "validation_sigmas", lambda: torch.tensor([1.0]))
-    monkeypatch.setattr(training, "polynomial", lambda n: polynomial(2))
+    monkeypatch.setattr(runs, "polynomial", lambda n: polynomial(2))
     recipe = dataclasses.replace(TINY, network={**TINY.network, "label_dim": 12}, images=16, validate_every=16)
     train(recipe, tmp_path, progress=False)
     assert (tmp_path / "samples-000000016.png").is_file()
@@ -130,7 +134,7 @@ def test_more_classes_than_the_data_have_are_drawn_too(tmp_path, monkeypatch):
 
 def test_the_largest_seed_trains(tmp_path):
     recipe = dataclasses.replace(TINY, seed=2**42, images=2**20)
-    training._Run(recipe, tmp_path, torch.device("cpu"), 0, 1).train_step()
+    Run(recipe, tmp_path, ALONE).train_step()
 
 
 def test_half_a_batch_is_no_batch():
@@ -176,7 +180,7 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     train(TINY, tmp_path, progress=False, stop_after=2)
     kept = (tmp_path / "checkpoint.pt").read_bytes()
-    monkeypatch.setattr(training, "edm_loss", lambda *a, **k: edm_loss(*a, **k) * math.nan)
+    monkeypatch.setattr(runs, "edm_loss", lambda *a, **k: edm_loss(*a, **k) * math.nan)
     with pytest.raises(FloatingPointError, match="step 2"):
         train(TINY, tmp_path, progress=False)
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
@@ -201,12 +205,12 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
 
 def test_the_scale_of_float16_gradients_survives_a_stop(tmp_path):
     recipe = dataclasses.replace(TINY, precision="float16")
-    runs = [training._Run(recipe, tmp_path, torch.device("cpu"), 0, 1) for _ in range(2)]
-    runs[0].scaler.scale(torch.ones(()))
-    runs[0].scaler.update(8.0)
-    runs[0].save()
-    runs[1].resume()
-    assert runs[1].scaler.get_scale() == 8
+    made = [Run(recipe, tmp_path, ALONE) for _ in range(2)]
+    made[0].scaler.scale(torch.ones(()))
+    made[0].scaler.update(8.0)
+    made[0].save()
+    made[1].resume()
+    assert made[1].scaler.get_scale() == 8
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
@@ -217,11 +221,11 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
 
 
 def test_learning_rate_warms_up_and_falls_as_a_cosine(tmp_path):
-    run = training._Run(dataclasses.replace(TINY, images=16 * 100, warmup=160), tmp_path, torch.device("cpu"), 0, 1)
-    rates = []
-    for run.step in range(100):
-        run._set_learning_rate()
-        rates.append(run.optimiser.param_groups[0]["lr"] / TINY.learning_rate)
+    recipe = dataclasses.replace(TINY, images=16 * 100, warmup=160)
+    rates = [learning_rate(recipe, step) / TINY.learning_rate for step in range(100)]
+    run = Run(recipe, tmp_path, ALONE)
+    run.train_step()
+    assert run.optimiser.param_groups[0]["lr"] == learning_rate(recipe, 0)
     assert rates[0] == pytest.approx(0.1)
     assert rates[50] == pytest.approx(0.5)
     assert rates[-1] == pytest.approx(0, abs=1e-3)
@@ -229,7 +233,7 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine(tmp_path):
 
 
 def test_average_forgets_at_the_stated_half_life(tmp_path):
-    run = training._Run(dataclasses.replace(TINY, ema_ramp=1e9), tmp_path, torch.device("cpu"), 0, 1)
+    run = Run(dataclasses.replace(TINY, ema_ramp=1e9), tmp_path, ALONE)
     with torch.no_grad():
         start = weights(run.ema).clone()
         for p in run.denoiser.parameters():
@@ -241,7 +245,7 @@ def test_average_forgets_at_the_stated_half_life(tmp_path):
 
 def test_average_follows_closely_at_first(tmp_path):
     """After one step of 16 images the half-life is 0.05 * 16 of them: 20 half-lives, 2^-20 of the start is left."""
-    run = training._Run(TINY, tmp_path, torch.device("cpu"), 0, 1)
+    run = Run(TINY, tmp_path, ALONE)
     with torch.no_grad():
         for p in run.denoiser.parameters():
             p.add_(1.0)
@@ -251,22 +255,22 @@ def test_average_follows_closely_at_first(tmp_path):
 
 
 def test_labels_are_dropped_at_the_stated_rate(tmp_path):
-    run = training._Run(dataclasses.replace(TINY, batch=4000, label_dropout=0.25), tmp_path, torch.device("cpu"), 0, 1)
+    run = Run(dataclasses.replace(TINY, batch=4000, label_dropout=0.25), tmp_path, ALONE)
     labels = run.batch()[3]
     assert (labels.sum(1) == 0).double().mean().item() == pytest.approx(0.25, abs=5 * math.sqrt(0.25 * 0.75 / 4000))
 
 
 def test_processes_see_shares_of_the_same_batch(tmp_path):
-    runs = [training._Run(TINY, tmp_path, torch.device("cpu"), 0, 1)]
-    whole = runs[0].batch()
+    made = [Run(TINY, tmp_path, ALONE)]
+    whole = made[0].batch()
     shares = []
     for rank in range(2):
-        runs[0].rank, runs[0].world = rank, 2
-        shares.append(runs[0].batch())
+        made[0].group = Processes(rank, 2, ALONE.device)
+        shares.append(made[0].batch())
     for part, (a, b) in zip(whole, zip(*shares)):
         assert torch.equal(part, torch.cat([a, b]))
     with pytest.raises(ValueError, match="multiple of the 3"):
-        training._Run(TINY, tmp_path, torch.device("cpu"), 0, 3)
+        Run(TINY, tmp_path, Processes(0, 3, torch.device("cpu")))
 
 
 @pytest.mark.parametrize(
@@ -347,14 +351,14 @@ def test_every_weight_has_a_gradient_which_processes_wait_for(tmp_path, kind, ch
     if kind == "DhariwalUNet" and "encoder_type" in change:
         return
     recipe = dataclasses.replace(TINY, network={**TINY.network, "model_type": kind, **change}, augment=0.0)
-    run = training._Run(recipe, tmp_path, torch.device("cpu"), 0, 1)
+    run = Run(recipe, tmp_path, ALONE)
     run._accumulate_gradients()
     assert [name for name, p in run.denoiser.named_parameters() if p.grad is None] == []
 
 
 def test_checkpoints_are_written_as_often_as_asked(tmp_path, monkeypatch):
-    steps, save = [], training._Run.save
-    monkeypatch.setattr(training._Run, "save", lambda run: (steps.append(run.step), save(run)))
+    steps, save = [], Run.save
+    monkeypatch.setattr(Run, "save", lambda run: (steps.append(run.step), save(run)))
     train(dataclasses.replace(TINY, images=16 * 3), tmp_path, progress=False, checkpoint_seconds=0.0)
     assert steps == [1, 2, 3, 3]
 
@@ -383,7 +387,7 @@ def test_training_learns(tmp_path, precision):
 def test_validation_writes_a_log_and_a_picture_and_forgets_what_is_repeated(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(training, "validation_sigmas", lambda: torch.tensor([0.1, 1.0]))
-    monkeypatch.setattr(training, "polynomial", lambda n: polynomial(2))
+    monkeypatch.setattr(runs, "polynomial", lambda n: polynomial(2))
     recipe = dataclasses.replace(TINY, images=16 * 4, validate_every=32)
     train(recipe, tmp_path, progress=False, stop_after=2)
     with open(tmp_path / "log.jsonl", "a") as file:
@@ -436,7 +440,7 @@ def test_two_processes_follow_the_same_curve_as_one(tmp_path, monkeypatch):
     subprocess.run(program(recipe, tmp_path / "two", processes=2), env=environment, check=True, capture_output=True)
     two = [json.loads(line)["loss"] for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
     one: list[float] = []
-    monkeypatch.setattr(training._Run, "validate", lambda self, loss: one.append(loss))
+    monkeypatch.setattr(Run, "validate", lambda self, loss, sigmas: one.append(loss))
     one_process = train(recipe, tmp_path / "one", progress=False)
     assert len(one) == 3
     assert two == pytest.approx(one, abs=1e-4)

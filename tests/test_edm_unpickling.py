@@ -164,6 +164,6 @@ def test_a_persistent_object_is_its_name_and_its_state():
 def test_one_storage_named_often_is_parsed_once():
     data = legacy()
     program = pickle.dumps([Call(torch.storage._load_from_bytes, data) for _ in range(3)], 4)
-    records = read(memoryview(program))
+    records = read(io.BytesIO(program))
     assert [type(record) for record in records] == [StorageRecord] * 3
     assert records[0] is records[1] is records[2]

@@ -27,12 +27,14 @@ from teachkit import (
     scheduling,
     solvers,
 )
-from teachkit.claims import Setting
 from teachkit.cli import app
 from teachkit.cli.ledger import Ledger
+from teachkit.course.claims import Setting
 from teachkit.edm import loss, recipes, training
+from teachkit.edm.runs import Run
 from teachkit.files import cache_directory
 from teachkit.fingerprints import fingerprint
+from teachkit.launcher import Processes
 
 POINTS = torch.eye(3, dtype=torch.float64)
 HOMELESS = """
@@ -61,7 +63,7 @@ def recipe():
 
 
 def trained(folder):
-    run = training._Run(recipe(), folder, torch.device("cpu"), 0, 1)
+    run = Run(recipe(), folder, Processes(0, 1, torch.device("cpu")))
     run.train_step()
     return run.ema
 
@@ -153,6 +155,7 @@ def test_a_mixture_draws_its_components_with_that_generator_too(covariances, gen
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("backend", ["module://not_installed_here.backend", "nonsense", "TkAgg"])
 def test_pictures_are_written_whatever_backend_is_inherited(tmp_path, backend):
     for arguments in (
@@ -204,7 +207,7 @@ def test_every_path_knows_the_home_directory(at_home):
 
 
 def test_assignments_know_the_home_directory_too(at_home):
-    assignments = pytest.importorskip("teachkit.assignments", reason="needs the extra lab")
+    assignments = pytest.importorskip("teachkit.course.assignments", reason="needs the extra course")
     source = next((Path(data.__file__).parents[2] / "notebooks" / "assignments").glob("A1*.ipynb"))
     (at_home / source.name).write_bytes(source.read_bytes())
     built = assignments.build(f"~/{source.name}", "~/copies")
@@ -294,7 +297,7 @@ import teachkit
 D = teachkit.Empirical(teachkit.data.two_moons(5))
 teachkit.sample(D, teachkit.initial_noise(2, (2,)), teachkit.schedules.polynomial(3), progress=True)
 try:
-    from teachkit import widgets
+    from teachkit.course import widgets
 except ImportError as error:
     print(error)
 """
@@ -303,11 +306,30 @@ except ImportError as error:
 def test_without_widgets_nothing_is_warned_of_and_the_remedy_is_named():
     done = python("-c", IN_A_NOTEBOOK)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "pip install 'teachkit[lab]'" in done.stdout
+    assert "pip install 'teachkit[course]'" in done.stdout
     assert "Warning" not in done.stderr
     assert "0/3" in done.stderr  # the bar, as text
 
 
-def test_without_jupyter_assignments_name_the_remedy():
-    code = "import sys; sys.modules['nbformat'] = None; from teachkit import assignments"
-    assert "pip install 'teachkit[lab]'" in python("-c", code).stderr.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("room", "package"), [("assignments", "nbformat"), ("assignments", "jinja2"), ("plots", "matplotlib")]
+)
+def test_a_part_of_the_course_names_the_extra_that_is_missing(room, package):
+    code = f"import sys; sys.modules[{package!r}] = None; from teachkit.course import {room}"
+    told = python("-c", code).stderr.splitlines()[-1]
+    assert f"need {package}: pip install 'teachkit[course]'" in told
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_samples(tmp_path):
+    code = """if True:
+        import importlib.util, sys
+        find = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *more: None if name == "torchvision" else find(name, *more)
+        sys.argv = ["teachkit", "sample", "-n", "1"]
+        from teachkit.cli import main
+        main()
+    """
+    done = python("-c", code, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "teachkit: pictures need torchvision: pip install 'teachkit[course]'"
+    assert not list(tmp_path.iterdir())

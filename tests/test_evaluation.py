@@ -31,6 +31,7 @@ from teachkit.cli import app
 from teachkit.cli import evaluation as evaluation_command
 
 run = CliRunner().invoke
+pytestmark = pytest.mark.usefixtures("warm")
 ALONE = evaluation.Processes(0, 1, torch.device("cpu"))
 MIXTURE = GaussianMixture([0.4, 0.6], torch.eye(2, 4, dtype=torch.float64), 0.1)
 WORK = ["--model", "edm-digits8", "--solvers", "euler,ipndm", "--nfe", "4", "-n", "200", "--device", "cpu"]
@@ -116,6 +117,8 @@ def test_geometry_in_parts_is_the_geometry_of_all():
     whole = sample(MIXTURE, x, sigmas)
     parts = (evaluation.geometry_of(sample(MIXTURE, part, sigmas)) for part in x.split(20))
     stats = evaluation.GeometryStatistics(parts)
+    assert stats.peak.shape == stats.peak_sigma.shape == stats.length.shape == (len(x),)
+    assert bool((stats.length >= 1).all())  # of the whole path over its chord
     peak, where = geometry.deviation_peak(whole)
     off = geometry.deviation(whole, relative=True)
     assert stats.count == 50

@@ -147,6 +147,7 @@ def test_what_cannot_be_told_apart_is_refused():
         evaluation.identify(own, "mine")
 
 
+@pytest.mark.slow
 def test_fingerprints_are_the_same_in_another_process():
     code = "from test_fingerprints import *; print(*[fingerprint(v) for make in APART.values() for v in make()])"
     found = [
@@ -182,18 +183,19 @@ def copy(tmp_path, monkeypatch):
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new, 1))
         fingerprints._code.cache_clear()
-        return surroundings()["code"], surroundings("claims")["code"]
+        return surroundings()["code"], surroundings("course/claims")["code"]
 
     yield edited
     fingerprints._code.cache_clear()
 
 
+@pytest.mark.slow
 def test_the_key_follows_what_computes_and_nothing_else(copy):
     library, ledger = copy("solvers/one_step.py")
-    assert copy("solvers/one_step.py", "Euler's method: order 1", "Of Euler") == (library, ledger)
+    assert copy("solvers/one_step.py", "Euler's method: follow", "Of Euler") == (library, ledger)
     assert copy("solvers/one_step.py", "from __future__", "# a remark\nfrom __future__") == (library, ledger)
-    assert copy("plots/plane.py", "linewidth", "linewidths") == (library, ledger)
-    other = copy("claims/geometry.py", "averaged(100 * peak", "averaged(101 * peak")
+    assert copy("course/plots/plane.py", "linewidth", "linewidths") == (library, ledger)
+    other = copy("course/claims/geometry.py", "averaged(100 * peak", "averaged(101 * peak")
     assert other[0] == library
     assert other[1] != ledger
     changed = copy("solvers/one_step.py", "return euler_step(now, sigma_next)", "return now.x")
@@ -235,7 +237,7 @@ def test_the_command_measures_anew_after_an_edit_of_code_and_not_of_prose(tmp_pa
         return done.stdout, {path: path.stat().st_mtime_ns for path in tmp_path.rglob("0*.safetensors")}
 
     first, shards = run()
-    assert run("Euler's method: order 1", "# Of Euler") == (first, shards)
+    assert run("Euler's method: follow", "# Of Euler") == (first, shards)
     again, more = run("return euler_step(now, sigma_next)", "return 1.01 * euler_step(now, sigma_next)")
     assert again != first
     assert len(more) == 2 * len(shards)

@@ -398,7 +398,7 @@ def test_blocks_of_any_size_give_the_same_numbers(block, monkeypatch):
         lambda: torch.stack(geometry.curvature_torsion(curve, length=1.5, weights="tricube")),
     )
     whole = [call() for call in calls]
-    monkeypatch.setattr(geometry.paths, "_BLOCK", block)
+    monkeypatch.setattr(geometry.chord, "_BLOCK", block)
     for call, expected in zip(calls, whole):
         torch.testing.assert_close(call(), expected, rtol=1e-9, atol=1e-10)
 
@@ -535,7 +535,7 @@ def test_single_precision_paths_are_summed_in_double():
 def test_memory_is_that_of_a_block_not_of_the_paths(shape, monkeypatch):
     # Long paths in the plane are the other extreme: inner products of 1,001 states would be 500 times the path itself.
     path = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(geometry.paths, "_BLOCK", 2**22)
+    monkeypatch.setattr(geometry.chord, "_BLOCK", 2**22)
     with torch.profiler.profile(profile_memory=True) as profile:
         geometry.deviation(path)
         geometry.explained_variance(path, 2, remove_chord=True)
@@ -612,11 +612,20 @@ def test_bad_arguments_are_named(call, error, message):
         call()
 
 
+def test_norms_of_a_single_step_are_those_where_it_starts():
+    x = normal(2, 3)
+    path = sample(Gaussian([0.0, 0.0, 0.0], 1.0), x, [2.0, 1.0])
+    size, denoised, eps = geometry.norms(path)
+    torch.testing.assert_close(size, x.norm(dim=1)[None])
+    torch.testing.assert_close(denoised, size / 5)
+    torch.testing.assert_close(eps, size * 2 / 5)
+
+
 def test_a_path_that_was_not_kept_is_refused():
     end = sample(Gaussian([0.0, 0.0], 1.0), initial_noise(2, (2,)), schedules.polynomial(4), keep="final")
     with pytest.raises(ValueError, match="keep='all'"):
         geometry.deviation(end)
-    with pytest.raises(TypeError, match="kept its whole path"):
+    with pytest.raises(ValueError, match="keep='all'"):
         geometry.norms(end)
     assert isinstance(end, Trajectory)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from teachkit import Empirical, grading, meanshift
+from teachkit import Empirical, meanshift
+from teachkit.course import grading
 
 
 def _gaussian_forecast(x, sigma, y):

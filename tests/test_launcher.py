@@ -9,6 +9,7 @@ import pytest
 from teachkit import evaluation
 from teachkit.launcher import Place, place
 
+pytestmark = pytest.mark.usefixtures("warm")
 WHOLE = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 

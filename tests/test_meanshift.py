@@ -266,6 +266,7 @@ def test_a_shoulder_is_no_mode():
         torch.testing.assert_close(modes.sort(0).values, peaks, rtol=0, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_plateau_is_one_mode_and_a_dip_makes_two():
     even, turn = torch.linspace(0, 6, 61, dtype=F64)[:, None], torch.arange(60, dtype=F64)[:, None] * (math.pi / 30)
     assert len(meanshift.modes(Empirical(even), even, 0.3)[0]) == 1

@@ -15,7 +15,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from teachkit import Gaussian, geometry, initial_noise, plots, sample, schedules
+from teachkit import Gaussian, geometry, initial_noise, sample, schedules
+from teachkit.course import plots
 
 POINTS = plots.grid(2.0, 12)
 PLANE = sample(Gaussian([0.0, 0.0], 1.0), initial_noise(3, (2,)), schedules.polynomial(5))

@@ -16,10 +16,14 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from teachkit import claims, data
+from teachkit import data
 from teachkit.cli import base
 from teachkit.cli.ledger import Ledger
-from teachkit.edm.ending import end_of_step
+from teachkit.course import claims
+from teachkit.edm.interrupt import end_of_step
+from tests import warm
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ["--model", "edm-digits8", "--device", "cpu"]
@@ -55,7 +59,7 @@ def start(folder, arguments, before=("-c", READY)):
     return subprocess.Popen(
         [sys.executable, *before, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment(folder), start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in background jobs
+        preexec_fn=warm.take_interrupts,
     )  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """The loop: what it counts, what it keeps, what it refuses before spending an evaluation."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -82,6 +81,7 @@ ALL_SOLVERS = [
     ("dpm2", {"r": 0.3}),
     ("unipc", {"prediction": "eps", "variant": "bh1"}),
     ("edm_stochastic", {"churn": 0.0}),
+    ("edm_stochastic", {"churn": 0.0, "euler_last": True}),
 ]
 
 
@@ -195,6 +195,57 @@ def test_evaluations_are_counted_and_as_stated(name, zero, afs, guided):
     stated = (2 * steps - zero if twice else steps) - afs
     assert path.nfe == D.calls == stated * (2 if guided else 1)
     assert torch.isfinite(path.x).all()
+
+
+@pytest.mark.parametrize("keep", ["all", "final"])
+@pytest.mark.parametrize(("name", "options"), ALL_SOLVERS)
+def test_a_callback_sees_every_step_as_the_path_holds_it(name, options, keep):
+    seen = []
+    solver, sigmas = solvers.get(name, **options), schedules.polynomial(6, zero=True)
+    path = sample(GAUSSIAN, start(), sigmas, solver, keep=keep, callback=lambda *step: seen.append(step))
+    whole = sample(GAUSSIAN, start(), sigmas, solver)
+    assert path.nfe == whole.nfe
+    assert torch.equal(path.final, whole.final)
+    steps, levels, states, outputs = zip(*seen)
+    assert steps == tuple(range(7))
+    assert list(levels) == sigmas[:-1].tolist()
+    assert torch.equal(torch.stack(states), whole.x[:-1])
+    assert torch.equal(torch.stack(outputs), whole.denoised)
+
+
+@pytest.mark.parametrize("keep", ["all", "final"])
+def test_a_callback_is_given_what_belongs_together_where_noise_was_added(keep):
+    seen = []
+    solver = solvers.get("edm_stochastic", churn=40.0)
+    sample(GAUSSIAN, start(), SIGMAS, solver, keep=keep, callback=lambda *step: seen.append(step))
+    assert [step for step, *_ in seen] == list(range(8))
+    raised = [sigma / float(level) for (_, sigma, _, _), level in zip(seen, SIGMAS)]
+    assert max(raised) > 1.4
+    assert min(raised) == 1.0
+    for _, sigma, x, denoised in seen:
+        assert torch.equal(GAUSSIAN(x, sigma), denoised)
+
+
+def test_a_callback_sees_the_analytical_first_step():
+    seen, x = [], start()
+    D = Counting(GAUSSIAN)
+    path = sample(D, x, SIGMAS, afs=True, callback=lambda *step: seen.append(step))
+    assert D.calls == path.nfe == 7
+    assert torch.equal(seen[0][2], x)
+    assert torch.equal(seen[0][3], path.denoised[0])
+    torch.testing.assert_close(seen[0][3], x - 80 * x / math.hypot(1, 80))
+
+
+def test_what_a_callback_raises_ends_the_sampling():
+    D = Counting(GAUSSIAN)
+
+    def stop(step, sigma, x, denoised):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(D, start(), SIGMAS, callback=stop)
+    assert D.calls == 3
 
 
 def test_guidance_moves_away_from_the_unconditional_denoiser():
@@ -347,6 +398,7 @@ def test_shapes_and_dtypes_are_kept(name, shape, dtype):
         ({"labels": torch.zeros(2), "guidance": math.inf}, ValueError, "guidance must be a finite number"),
         ({"dynamic_threshold": 2.0}, ValueError, "dynamic_threshold must be a finite number > 0 and <= 1"),
         ({"keep": "none"}, ValueError, "keep must be one of 'all', 'final'"),
+        ({"callback": 3}, TypeError, r"callback must be callable as callback\(step, sigma, x, denoised\)"),
     ],
 )
 def test_bad_arguments_are_named_before_any_evaluation(change, error, message):
@@ -411,24 +463,3 @@ def test_a_denoiser_of_another_dtype_is_named_and_thresholding_works_in_half_pre
         sample(lambda x, s: x.float(), start(), SIGMAS)
     half = sample(lambda x, s: 0 * x + 4, start().half(), [1.0, 0.0], dynamic_threshold=0.9).final
     assert torch.equal(half, torch.ones_like(half))
-
-
-def test_trajectories_are_equal_where_all_they_hold_is():
-    D, grid = Empirical(torch.eye(3, dtype=F64)), schedules.polynomial(4)
-    path, again = (sample(D, initial_noise(2, (3,)), grid) for _ in range(2))
-    assert path == path
-    assert path == again
-    assert hash(path) == hash(again)
-    assert len({path, again}) == 1
-    for changed in (
-        dataclasses.replace(path, x=path.x + 1),
-        dataclasses.replace(path, denoised=path.denoised.nextafter(path.x[1:])),
-        dataclasses.replace(path, nfe=5),
-        dataclasses.replace(path, x=path.x.float(), denoised=path.denoised.float()),
-        sample(D, initial_noise(2, (3,)), grid, keep="final"),
-        sample(D, initial_noise(1, (3,)), grid),
-        path.x,
-        None,
-    ):
-        assert path != changed
-        assert (path == changed) is False

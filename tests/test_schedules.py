@@ -1,6 +1,7 @@
 """Schedules: monotone, exact at the ends, even in the variable they are named after."""
 
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teachkit import schedules
+from teachkit import adapters, edm, schedules
+from teachkit.schedules.linear_beta import LinearBeta
 
 MAKERS = [
     schedules.polynomial, schedules.linear, schedules.logsnr, schedules.cosine, schedules.flow_shift,
@@ -76,6 +78,75 @@ def test_time_uniform_is_the_published_process():
         alpha = np.exp(-betas[0] * t**2 / 4 - betas[1] * t / 2)
         expected = torch.as_tensor(np.sqrt(1 / alpha**2 - 1))
         torch.testing.assert_close(schedules.time_uniform(20, rho=rho), expected, rtol=1e-9, atol=1e-9)
+
+
+# Those of DDPM and of usual ranges; a rate that begins below 0, one that falls.
+CLOCKS = {
+    "ddpm": LinearBeta(),
+    "usual": LinearBeta.between(0.01, 10.0, 1e-3),
+    "begins below 0": LinearBeta.between(0.002, 80.0, 1e-3),
+    "falls": LinearBeta.between(0.03, 1.0, 1e-3),
+}
+
+
+def decimals(clock, t):
+    """sigma(t), and dt/dsigma * sigma / t, with 60 digits."""
+    with localcontext() as context:
+        context.prec = 60
+        m, d, t = map(Decimal, (clock.beta_min, clock.beta_d, t))
+        e = (m * t + d * t * t / 2).exp()
+        sigma = (e - 1).sqrt()
+        return sigma, 2 * (e - 1) / (e * (m + d * t) * t)
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+def test_noise_level_and_time_of_a_linear_rate_are_right_to_rounding_at_both_ends(name):
+    clock = CLOCKS[name]
+    first = 1e-3 if name == "begins below 0" else 1e-15
+    for t in (first, 2 * first, 1e-3, 0.01, 0.3, 0.999999, 1.0):
+        sigma, conditioned = decimals(clock, t)
+        assert float(clock.sigma(t)) == pytest.approx(float(sigma), rel=4e-15)
+        rounded = float(sigma)
+        expected = Decimal(t) * (1 + conditioned * (Decimal(rounded) / sigma - 1))
+        assert float(clock.time(rounded)) == pytest.approx(float(expected), rel=2e-15)
+        assert float(clock.time(torch.tensor(rounded, dtype=torch.float32))) == pytest.approx(t, rel=2e-6)
+        assert float(clock.rate(rounded)) == pytest.approx(clock.beta_min + clock.beta_d * t, rel=1e-14)
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+@pytest.mark.parametrize("gap", [0.5, 1e-4, 1e-9, 1e-14])
+def test_time_that_passes_between_close_levels_keeps_its_digits(name, gap):
+    clock, t = CLOCKS[name], 0.3
+    a, b = (float(decimals(clock, u)[0]) for u in (t + gap, t))
+    with localcontext() as context:
+        context.prec = 60
+        m, d = Decimal(clock.beta_min), Decimal(clock.beta_d)
+        times = [((m * m + 2 * d * (1 + Decimal(s) ** 2).ln()).sqrt() - m) / d for s in (a, b)]
+        expected = float(times[0] - times[1])
+    assert float(clock.elapsed(a, b)) == pytest.approx(expected, rel=2e-14)
+
+
+def test_a_linear_rate_goes_through_the_levels_it_is_asked_for_or_there_is_none():
+    for low, high, first in ((0.002, 80.0, 1e-3), (0.03, 1.0, 1e-3), (0.5, 3.0, 0.2)):
+        clock = LinearBeta.between(low, high, first)
+        torch.testing.assert_close(clock.sigma(torch.tensor([first, 1.0])).tolist(), [low, high], rtol=1e-6, atol=0)
+    assert LinearBeta.between(0.2, 2.0, 1e-3) is None
+
+
+def test_everything_that_has_this_clock_shows_the_same_time():
+    t = torch.tensor([1e-6, 1e-3, 0.5, 1.0], dtype=torch.float64)
+    sigma = LinearBeta().sigma(t)
+    net = edm.VPPrecond(8, 1, model_channels=8, channel_mult=[1], num_blocks=1, attn_resolutions=[])
+    for time in (adapters.vp_time(), net.time):
+        torch.testing.assert_close(time(sigma), t, rtol=1e-14, atol=0)
+    assert [net.sigma(float(u)) for u in t] == sigma.tolist()
+
+
+def test_the_registry_holds_what_is_called_alike():
+    assert list(schedules.REGISTRY) == ["polynomial", "logsnr", "time_uniform", "cosine"]
+    for name, make in schedules.REGISTRY.items():
+        assert make is getattr(schedules, name)
+        assert make(5, 0.01, 10.0)[[0, -1]].tolist() == [10.0, 0.01]
 
 
 def test_a_large_rho_tends_to_even_steps_in_log_sigma():

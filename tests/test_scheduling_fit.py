@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from teachkit import GaussianMixture, initial_noise, sample, schedules, scheduling
-from teachkit.scheduling.fit import states_at
 from teachkit.scheduling.fitted import FittedMultistep, fit_weights
+from teachkit.scheduling.teacher import states_at
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """The course as a static site: every page whole, every link and picture there, nothing from elsewhere."""
 
+import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -9,9 +11,11 @@ from urllib.parse import unquote, urldefrag, urlparse
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-for needed in ("sphinx", "myst_nb", "furo", "latex2mathml"):
+for needed in ("sphinx", "myst_nb", "furo", "latex2mathml", "numpydoc"):
     pytest.importorskip(needed, reason="the site needs the extra docs: pip install -e '.[docs]'")
 pytestmark = pytest.mark.slow
+sys.path.insert(0, str(ROOT / "tools"))
+import api_pages  # noqa: E402
 
 
 class Page(HTMLParser):
@@ -95,3 +99,39 @@ def test_pictures_formulas_and_solutions_of_the_lessons(site):
         assert "$" not in text, f"{path.stem}: a formula was not set"
         assert "Show code cell source" in path.read_text(), f"{path.stem}: solutions are not folded"
         assert "Loading widget" not in text
+
+
+def test_folded_cells_and_answers_of_predictions_can_be_opened(site):
+    """In details elements, which browsers open by keyboard as well."""
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        folded = sum(bool(cell["metadata"].get("jupyter", {}).get("source_hidden")) for cell in cells)
+        asked = sum("widgets.predict(" in "".join(cell["source"]) for cell in cells)
+        page = next(page for page in site if page.stem == path.stem).read_text()
+        assert len(re.findall(r'<details class="[^"]*hide above-input">\s*<summary', page)) == folded, path.stem
+        assert page.count("<details><summary>Show what was measured</summary>") == asked, path.stem
+
+
+def test_every_public_name_has_one_entry(site):
+    anchors = [a for path, page in site.items() if path.parent.name == "api" for a in page.anchors]
+    entries, links = api_pages.public()
+    names = {f"{module}.{name}" for module, each in entries.items() for name in each}
+    assert {"teachkit.sample", "teachkit.geometry.deviation", "teachkit.course.grading.check"} <= names
+    assert names == set(links.values())
+    assert not {name: anchors.count(name) for name in names if anchors.count(name) != 1}
+
+
+def test_lessons_lead_to_what_they_use(site):
+    for path, page in site.items():
+        if path.stem[:2].isdigit():
+            places = {unquote(urldefrag(link)[1]) for link in page.links if link.startswith("../api/")}
+            assert len(places) > 3, path.stem
+            assert "In the library" in "".join(page.text)
+
+
+def test_names_are_those_of_the_code():
+    _, links = api_pages.public()
+    program = "from teachkit import sample as draw, geometry as g\nfrom teachkit.course import plots\nplots.show(0)\n"
+    assert api_pages.used([f"{program}draw(g.deviation(x).mean(), unknown.deviation)"], links) == [
+        "geometry.deviation", "plots.show", "sample",
+    ]  # fmt: skip

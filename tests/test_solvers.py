@@ -1,7 +1,11 @@
 """Solvers: measured orders, exactness identities, equivalences. (Counting, shapes and labels: ``test_sampling``.)"""
 
+import inspect
 import math
+import re
+import runpy
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,23 +79,30 @@ ORDERS = [
     ("euler", {}, 1),
     ("heun", {}, 2),
     ("edm_stochastic", {"churn": 0.0}, 2),
+    ("edm_stochastic", {"churn": 0.0, "euler_last": True}, 2),
     ("dpm2", {}, 2),
     ("dpm2", {"r": 0.7}, 2),
+    ("dpmpp_2m", {}, 2),
     ("dpmpp_2m", FULL, 2),
     ("dpmpp_2m", {"prediction": "eps", **FULL}, 2),
+    ("dpmpp_3m", {}, 2),
     ("dpmpp_3m", FULL, 2),  # as published: a factor 2 is missing in the second difference
     ("dpmpp_3m", {"corrected": True, **FULL}, 3),
     ("dpmpp_3m", {"corrected": True, "prediction": "eps", **FULL}, 3),
     ("dpmpp_3m", {"corrected": True}, 2),  # the last step is an Euler step
     ("res_2m", {}, 2),
+    ("res_2m", {"prediction": "eps"}, 2),
     ("res_3m", {}, 3),
+    ("res_3m", {"prediction": "eps"}, 3),
     ("ipndm_v", {"order": 2}, 2),
     ("ipndm_v", {"order": 3}, 3),
-    ("ipndm_v", {"order": 4}, 4),
-    ("lms", {"order": 4}, 4),
+    ("ipndm_v", {}, 4),
+    ("lms", {}, 4),
     ("deis", {"order": 2}, 2),
     ("deis", {"order": 3}, 3),
-    ("deis", {"order": 4}, 4),
+    ("deis", {}, 4),
+    ("deis", {"mode": "rhoab"}, 4),
+    ("unipc", {}, 2),  # the last step is an Euler step
     ("unipc", {"order": 1, **FULL}, 2),  # the corrector adds one
     ("unipc", {"order": 2, **FULL}, 3),
     ("unipc", {"order": 2, "variant": "bh1", **FULL}, 3),
@@ -112,9 +123,20 @@ def test_order(exact, name, options, order, grid, problem):
     assert fall(errors) == pytest.approx(order, abs=0.25), errors
 
 
-def test_the_orders_of_all_solvers_are_measured():
-    # ipndm has two tests of its own, below.
-    assert {name for name, _, _ in ORDERS} | {"ipndm"} == set(solvers.REGISTRY)
+STATED = {name: order for name, options, order in ORDERS if options in ({}, {"churn": 0.0})}
+
+
+def test_the_orders_of_all_solvers_are_measured_and_said():
+    assert set(STATED) | {"ipndm"} == set(solvers.REGISTRY)  # ipndm has two tests of its own, below
+    for name, order in STATED.items():
+        assert f"\n    - order: {order}" in solvers.REGISTRY[name].__doc__
+
+
+def test_corrected_gives_a_method_the_order_in_its_name():
+    with_option = [name for name, cls in solvers.REGISTRY.items() if "corrected" in inspect.signature(cls).parameters]
+    assert "dpmpp_3m" in with_option
+    for name in with_option:
+        assert (name, {"corrected": True, **FULL}, solvers.get(name).order) in ORDERS
 
 
 @pytest.mark.parametrize("order", [2, 3, 4])
@@ -188,6 +210,8 @@ DIRECTIONS = [
     *(("deis", {"order": k}, lambda s, k=k: (1 + vp_time(s)) ** (k - 1)) for k in (2, 3, 4)),
     ("dpmpp_3m", {"prediction": "eps", "corrected": True, **FULL}, lambda s: 1 + np.log(s) ** 2),
     ("dpmpp_3m", {"prediction": "eps", **FULL}, lambda s: 1 + np.log(s)),
+    ("res_2m", {"prediction": "eps"}, lambda s: 1 + np.log(s)),
+    ("res_3m", {"prediction": "eps"}, lambda s: 1 + np.log(s) ** 2),
     ("unipc", {"order": 3, "prediction": "eps", **FULL}, lambda s: 1 + np.log(s) ** 2),
     ("unipc", {"order": 3, "prediction": "eps", "variant": "bh1", **FULL}, lambda s: 1 + np.log(s) ** 2),
 ]
@@ -302,7 +326,9 @@ EQUAL = [
     (("ipndm", {"order": 4}), ("ipndm_v", {"order": 4}), schedules.linear(9, LOW, HIGH)),
     (("dpmpp_2m", {}), ("dpmpp_3m", {"order": 2}), uneven(9)),
     (("dpmpp_3m", {"order": 2, "corrected": True}), ("dpmpp_2m", {}), uneven(9)),
+    (("res_3m", {"prediction": "eps", "order": 2}), ("res_2m", {"prediction": "eps"}), uneven(9)),
     (("edm_stochastic", {"churn": 0.0}), ("heun", {}), schedules.polynomial(9, LOW, HIGH, zero=True)),
+    (("edm_stochastic", {"churn": 0.0, "euler_last": True}), ("heun", {"euler_last": True}), uneven(9)),
     (("edm_stochastic", {"sigma_low": 90.0, "sigma_high": 95.0}), ("heun", {}), uneven(9)),
 ]
 
@@ -348,10 +374,10 @@ def test_the_analytic_first_direction_stays_in_the_history():
     torch.testing.assert_close(path.x[2], path.x[1] - 8 * (1.5 * second - 0.5 * first))
 
 
-@pytest.mark.parametrize("name", ["heun", "dpm2"])
+@pytest.mark.parametrize("name", [name for name, cls in solvers.REGISTRY.items() if cls.evaluations == 2])
 def test_an_euler_last_step_saves_an_evaluation(name):
-    sigmas = schedules.polynomial(3)
-    path = sample(MIXTURE, 40 * START, sigmas, solvers.get(name, euler_last=True))
+    sigmas, quiet = schedules.polynomial(3), {"churn": 0.0} if name == "edm_stochastic" else {}
+    path = sample(MIXTURE, 40 * START, sigmas, solvers.get(name, euler_last=True, **quiet))
     assert path.nfe == 5
     ratio = float(sigmas[-1] / sigmas[-2])
     torch.testing.assert_close(path.final, path.denoised[-1] + ratio * (path.x[-2] - path.denoised[-1]))
@@ -404,9 +430,43 @@ def test_every_solver_is_registered_under_its_name_and_shows_its_options():
         solver = solvers.get(name)
         assert type(solver) is cls
         assert cls.name == name
-        assert cls.__doc__
+        options = inspect.signature(cls).parameters
         assert repr(solver).startswith(f"{cls.__name__}(")
+        assert all(f"{option}={getattr(solver, option)!r}" in repr(solver) for option in options)
+        assert repr(solver).count("=") == len(options)
     assert "order=3" in repr(solvers.get("ipndm", order=3))
+
+
+@pytest.mark.parametrize("cls", solvers.REGISTRY.values(), ids=solvers.REGISTRY)
+def test_a_solver_says_its_order_cost_names_limits_and_source(cls):
+    text = cls.__doc__
+    said = re.findall(r"\n    - ([a-z ]+): ", text)
+    assert said == ["order", "cost", "also known as", "not for", "source"]
+    assert f"- cost: {'two evaluations' if cls.evaluations == 2 else 'one evaluation'} a step" in text
+    assert ("Parameters\n" in text) == bool(inspect.signature(cls).parameters)
+    assert "Examples\n" in text
+
+
+# Options that several solvers have: one name, one order and one default in all. RES as published has no such last step.
+SHARED = ("order", "prediction", "lower_order_final", "corrected", "euler_last")
+HIGHEST = {"dpmpp_2m": 2, "res_2m": 2, "dpmpp_3m": 3, "res_3m": 3, "unipc": 3}
+
+
+@pytest.mark.parametrize(("name", "cls"), solvers.REGISTRY.items())
+def test_options_have_one_name_one_order_and_one_default(name, cls):
+    defaults = {key: option.default for key, option in inspect.signature(cls).parameters.items()}
+    shared = [key for key in defaults if key in SHARED]
+    assert shared == sorted(shared, key=SHARED.index)
+    leading = [key for key in SHARED[:3] if key in defaults]
+    assert list(defaults)[: len(leading)] == leading
+    expected = {
+        **{"order": HIGHEST.get(name, 4), "prediction": "x0", "lower_order_final": name not in ("res_2m", "res_3m")},
+        **{"corrected": False, "euler_last": False},
+    }
+    assert {key: defaults[key] for key in shared} == {key: expected[key] for key in shared}
+    assert ("euler_last" in shared) == (cls.evaluations == 2)
+    with_log = name in ("dpmpp_2m", "dpmpp_3m", "res_2m", "res_3m", "unipc")
+    assert {"prediction", "lower_order_final"} <= set(shared) if with_log else "prediction" not in shared
 
 
 # --- points, histories, options ---------------------------------------------------------------------------------
@@ -571,13 +631,19 @@ def test_options_at_the_ends_of_their_range_are_taken():
     assert repr(solvers.get("euler")) == "Euler()"
 
 
-def test_a_base_class_alone_is_no_solver():
-    point = solvers.Point(START, 1.0, MIXTURE, (1.0, 0.5), 0)
-    with pytest.raises(TypeError, match="Solver must define step"):
-        solvers.Solver().step(point, 0.5, [])
-    half = type("Half", (solvers.multistep._Multistep,), {})()
-    with pytest.raises(TypeError, match="Half must define _weights"):
-        half.step(point, 0.5, [point])
+@pytest.mark.parametrize("abstract", [solvers.Solver, solvers.multistep._Multistep, solvers.exponential._Exponential])
+def test_a_base_class_alone_is_no_solver(abstract):
+    with pytest.raises(TypeError, match="abstract"):
+        abstract()
+
+
+def test_the_page_on_writing_a_solver_is_true(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).resolve().parents[1] / "docs" / "WRITE_A_SOLVER.md").read_text()
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)))
+    monkeypatch.setattr(solvers, "REGISTRY", dict(solvers.REGISTRY))
+    runpy.run_path(str(program))
+    assert capsys.readouterr().out == "".join(re.findall(r"```text\n(.*?)```", page, re.DOTALL))
 
 
 @pytest.mark.parametrize(("churn", "gamma"), [(0.3, 0.1), (1.2, 0.4), (9.0, math.sqrt(2) - 1)])

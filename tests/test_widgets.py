@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from teachkit import Empirical, Gaussian, GaussianMixture, data, initial_noise, meanshift, sample, schedules, widgets
+from teachkit import Empirical, Gaussian, GaussianMixture, data, initial_noise, meanshift, sample, schedules
+from teachkit.course import widgets
 
 MIXTURE = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.5]], 0.02)
 MOONS = data.two_moons(200, seed=0, noise=0.1)
@@ -54,7 +55,7 @@ def make(digits_path, run_dir):
     return lambda name: makers[name]()
 
 
-NAMES = [name for name in widgets.__all__ if name != "Explorer"]
+NAMES = [name for name in widgets.__all__ if name not in ("Explorer", "Prediction", "predict")]
 
 
 def alt(explorer):
@@ -269,3 +270,55 @@ def test_bad_input_is_named(call, words):
 def test_a_path_that_is_not_there_is_refused(digits_path):
     with pytest.raises(ValueError, match="sample must be an integer from 0 to 11, got 12"):
         widgets.path_player(digits_path, sample=12)
+
+
+# --- predictions ------------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_is_hidden_until_there_is_a_guess():
+    asked = widgets.predict("How far?", 12.08, unit="pixels")
+    assert "12" not in "".join(str(w.value) for w in (asked.screen, asked.box, asked.children[0]))
+    asked.box.value = "many"
+    assert "12" not in asked.screen.value.replace("or 12", "")
+    assert "A number, please" in asked.screen.value
+    asked.box.value = "70"
+    assert asked.message == "Your guess: 70 pixels. Measured: 12 pixels. 5.8 times too large."
+    assert f'<p role="status">{asked.message}</p>' == asked.screen.value
+    asked.box.value = ""
+    assert asked.screen.value == ""
+
+
+@pytest.mark.parametrize(
+    ("guess", "truth", "verdict"),
+    [
+        (11, 12, "Within a tenth"),
+        (3, 12, "4 times too small"),
+        (-24, -12, "2 times too large"),
+        (-1, 12, "Too small by 13"),
+        (0.5, 0, "Too large by 0.5"),
+        (0, 0, "Within a tenth"),
+    ],
+)
+def test_a_guess_is_compared_by_ratio_or_difference(guess, truth, verdict):
+    assert verdict in widgets.predict("?", truth, guess=guess).message
+
+
+def test_an_open_prediction_is_a_stable_line_and_a_folded_answer():
+    asked = widgets.predict("How many <b>?", 12.08, guess=...)
+    bundle = asked._repr_mimebundle_()
+    assert bundle["text/plain"] == "predict: How many <b>? no guess yet"
+    assert "<details><summary>Show what was measured</summary><p>Measured: 12.</p></details>" in bundle["text/html"]
+    assert "How many &lt;b&gt;?" in bundle["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert "Your guess: 12,5" not in asked.message
+    asked.box.value = "12,5"  # a decimal comma
+    assert asked._repr_mimebundle_()["text/plain"].endswith(
+        "Your guess: 12. Measured: 12. Within a tenth: well predicted."
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"truth": float("nan")}, {"question": ""}, {"guess": "many"}, {"unit": 3}])
+def test_a_prediction_that_cannot_be_made_is_refused(wrong):
+    (name,) = wrong
+    with pytest.raises((TypeError, ValueError), match=name):
+        widgets.predict(**{"question": "How many?", "truth": 1.0, **wrong})

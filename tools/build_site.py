@@ -1,7 +1,8 @@
 """Build the course as a static site: ``python tools/build_site.py [OUT]``, by default ``build/html``.
 
 The README becomes the first page, the lessons and the documents follow, at the paths they have in the repository, so
-that their links hold. Solutions are folded. Nothing is run and nothing is downloaded: outputs are those stored in the
+that their links hold, then a page for every room of the package (tools/api_pages.py), to which names in backticks
+lead. Solutions are folded. Nothing is run and nothing is downloaded: outputs are those stored in the
 notebooks, formulas are MathML. Any warning is an error.
 """
 
@@ -15,18 +16,23 @@ import sys
 import tempfile
 from pathlib import Path
 
+import api_pages
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
+    "docs/ARCHITECTURE.md",
+    "docs/WRITE_A_SOLVER.md",
     "docs/SCHEDULES.md",
     "docs/SCALE.md",
     "docs/COLD_START.md",
+    "docs/WRITE_A_SOLVER.md",
     "benchmarks/RESULTS.md",
     "data/README.md",
     "data/licences/README.md",
     "CHANGELOG.md",
 )
 DOCUMENTS += ("CONTRIBUTING.md", "INSTRUCTORS.md", "SECURITY.md")
-FILES = ("docs/boomerang.png", "LICENSE", "CITATION.cff", "data/licences/Apache-2.0.txt")
+FILES = ("docs/boomerang.png", "docs/architecture.svg", "LICENSE", "CITATION.cff", "data/licences/Apache-2.0.txt")
 FILES += tuple(f"data/sheets/{name}.png" for name in ("emoji32", "photos32", "spectrum"))
 
 
@@ -38,9 +44,20 @@ def stage(source: Path) -> None:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
     (source / "notebooks").mkdir()
+    (source / "api").mkdir()
+    entries, links = api_pages.public()
+    (source / "api" / "links.json").write_text(json.dumps(links))
+    reference = api_pages.pages(entries)
+    for name, page in reference.items():
+        (source / "api" / f"{name}.rst").write_text(page)
     for lesson in lessons:
-        (source / "notebooks" / lesson.name).write_text(json.dumps(folded(json.loads(lesson.read_text()))))
-    pages = {"Lessons": [f"notebooks/{p.stem}" for p in lessons], "More": [n.removesuffix(".md") for n in documents]}
+        notebook = ending(folded(json.loads(lesson.read_text())), links)
+        (source / "notebooks" / lesson.name).write_text(json.dumps(notebook))
+    pages = {
+        "Lessons": [f"notebooks/{p.stem}" for p in lessons],
+        "Library": [f"api/{name}" for name in reference],
+        "More": [name.removesuffix(".md") for name in documents],
+    }
     trees = "".join(contents(caption, names) for caption, names in pages.items())
     (source / "index.md").write_text(linked((ROOT / "README.md").read_text()) + trees)
 
@@ -61,6 +78,15 @@ def folded(notebook: dict) -> dict:
     for cell in notebook["cells"]:
         if cell["metadata"].get("jupyter", {}).get("source_hidden"):
             cell["metadata"].setdefault("tags", []).append("hide-input")
+    return notebook
+
+
+def ending(notebook: dict, links: dict[str, str]) -> dict:
+    """A lesson that ends with what it used of the library; docs/conf.py makes links of the names."""
+    programs = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names = api_pages.used([re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", each) for each in programs], links)
+    text = f"## In the library\n\nWhat this lesson used: {', '.join(f'`{name}`' for name in names)}."
+    notebook["cells"].append({"cell_type": "markdown", "id": "in-the-library", "metadata": {}, "source": text})
     return notebook
 
 

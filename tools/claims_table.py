@@ -11,8 +11,8 @@ import json
 import sys
 from pathlib import Path
 
-from teachkit.claims import Setting, chosen, measure_all, to_json
-from teachkit.claims.report import tally
+from teachkit.course.claims import Setting, chosen, measure_all, to_json
+from teachkit.course.claims.report import tally
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "docs" / "claims.json"

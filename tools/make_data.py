@@ -8,7 +8,6 @@ needs npm, and ``photos32`` a Debian or Ubuntu, to fetch their sources, which ar
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -18,6 +17,8 @@ import emoji
 import numpy as np
 import photos
 from pictures import pack
+
+from teachkit.files import checksum
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA, SOURCES = ROOT / "data", ROOT / "build" / "sources"
@@ -62,7 +63,7 @@ def main() -> None:
         beside = DATA / f"{name}.part.npz"  # a run cut short leaves no half-written file behind
         np.savez_compressed(beside, **SETS[name]())
         os.replace(beside, path)
-        checksums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        checksums[path.name] = checksum(path)
         print(path.name, f"{path.stat().st_size / 1e3:.0f} kB")
     (DATA / "checksums.json").write_text(json.dumps(checksums, indent=2, sort_keys=True) + "\n")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from teachkit import Empirical, data, geometry, initial_noise, plots, sample, schedules
+from teachkit import Empirical, data, geometry, initial_noise, sample, schedules
+from teachkit.course import plots
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "boomerang.png"
 

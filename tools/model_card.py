@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -32,6 +31,7 @@ from teachkit import data, edm, metrics, sample
 from teachkit.edm.loss import edm_loss, noise_levels, validation_loss
 from teachkit.edm.recipes import RECIPES, Recipe
 from teachkit.edm.training import load_ema, validation_sigmas
+from teachkit.files import checksum
 from teachkit.noise import initial_noise
 from teachkit.schedules import polynomial
 
@@ -82,12 +82,12 @@ def export(name: str, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
 def record_checksum(path: Path) -> None:
     """Put the SHA-256 of a file into checksums.json beside it."""
     listed = path.parent / "checksums.json"
-    checksums = json.loads(listed.read_text()) | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    checksums = json.loads(listed.read_text()) | {path.name: checksum(path)}
     listed.with_suffix(".part").write_text(json.dumps(checksums, indent=2, sort_keys=True) + "\n")
     os.replace(listed.with_suffix(".part"), listed)
 
 
-def measure_losses(denoiser: edm.Denoiser, recipe: Recipe, held_out_loss: list[float]) -> dict[str, Any]:
+def measure_losses(denoiser: edm.LearnedDenoiser, recipe: Recipe, held_out_loss: list[float]) -> dict[str, Any]:
     """Loss per noise level on held-out and training digits, and averaged over EDM's log-normal prior."""
     train, held_out = data.split(data.load(recipe.data))
     rows = torch.linspace(0, len(train.images) - 1, len(held_out.images)).long()
@@ -123,7 +123,7 @@ def noise_weight(sigma: Tensor, sigma_data: float) -> Tensor:
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-def draw(denoiser: edm.Denoiser, labels: Tensor | None, count: int, steps: int, seed: int) -> Tensor:
+def draw(denoiser: edm.LearnedDenoiser, labels: Tensor | None, count: int, steps: int, seed: int) -> Tensor:
     """Samples by Heun's method on EDM's schedule: ``(count, 1, H, W)`` in [-1, 1]."""
     side = denoiser.img_resolution
     noise = initial_noise(count, (1, side, side), seed=seed, dtype=torch.float32)

@@ -24,6 +24,9 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+sys.path.insert(0, str(Path(__file__).parent))  # also where another program imports this file
+from folding import fold
+
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = ROOT / "notebooks"
 OUT = ROOT / "build" / "course"
@@ -70,7 +73,7 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, str | None]:
 
 
 def normalise(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
-    """Drop what changes from run to run, and give every cell a deterministic id; works in place."""
+    """Drop what changes from run to run, give cells deterministic ids, fold those that only draw; works in place."""
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -88,8 +91,9 @@ def normalise(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNo
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             for output in cell.outputs:
-                if "image/png" in output.get("data", {}):  # a stored explorer shows its picture: it has no kernel
+                if "text/html" in output.get("data", {}):  # stored, a widget shows what it is without a kernel
                     output.data.pop("application/vnd.jupyter.widget-view+json", None)
+    fold(notebook)
     return notebook
 
 

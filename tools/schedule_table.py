@@ -1,6 +1,7 @@
 """Measure schedules and fitted solvers against the usual ones, on noise that no search has seen; write the report.
 
-    python tools/schedule_table.py edm-digits8          # adds to docs/schedules.jsonl what is not there yet
+    python tools/schedule_table.py                      # all that is missing or out of date, then the report
+    python tools/schedule_table.py edm-digits8          # the same for one problem
     python tools/schedule_table.py --samples edm-digits8   # adds to docs/schedule_samples.json
     python tools/schedule_table.py --shares edm-digits8    # adds the share that ends elsewhere to rows without it
     python tools/schedule_table.py --report             # docs/SCHEDULES.md, and data/schedules/ for the shipped models
@@ -10,7 +11,8 @@ the same held-out noise, for the usual grids, for the dynamic programme at its p
 coefficient 1.15) and at all coefficients from 0.8 to 1.2, and for the schedule that ``find_schedule`` found on
 warm-up noise. And per number of evaluations, the solver that ``fit_solver`` fitted. For the found schedules and the
 usual grids also the share of samples that end elsewhere: nearer to another sample's reference than to their own.
-Resumable: a row is written when it is known.
+Resumable: a row is written when it is known, with a key of the network and of the code of search, teacher and solvers;
+rows of another key are measured again and replaced.
 """
 
 from __future__ import annotations
@@ -42,15 +44,16 @@ from teachkit import (
 )
 from teachkit.denoisers import Denoiser
 from teachkit.files import write_whole
+from teachkit.fingerprints import fingerprint, without_prose
 from teachkit.scheduling import Schedule
-from teachkit.scheduling.warm_up import SIGMA_MIN, elsewhere
+from teachkit.scheduling.teacher import SIGMA_MIN
+from teachkit.scheduling.warm_up import elsewhere
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "docs" / "schedule_samples.json"
 ROWS, REPORT, FOUND = ROOT / "docs" / "schedules.jsonl", ROOT / "docs" / "SCHEDULES.md", ROOT / "data" / "schedules"
 SOLVERS = ("euler", "heun", "dpm2", "ipndm", "dpmpp_2m", "dpmpp_3m", "deis", "unipc")
 BUDGETS = (4, 5, 6, 8, 10)
-GRIDS = (schedules.polynomial, schedules.logsnr, schedules.time_uniform, schedules.cosine)
 COEFFICIENTS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2)
 ORDER = 3  # of the fitted solver
 HELD_OUT = 20_000  # added to the seed of the warm-up noise
@@ -104,6 +107,14 @@ def errors(final: Tensor, reference: Tensor) -> dict[str, float]:
     return {"mean": float(each.mean()), "median": float(each.median())}
 
 
+def key_of(denoiser: Denoiser) -> str:
+    """What a row depends on: the model, and the code that searches, steps and samples (not its prose)."""
+    package = Path(scheduling.__file__).parents[1]
+    files = [*(package / "scheduling").glob("*.py"), *(package / "solvers").glob("*.py")]
+    files += [package / "sampling.py", package / "schedules.py"]
+    return fingerprint([fingerprint(denoiser), [without_prose(file.read_text("utf-8")) for file in sorted(files)]])[:16]
+
+
 def share_elsewhere(final: Tensor, reference: Tensor) -> dict[str, float]:
     """The share of samples that come nearer to where another belongs than to where they do."""
     return {"elsewhere": float(elsewhere(final - reference, reference, SIGMA_MIN).double().mean())}
@@ -136,15 +147,15 @@ def measure(name: str, seed: int, known: set[tuple[str, int, str, int]]) -> Iter
     for solver, nfe in wanted:
         row: dict[str, Any] = {"problem": name, "seed": seed, "solver": solver, "nfe": nfe}
         if solver == "fitted":
-            fitted, schedule = scheduling.fit_solver(denoiser, more, nfe, ORDER, teacher=fit_teacher or teacher)
-            row["found"] = error(schedule.sigmas, fitted, share=True)
+            schedule = scheduling.fit_solver(denoiser, more, nfe, ORDER, teacher=fit_teacher or teacher)
+            row["found"] = error(schedule.sigmas, schedule.make_solver(), share=True)
         else:
             schedule = scheduling.find_schedule(denoiser, warm_up, nfe, solver, teacher=teacher)
             row["found"] = error(schedule.sigmas, schedule.make_solver(), share=True)
             row["usual"], row["programme"] = {}, {}
             for steps, options in scheduling.search.step_counts(solver, nfe):
                 suffix = ", Euler last" if options.get("euler_last") else ""
-                for make in GRIDS:
+                for make in schedules.REGISTRY.values():
                     row["usual"][make.__name__ + suffix] = error(
                         make(steps), solvers.get(solver, **options), share=True
                     )
@@ -176,13 +187,13 @@ def add_shares(names: list[str]) -> None:
             if row["solver"] != "fitted":
                 for steps, options in scheduling.search.step_counts(row["solver"], row["nfe"]):
                     suffix = ", Euler last" if options.get("euler_last") else ""
-                    for make in GRIDS:
+                    for make in schedules.REGISTRY.values():
                         solver = solvers.get(row["solver"], **options)
                         runs.append((row["usual"][make.__name__ + suffix], make(steps), solver))
             for entry, sigmas, solver in runs:
                 final = sample(denoiser, noise, sigmas, solver, keep="final").final
                 entry |= share_elsewhere(final, reference)
-        write_whole(ROWS, lambda beside: beside.write_text("".join(json.dumps(row) + "\n" for row in every)))
+        save_rows(every)
         print(name, seed, len(some), flush=True)
 
 
@@ -235,6 +246,11 @@ def sample_quality(name: str) -> list[dict[str, Any]]:
 def rows() -> list[dict[str, Any]]:
     """All that was measured so far."""
     return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+
+
+def save_rows(every: list[dict[str, Any]]) -> None:
+    """Write all rows; the file is whole or as it was."""
+    write_whole(ROWS, lambda beside: beside.write_text("".join(json.dumps(row) + "\n" for row in every)))
 
 
 def by_cell(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -408,8 +424,7 @@ def main() -> None:
     if unknown := set(options.problems) - set(PROBLEMS):
         parser.error(f"problem must be one of {', '.join(PROBLEMS)}, got {', '.join(sorted(unknown))}")
     if options.report:
-        REPORT.write_text(report())
-        print(f"{REPORT.relative_to(ROOT)}; {write_found()} schedules in {FOUND.relative_to(ROOT)}")
+        write_report()
         return
     torch.set_grad_enabled(False)
     if options.samples:
@@ -422,13 +437,27 @@ def main() -> None:
         add_shares(options.problems)
         return
     ROWS.parent.mkdir(exist_ok=True)
+    names = options.problems or list(PROBLEMS)
+    keys = {name: key_of(PROBLEMS[name].make()[0]) for name in names}
     for seed in range(options.seeds):
-        for name in options.problems:
-            known = {(r["problem"], r["seed"], r["solver"], r["nfe"]) for r in rows()}
+        for name in names:
+            known = {cell_of(r) for r in rows() if r.get("key") == keys[name]}
             for row in measure(name, seed, known):
-                with ROWS.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                kept = [r for r in rows() if cell_of(r) != cell_of(row)] + [row | {"key": keys[name]}]
+                save_rows(kept)
                 print(name, seed, row["solver"], row["nfe"], f"{row['found']['mean']:.4f}", flush=True)
+    write_report()
+
+
+def cell_of(row: dict[str, Any]) -> tuple[str, int, str, int]:
+    """What a row is a measurement of."""
+    return row["problem"], row["seed"], row["solver"], row["nfe"]
+
+
+def write_report() -> None:
+    """The page and the schedules that ship, from all rows there are."""
+    REPORT.write_text(report())
+    print(f"{REPORT.relative_to(ROOT)}; {write_found()} schedules in {FOUND.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ beside them, and records the checksum.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -24,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from teachkit import data
+from teachkit.files import checksum
 from teachkit.metrics import DigitClassifier, digit_classifier
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -143,7 +143,7 @@ def main() -> None:
         print(f"{name:28s}{value:.4f}")
     if options.output.resolve() == DATA / NAME:
         path = DATA / "checksums.json"
-        checksums = json.loads(path.read_text()) | {NAME: hashlib.sha256(options.output.read_bytes()).hexdigest()}
+        checksums = json.loads(path.read_text()) | {NAME: checksum(options.output)}
         path.with_suffix(".part").write_text(json.dumps(checksums, indent=2, sort_keys=True) + "\n")
         os.replace(path.with_suffix(".part"), path)
 

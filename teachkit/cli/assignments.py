@@ -56,7 +56,7 @@ def grade(
 
 def _assignments() -> ModuleType:
     try:
-        from teachkit import assignments
+        from teachkit.course import assignments
     except ModuleNotFoundError as error:  # it names the remedy
         raise RuntimeError(str(error)) from error
     return assignments

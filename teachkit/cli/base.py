@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import getpass
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from teachkit.course import needs
 from teachkit.files import home
 
 RESUMED = ("assignments", "claims", "evaluate", "sample")
@@ -105,7 +107,7 @@ def in_words(error: Exception) -> str:
     if (isinstance(error, OSError) and error.errno in FULL) or any(f"(os error {code})" in text for code in FULL):
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         return f"no room left to write{where}; what was there before is whole. Make room and run the same command again"
-    known = isinstance(error, (ValueError, TypeError, OSError, RuntimeError))
+    known = isinstance(error, (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError))
     return text if known else f"{type(error).__name__}: {text}"
 
 
@@ -132,3 +134,8 @@ def check_target(path: Path | None, option: str, suffix: str) -> None:
         raise typer.BadParameter(f"{option}: {path} is a folder or lies in one that does not exist")
     if not os.access(path.parent, os.W_OK):
         raise typer.BadParameter(f"{option}: {path.parent} cannot be written; name a file in another folder")
+    if suffix == ".png":
+        with needs("course", "pictures"):
+            for package in ("matplotlib", "torchvision"):
+                if importlib.util.find_spec(package) is None:
+                    raise ModuleNotFoundError(name=package)

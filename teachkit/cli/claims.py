@@ -13,8 +13,8 @@ from teachkit.cli.base import Device, app, check_target, choose_device
 from teachkit.files import cache_directory
 
 if TYPE_CHECKING:
-    from teachkit.claims.registry import Claim, Measurement
     from teachkit.cli.ledger import Ledger
+    from teachkit.course.claims.registry import Claim, Measurement
     from teachkit.evaluation import Processes
 
 
@@ -43,9 +43,9 @@ def claims(
     check_target(html_file, "--html", ".html")
     from tqdm import tqdm
 
-    from teachkit.claims import material, report
-    from teachkit.claims.registry import DEFAULT_MODEL, Setting, chosen
     from teachkit.cli.ledger import Ledger
+    from teachkit.course.claims import fixtures, report
+    from teachkit.course.claims.registry import DEFAULT_MODEL, Setting, chosen
     from teachkit.evaluation import processes
     from teachkit.files import write_whole
 
@@ -56,7 +56,7 @@ def claims(
     with processes(choose_device(device)) as group:
         setting = Setting(full=full, seed=seed, model=model or DEFAULT_MODEL, device=str(group.device))
         if model is not None:
-            material.network(setting)  # a wrong name is one error, before any work
+            fixtures.network(setting)  # a wrong name is one error, before any work
             wanted = _about(model, wanted, say=group.first)
         ledger = Ledger(store or cache_directory("claims"), setting)
         measured = {} if again else _kept(ledger, wanted, group)
@@ -90,7 +90,7 @@ def claims(
 
 def _about(model: str, wanted: list[Claim], say: bool) -> list[Claim]:
     """The claims that can be measured with this model."""
-    from teachkit.claims import report
+    from teachkit.course.claims import report
 
     left = report.applicable(wanted, model)
     if not left:

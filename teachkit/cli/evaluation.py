@@ -54,7 +54,7 @@ def evaluate(
 
     from teachkit import evaluation
     from teachkit.cli.sampling import _learned
-    from teachkit.scheduling.warm_up import level_range
+    from teachkit.scheduling.teacher import level_range
 
     names, budgets, folder = _list(solvers), _numbers(nfe), _writable(store or cache_directory("evaluations"))
     if not (names and budgets and _list(schedules)):

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from teachkit import checks
-from teachkit.claims import material
-from teachkit.claims.registry import Claim, Measurement, Setting
+from teachkit.course.claims import fixtures
+from teachkit.course.claims.registry import Claim, Measurement, Setting
 from teachkit.files import write_whole
 from teachkit.fingerprints import fingerprint, surroundings
 
@@ -43,9 +43,9 @@ class Ledger:
         run = self.setting
         about: dict[str, Any] = {"claim": entry.id, "full": run.full, "seed": run.seed}
         about["function"] = [f"{entry.measure.__module__}.{entry.measure.__qualname__}", fingerprint(entry.measure)]
-        about |= {"device": torch.device(run.device).type, "surroundings": surroundings("claims")}
+        about |= {"device": torch.device(run.device).type, "surroundings": surroundings("course/claims")}
         if entry.needs != "nothing":
-            self._weights = self._weights or fingerprint(material.network(run))
+            self._weights = self._weights or fingerprint(fixtures.network(run))
             about |= {"model": run.model, "weights": self._weights}
         return about
 

@@ -28,8 +28,6 @@ def train(
     ] = None,
 ) -> None:
     """Train a small model; run again to resume. Under torchrun, every process takes a share of each batch."""
-    import torch.distributed as dist
-
     from teachkit.edm.recipes import RECIPES
     from teachkit.edm.training import train
 
@@ -47,8 +45,6 @@ def train(
             state = "the same command goes on from its last checkpoint" if there else "it had no checkpoint yet"
             print(f"\nteachkit: interrupted; the run is in {folder}: {state}", file=sys.stderr)
         raise SystemExit(130) from None
-    if dist.is_initialized():
-        dist.destroy_process_group()
     if first:
         print(folder)
 

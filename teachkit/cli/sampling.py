@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from teachkit.cli.base import Device, Model, app, check_target, choose_device
+from teachkit.schedules import REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from teachkit.solvers import Solver
 
-FAMILIES = ("polynomial", "linear", "logsnr", "cosine", "time_uniform", "flow_shift")
+FAMILIES = (*REGISTRY, "linear", "flow_shift")
 FORMATS = ("list", "json", "comfyui")
 
 
@@ -64,7 +65,7 @@ def draw(
 
     from teachkit import evaluation, initial_noise, sample
     from teachkit.evaluation import processes
-    from teachkit.scheduling.warm_up import SIGMA_MAX, SIGMA_MIN, level_range
+    from teachkit.scheduling.teacher import SIGMA_MAX, SIGMA_MIN, level_range
 
     check_target(out, "--out", ".png")
     check_target(tensors, "--tensors", ".safetensors")
@@ -151,7 +152,7 @@ def find(
 
     from teachkit import initial_noise, scheduling, solvers
     from teachkit.scheduling.refine import OBJECTIVES
-    from teachkit.scheduling.warm_up import level_range
+    from teachkit.scheduling.teacher import level_range
 
     if form not in FORMATS:
         raise typer.BadParameter(f"--format must be one of {', '.join(FORMATS)}, got {form!r}")
@@ -174,7 +175,7 @@ def find(
         teacher = scheduling.teacher_paths(denoiser, noise, labels=chosen, guidance=guidance)
         asked: dict[str, Any] = {"labels": chosen, "guidance": guidance, "objective": objective}
         if solver == "fitted":
-            found = scheduling.fit_solver(denoiser, noise, nfe, **asked, teacher=teacher, progress=show)[1]
+            found = scheduling.fit_solver(denoiser, noise, nfe, **asked, teacher=teacher, progress=show)
         else:
             found = scheduling.find_schedule(denoiser, noise, nfe, solver, **asked, teacher=teacher, progress=show)
     known = {"model": {"name": model, **found.provenance["model"]}, "seed": seed}
@@ -184,7 +185,7 @@ def find(
     off = f"mean error {found.error:.3g}, {100 * found.provenance['ends_elsewhere']:.1f} % end elsewhere"
     print(f"{found.solver}, {found.nfe} evaluations: {off}", file=sys.stderr)
     if plot:
-        from teachkit import plots
+        from teachkit.course import plots
         from teachkit.files import write_whole
 
         nearest = [int((teacher.sigmas.log() - s.log()).abs().argmin()) for s in found.sigmas]
@@ -279,7 +280,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _picture(samples: Tensor, path: Path, columns: int | None) -> None:
     """Images as a grid, one pixel for a pixel; points in the plane as dots."""
-    from teachkit.files import write_whole
+    from teachkit.files import write_images, write_whole
 
     if samples.ndim == 2:
         from matplotlib.figure import Figure
@@ -290,10 +291,8 @@ def _picture(samples: Tensor, path: Path, columns: int | None) -> None:
         ax.set_aspect("equal", adjustable="datalim")
         write_whole(path, figure.savefig)
         return
-    from torchvision.utils import save_image
-
     row = columns if columns and columns <= 20 else math.ceil(math.sqrt(len(samples)))
-    write_whole(path, lambda beside: save_image(samples.float().clamp(-1, 1) / 2 + 0.5, beside, nrow=row))
+    write_images(path, samples, row)
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

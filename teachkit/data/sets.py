@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import io
 import json
 from pathlib import Path
@@ -16,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teachkit.checks import choice, same, shown
+from teachkit.checks import choice, installed, same, shown
 from teachkit.checks import path as checked_path
 from teachkit.data.toys import CLASSES, TOYS
-from teachkit.files import cache_directory, held
+from teachkit.files import cache_directory, checksum, held
 
 __all__ = [
     "NAMES",
@@ -36,7 +35,13 @@ _REMEDY = "restore it with 'git checkout -- data' in a checkout, or reinstall te
 
 
 class Dataset(NamedTuple):
-    """Images ``(N, C, H, W)`` in [-1, 1], or points ``(N, 2)``, and their integer labels ``(N,)``."""
+    """Images ``(N, C, H, W)`` in [-1, 1], or points ``(N, 2)``, and their integer labels ``(N,)``.
+
+    Examples
+    --------
+    >>> load("digits8").images.shape
+    torch.Size([1797, 1, 8, 8])
+    """
 
     images: Tensor
     labels: Tensor
@@ -52,7 +57,18 @@ class Dataset(NamedTuple):
 
 
 def directory() -> Path:
-    """The folder with the data files: beside the modules in an installed package, ``data/`` in a checkout."""
+    """The folder with the data files: beside the modules in an installed package, ``data/`` in a checkout.
+
+    Returns
+    -------
+    Path
+        Of the folder.
+
+    Examples
+    --------
+    >>> (directory() / "checksums.json").is_file()
+    True
+    """
     package = Path(__file__).resolve().parents[1]
     inside = package / "_data"
     return inside if inside.is_dir() else package.parent / "data"
@@ -127,6 +143,17 @@ def split(dataset: Dataset) -> tuple[Dataset, Dataset]:
     -------
     Dataset, Dataset
         To train on, and held out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For something else than a `Dataset`, or as many labels as there are not images.
+
+    Examples
+    --------
+    >>> train, held_out = split(load("mnist5k"))
+    >>> len(train.images), len(held_out.images)
+    (4500, 500)
     """
     if not isinstance(dataset, Dataset):
         raise TypeError(f"dataset must be a Dataset of images and labels, got {shown(dataset)}")
@@ -213,6 +240,11 @@ def verify(file_name: str) -> Path:
     ------
     FileNotFoundError, ValueError
         When the file, or the list of checksums, is missing or not what was shipped.
+
+    Examples
+    --------
+    >>> verify("digits8.npz").name
+    'digits8.npz'
     """
     if not isinstance(file_name, str):
         raise TypeError(f"file_name must be the name of a file, got {shown(file_name)}")
@@ -226,7 +258,7 @@ def verify(file_name: str) -> Path:
         raise ValueError(f"{listed} is corrupt; {_REMEDY}") from None
     if recorded is None:
         raise ValueError(f"{listed} has no checksum for {file_name}; {_REMEDY}")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = checksum(path)
     if found != recorded:
         raise ValueError(f"{path} is corrupt: its SHA-256 is {found[:12]}…, not {str(recorded)[:12]}…; {_REMEDY}")
     return path
@@ -240,9 +272,7 @@ NAMES = (*_SHIPPED, *_DOWNLOADS, *TOYS)
 
 def _unpack(webp: np.ndarray, count: int, side: int = 32) -> np.ndarray:
     """The first ``count`` pictures of a sheet stored as the bytes of a WebP, row by row: ``(count, 3, side, side)``."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(webp.tobytes())) as picture:
+    with installed("PIL.Image", "opening colour pictures").open(io.BytesIO(webp.tobytes())) as picture:
         sheet = np.asarray(picture.convert("RGB"))
     rows, columns = sheet.shape[0] // side, sheet.shape[1] // side
     tiles = sheet.reshape(rows, side, columns, side, 3).transpose(0, 2, 4, 1, 3)
@@ -250,12 +280,11 @@ def _unpack(webp: np.ndarray, count: int, side: int = 32) -> np.ndarray:
 
 
 def _download(name: str, root: str | Path | None) -> Dataset:
-    import torchvision
-
+    sets = installed("torchvision.datasets", f"downloading {name!r}")
     folder = cache_directory("data") if root is None else checked_path("root", root)
     try:
         with held(folder / f".{name}.lock", wait=lambda: None):  # of several processes one downloads
-            source = getattr(torchvision.datasets, _DOWNLOADS[name])(str(folder), train=True, download=True)
+            source = getattr(sets, _DOWNLOADS[name])(str(folder), train=True, download=True)
     except (OSError, RuntimeError) as error:
         raise ConnectionError(
             f"could not download {name!r} to {folder}: {error}. It needs the internet once; offline, use "

@@ -31,6 +31,11 @@ def two_moons(n: int, seed: int = 0, noise: float = 0.05) -> Tensor:
     -------
     Tensor
         ``(n, 2)`` float64.
+
+    Examples
+    --------
+    >>> two_moons(3, noise=0.0).shape
+    torch.Size([3, 2])
     """
     rng = _rng(n, seed, noise=noise)
     angle = math.pi * _uniform(rng, n)
@@ -55,6 +60,11 @@ def spiral(n: int, seed: int = 0, noise: float = 0.03, turns: float = 1.5) -> Te
     -------
     Tensor
         ``(n, 2)`` float64.
+
+    Examples
+    --------
+    >>> bool(spiral(100, noise=0.0).norm(dim=1).max() <= 1)
+    True
     """
     rng = _rng(n, seed, noise=noise)
     radius, turns = _uniform(rng, n).sqrt(), number("turns", turns)
@@ -76,6 +86,11 @@ def checkerboard(n: int, seed: int = 0, cells: int = 4) -> Tensor:
     -------
     Tensor
         ``(n, 2)`` float64.
+
+    Examples
+    --------
+    >>> bool(checkerboard(100).abs().max() <= 1)
+    True
     """
     rng = _rng(n, seed)
     cells = integer("cells", cells, 2)
@@ -103,6 +118,11 @@ def ring(n: int, seed: int = 0, modes: int = 8, radius: float = 1.0, noise: floa
     -------
     Tensor
         ``(n, 2)`` float64.
+
+    Examples
+    --------
+    >>> ring(8, noise=0.0).norm(dim=1)
+    tensor([1., 1., 1., 1., 1., 1., 1., 1.], dtype=torch.float64)
     """
     rng = _rng(n, seed, noise=noise)
     modes, radius = integer("modes", modes, 1), number("radius", radius)
@@ -126,6 +146,11 @@ def gaussian_grid(n: int, seed: int = 0, side: int = 5, noise: float = 0.03) -> 
     -------
     Tensor
         ``(n, 2)`` float64.
+
+    Examples
+    --------
+    >>> gaussian_grid(4, side=2, noise=0.0).tolist()
+    [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]
     """
     rng = _rng(n, seed, noise=noise)
     side = integer("side", side, 2)

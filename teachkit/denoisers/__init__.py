@@ -13,8 +13,9 @@ numbers are buffers, so ``.to(device, dtype)`` works. They keep the floating-poi
 Python numbers become float64 (`default_dtype`).
 """
 
-from teachkit.adapters import from_eps, from_v, from_velocity, from_x0
-from teachkit.denoisers.base import Denoiser, DenoiserModule, check_sigma, default_dtype
+from teachkit import renamed
+from teachkit.denoisers.base import Denoiser, DenoiserModule, default_dtype
+from teachkit.denoisers.covariances import Diagonal, Full, Isotropic, LowRank
 from teachkit.denoisers.empirical import Empirical
 from teachkit.denoisers.gaussian import Gaussian
 from teachkit.denoisers.mixtures import GaussianMixture, LowRankMixture
@@ -22,14 +23,15 @@ from teachkit.denoisers.mixtures import GaussianMixture, LowRankMixture
 __all__ = [
     "Denoiser",
     "DenoiserModule",
+    "Diagonal",
     "Empirical",
+    "Full",
     "Gaussian",
     "GaussianMixture",
+    "Isotropic",
+    "LowRank",
     "LowRankMixture",
-    "check_sigma",
     "default_dtype",
-    "from_eps",
-    "from_v",
-    "from_velocity",
-    "from_x0",
 ]
+
+__getattr__ = renamed.attribute(__name__)

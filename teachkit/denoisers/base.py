@@ -7,6 +7,7 @@ A subclass of `DenoiserModule` gives E[x0 | x] and log p_sigma(x) on flat vector
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -34,16 +35,44 @@ def default_dtype(device: torch.device | str | None = None) -> torch.dtype:
     -------
     torch.dtype
         What closed forms and geometry are computed in.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what is not a device or the name of one.
+
+    Examples
+    --------
+    >>> default_dtype(), default_dtype("mps")
+    (torch.float64, torch.float32)
     """
     chosen = checks.device("device", device)
     return torch.float32 if chosen is not None and chosen.type == "mps" else torch.float64
 
 
-class DenoiserModule(nn.Module):
-    """Base of the closed-form denoisers: input checks, flattening, Tweedie.
+class DenoiserModule(nn.Module, ABC):
+    """Base of the closed-form denoisers: input checks, flattening, and the score by Tweedie's identity.
 
-    Subclasses give ``_denoise(x, sigma, labels)`` and ``_log_prob(x, sigma, labels)`` on flat ``(B, d)`` input with
-    sigma as ``(B, 1)`` or ``(1, 1)``.
+    A subclass sets ``event_shape``, holds at least one buffer, whose dtype and device x must have, and gives
+    ``_denoise(x, sigma, labels)`` (B, d) and ``_log_prob(x, sigma, labels)`` (B,) for flat x (B, d) and sigma (B, 1) or
+    (1, 1). With ``num_classes`` it also takes labels, (B,) integers, or None.
+
+    Examples
+    --------
+    >>> class Point(DenoiserModule):  # all data at one point
+    ...     event_shape = (2,)
+    ...
+    ...     def __init__(self, point):
+    ...         super().__init__()
+    ...         self.register_buffer("point", point)
+    ...
+    ...     def _denoise(self, x, sigma, labels):
+    ...         return self.point.expand_as(x)
+    ...
+    ...     def _log_prob(self, x, sigma, labels):
+    ...         return torch.distributions.Normal(self.point, sigma).log_prob(x).sum(1)
+    >>> Point(torch.zeros(2)).score(torch.ones(1, 2), 0.5).tolist()
+    [[-4.0, -4.0]]
     """
 
     event_shape: tuple[int, ...]
@@ -66,21 +95,20 @@ class DenoiserModule(nn.Module):
 
     def score(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """grad_x log p_sigma(x) by Tweedie's identity: (D(x; sigma) - x) / sigma^2, ``(B, *event)``; sigma > 0."""
-        denoised = self(x, sigma, labels)
-        s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+        denoised, s = self(x, sigma, labels), checks.level("sigma", sigma, x, zero=True)
         if not (s > 0).all():
             raise ValueError("sigma must be > 0: Tweedie's identity divides by sigma^2")
-        return finite((denoised - x) / s.reshape(-1, *[1] * (x.ndim - 1)) ** 2, x)
+        return finite((denoised - x) / s**2, x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` samples of clean data: ``(n, *event)``; ``generator`` may lie on the CPU or beside the data."""
         raise TypeError(f"{type(self).__name__} cannot be sampled")
 
-    def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        raise TypeError(f"{type(self).__name__} must define _denoise")
+    @abstractmethod
+    def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor: ...
 
-    def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        raise TypeError(f"{type(self).__name__} has no density")
+    @abstractmethod
+    def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor: ...
 
     def _check(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         """Validate and return x as (B, d) and sigma as (B, 1) or (1, 1)."""
@@ -96,7 +124,7 @@ class DenoiserModule(nn.Module):
             )
         if x.device != own.device:
             raise ValueError(f"x is on {x.device} but this {type(self).__name__} is on {own.device}; move one of them")
-        return x.flatten(1), check_sigma(sigma, x).reshape(-1, 1)
+        return x.flatten(1), checks.level("sigma", sigma, x, zero=True).reshape(-1, 1)
 
     def _check_labels(self, labels: Tensor | None, batch: int) -> Tensor | None:
         if labels is None:
@@ -107,76 +135,6 @@ class DenoiserModule(nn.Module):
         if batch and int(labels.max()) >= self.num_classes:
             raise ValueError(f"labels must lie in [0, {self.num_classes - 1}], got {labels.tolist()}")
         return labels
-
-
-class MixtureModule(DenoiserModule):
-    """Base of the mixtures of K Gaussians: posterior probabilities of the components, also where x is far from all.
-
-    Subclasses give ``_terms(x, sigma)``, the quadratic forms (B, K), the log determinants (B or 1, K) and a posterior
-    mean of each component beside its own mean, and ``_beside(x, sigma, near)``, in double precision the differences of
-    the quadratic forms from that of component ``near`` (B,), and that one.
-    """
-
-    weights: Tensor  # (K,)
-
-    def _terms(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        raise TypeError(f"{type(self).__name__} must define _terms")
-
-    def _beside(self, x: Tensor, sigma: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
-        raise TypeError(f"{type(self).__name__} must define _beside")
-
-    def _components(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Joint log densities (B, K) less a number for each row, that number (B,), and the means of `_terms`."""
-        quadratic, log_det, shrunk = self._terms(x, sigma)
-        least, near = quadratic.detach().min(1)
-        common = torch.zeros_like(quadratic[:, 0])
-        # Where all are so large that their rounding counts, they are compared instead of computed.
-        error = 4 * torch.finfo(x.dtype).eps * least
-        doubtful = (error > (1e-9 if x.dtype == torch.float64 else 1e-3)) & error.isfinite()
-        if checks.anywhere(doubtful):
-            own = sigma.expand(len(x), 1)[doubtful]
-            beside, of_near = (part.to(x.dtype) for part in self._beside(x[doubtful], own, near[doubtful]))
-            quadratic, common = quadratic.index_put((doubtful,), beside), common.index_put((doubtful,), of_near)
-        log_joint = -0.5 * (quadratic + log_det + self.dim * math.log(2 * math.pi))
-        if labels is None:
-            log_joint = log_joint + self.weights.log()
-        else:
-            chosen = nn.functional.one_hot(labels, len(self.weights)).bool()
-            log_joint = log_joint.masked_fill(~chosen, -math.inf)
-        return log_joint, -0.5 * common, shrunk
-
-    def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        log_joint, common, _ = self._components(x, sigma, labels)
-        return log_joint.logsumexp(-1) + common
-
-    def responsibilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Posterior probability of each component given x: ``(B, K)``, rows sum to 1."""
-        flat, s = self._check(x, sigma)
-        return finite(self._components(flat, s, None)[0].softmax(-1), x)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` samples of clean data: ``(n, *event)``."""
-        return self.sample_with_labels(n, generator)[0]
-
-    def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``."""
-        raise TypeError(f"{type(self).__name__} must define sample_with_labels")
-
-
-def square_gap(a: Tensor, gap: Tensor, total: Tensor, other: Tensor) -> Tensor:
-    """Sum over the last axis of (a + gap)^2 / total - a^2 / other, without forming the difference of the two squares.
-
-    Parameters
-    ----------
-    a, gap, total, other : (..., e)
-        Coordinates, how much further others are, and the variances of those and of these, > 0.
-
-    Returns
-    -------
-    Tensor
-        ``(...)``.
-    """
-    return (gap * (2 * a + gap) / total + a**2 * (other - total) / (total * other)).sum(-1)
 
 
 def finite(result: Tensor, x: Tensor) -> Tensor:
@@ -195,51 +153,17 @@ def drawing_device(generator: torch.Generator | None, own: Tensor) -> torch.devi
     return own.device if generator is None else generator.device
 
 
-def check_sigma(sigma: float | Tensor, x: Tensor, name: str = "sigma") -> Tensor:
-    """Validate a noise level against a batch.
-
-    Parameters
-    ----------
-    sigma : float, 0-d or (B,)
-        Noise level.
-        Its square must be a number of the dtype of x too, and above 0 unless it is 0 itself.
-    x : (B, *event)
-        The batch it goes with.
-    name : str
-        Of the level, for messages.
-
-    Returns
-    -------
-    Tensor
-        ``(1,)`` or ``(B,)``, with dtype and device of x.
-    """
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.is_meta or x.ndim == 0:
-        raise TypeError(f"x must be a floating-point tensor (B, *event) with its numbers, got {checks.shown(x)}")
-    if isinstance(sigma, Tensor):
-        if sigma.ndim > 1 or sigma.numel() not in (1, len(x)):
-            raise ValueError(f"{name} must be a number, 0-d or ({len(x)},), got shape {tuple(sigma.shape)}")
-        s = checks.as_real(name, sigma).to(x).reshape(-1)
-    else:
-        s = torch.full((1,), checks.number(name, sigma, least=0), dtype=x.dtype, device=x.device)
-    limits = torch.finfo(x.dtype)
-    least, most = limits.tiny**0.5, limits.max**0.5
-    if not bool(((s == 0) | ((s >= least) & (s <= most))).all()):
-        raise ValueError(
-            f"{name} must be finite and >= 0, its square a number of {x.dtype} (from {least:.2g} to {most:.2g}, or 0), "
-            f"got {checks.shown(sigma) if s.numel() > 9 else s.tolist()}"
-        )
-    return s
-
-
-def floating(value: Tensor | Sequence[Any] | float, name: str, like: Tensor | None = None) -> Tensor:
+def floating(
+    value: Tensor | Sequence[Any] | float, name: str, like: Tensor | None = None, whose: str = "the means"
+) -> Tensor:
     """A finite floating-point tensor: as given, or float64 from Python numbers and integers."""
     if like is not None and isinstance(value, Tensor) and value.device != like.device:
-        raise ValueError(f"{name} is on {value.device} but must be on the device of the means, {like.device}")
+        raise ValueError(f"{name} is on {value.device} but must be on the device of {whose}, {like.device}")
     # The dtype matters: as_tensor(0.3) alone would round to float32.
     out = checks.as_real(name, value, default_dtype(None if like is None else like.device))
     if like is not None:
         if isinstance(value, Tensor) and out.is_floating_point() and out.dtype != like.dtype:
-            raise ValueError(f"{name} is {out.dtype} but must have one dtype with the means, {like.dtype}")
+            raise ValueError(f"{name} is {out.dtype} but must have one dtype with {whose}, {like.dtype}")
         out = out.to(like)
     elif not out.is_floating_point():
         out = out.to(default_dtype(out.device))

@@ -44,6 +44,15 @@ class Empirical(DenoiserModule):
     ------
     ValueError, TypeError
         For empty data, values that are not finite, a negative bandwidth, labels of the wrong shape.
+
+    Examples
+    --------
+    >>> D = Empirical(torch.tensor([[0.0], [1.0]], dtype=torch.float64))
+    >>> x = torch.tensor([[0.5], [0.9]], dtype=torch.float64)
+    >>> D(x, 0.5).round(decimals=3).flatten().tolist()  # the nearer point weighs more
+    [0.5, 0.832]
+    >>> D.weights(x, 0.1).round(decimals=3).tolist()
+    [[0.5, 0.5], [0.0, 1.0]]
     """
 
     data: Tensor  # (N, d)

@@ -1,6 +1,6 @@
 """One Gaussian: the linear denoiser, and the exact solution of its probability-flow ODE.
 
-D(x; sigma) = mean + U diag(lam / (lam + sigma^2)) U^T (x - mean). Taught in ``notebooks/08_closed_form_scores``;
+D(x; sigma) = mean + C (C + sigma^2 I)^-1 (x - mean). Taught in ``notebooks/08_closed_form_scores``;
 arXiv 2506.10177, Sec. 4.3, and arXiv 2412.09726.
 """
 
@@ -15,15 +15,8 @@ from torch import Tensor
 
 from teachkit import checks
 from teachkit.checks import integer
-from teachkit.denoisers.base import (
-    DenoiserModule,
-    check_data,
-    check_sigma,
-    default_dtype,
-    drawing_device,
-    finite,
-    floating,
-)
+from teachkit.denoisers.base import DenoiserModule, check_data, default_dtype, drawing_device, finite, floating
+from teachkit.denoisers.covariances import Covariance, Full, LowRank, read_covariance
 
 
 class Gaussian(DenoiserModule):
@@ -36,44 +29,34 @@ class Gaussian(DenoiserModule):
     ----------
     mean : (*event)
         The mean.
-    covariance : float, (d,) or (d, d)
-        Isotropic, diagonal or full; positive semi-definite. Whichever it is, d x d numbers are kept; for large images
-        of one variance ``GaussianMixture([1.0], mean[None], variance)`` is the same without them.
+    covariance : float, (d,), (d, d) or a covariance
+        Isotropic, diagonal or full, positive semi-definite; or an `Isotropic`, `Diagonal`, `Full` or `LowRank` of one
+        component. An isotropic or diagonal one holds no d x d numbers.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes that do not match, a covariance that is not symmetric and positive semi-definite, values that are not
+        finite.
+
+    Examples
+    --------
+    >>> D = Gaussian([0.0, 0.0], [3.0, 1.0])
+    >>> x = torch.tensor([[2.0, 2.0]], dtype=torch.float64)
+    >>> D(x, 1.0).tolist(), D.flow(x, 1.0, 0.0).round(decimals=3).tolist()
+    ([[1.5, 1.0]], [[1.732, 1.414]])
     """
 
     mean: Tensor  # (d,)
-    variances: Tensor  # (r,)
-    axes: Tensor  # (d, r)
 
-    def __init__(self, mean: Tensor | Sequence[Any], covariance: Tensor | Sequence[Any] | float) -> None:
+    def __init__(self, mean: Tensor | Sequence[Any], covariance: Covariance | Tensor | Sequence[Any] | float) -> None:
+        super().__init__()
         mu = floating(mean, "mean")
         if mu.ndim == 0 or mu.numel() == 0:
             raise ValueError(f"mean must have the shape of one sample, got {tuple(mu.shape)}")
-        cov, d = floating(covariance, "covariance", mu), mu.numel()
-        if cov.ndim == 0 or cov.shape in ((d,), tuple(mu.shape)):
-            variances, axes = (
-                cov.reshape(-1).expand(d).clone(),
-                torch.eye(d, dtype=mu.dtype, device=mu.device),
-            )
-        elif cov.shape == (d, d):
-            if not torch.allclose(cov, cov.mT, rtol=1e-5, atol=1e-8 * float(cov.abs().max())):
-                raise ValueError("covariance must be a symmetric matrix")
-            variances, axes = torch.linalg.eigh(cov)
-        else:
-            raise ValueError(f"covariance must be a number or have shape ({d},) or ({d}, {d}), got {tuple(cov.shape)}")
-        rounding = 100 * d * torch.finfo(mu.dtype).eps * float(variances.abs().max())
-        if (variances < -rounding).any():
-            raise ValueError(
-                f"covariance must be positive semi-definite, got a smallest eigenvalue of {variances.min():.3g}"
-            )
-        self._set(mu.clone(), variances.clamp(min=0), axes)
-
-    def _set(self, mean: Tensor, variances: Tensor, axes: Tensor) -> None:
-        super().__init__()
-        self.event_shape = tuple(mean.shape)
-        self.register_buffer("mean", mean.reshape(-1))
-        self.register_buffer("variances", variances)
-        self.register_buffer("axes", axes)
+        self.event_shape = tuple(mu.shape)
+        self.register_buffer("mean", mu.reshape(-1).clone())  # the caller's tensor may change
+        self.covariance = read_covariance("covariance", covariance, mu[None], single=True)
 
     @classmethod
     def fit(cls, data: Tensor, rank: int | None = None) -> Gaussian:
@@ -96,7 +79,7 @@ class Gaussian(DenoiserModule):
             raise ValueError(f"data must hold at least 2 samples to fit a covariance, got {len(x)}")
         flat = x.reshape(len(x), -1).to(default_dtype(x.device))
         d = flat.shape[1]
-        rank = None if rank is None else integer("rank", rank, 1, d)
+        rank = d if rank is None else integer("rank", rank, 1, d)
         mean = flat.mean(0)
         centred = flat - mean
         # Only the samples are centred: centring the covariance matrix too would lose the direction of the mean.
@@ -105,39 +88,39 @@ class Gaussian(DenoiserModule):
         else:
             _, singular, vh = torch.linalg.svd(centred, full_matrices=False)
             variances, axes = singular.flip(0) ** 2 / len(flat), vh.flip(0).mT
-        keep = variances.shape[0] if rank is None else min(rank, variances.shape[0])
-        variances, axes = variances[-keep:].flip(0).clamp(min=0), axes[:, -keep:].flip(1)
-        out = cls.__new__(cls)
-        out._set(mean.reshape(x.shape[1:]).to(x.dtype), variances.to(x.dtype), axes.to(x.dtype).contiguous())
-        return out
+        variances, axes = variances[-rank:].flip(0).clamp(min=0), axes[:, -rank:].flip(1)
+        kind = Full if len(variances) == d else LowRank
+        covariance = kind._of(variances.to(x.dtype)[None], axes.to(x.dtype)[None])
+        return cls(mean.reshape(x.shape[1:]).to(x.dtype), covariance)
+
+    @property
+    def variances(self) -> Tensor:
+        """Variance along each axis: ``(r,)``."""
+        return self.covariance.variances[0].expand(self.rank)
+
+    @property
+    def axes(self) -> Tensor:
+        """Orthonormal columns, ``(d, r)``, along which the variances are: the coordinates, if it holds no others."""
+        axes = self.covariance.axes
+        return torch.eye(self.dim, dtype=self.mean.dtype, device=self.mean.device) if axes is None else axes[0]
 
     @property
     def rank(self) -> int:
         """Number of directions with their own variance."""
-        return self.axes.shape[1]
+        return self.covariance.rank(self.dim)
 
-    def _along_axes(self, x: Tensor, inside: Tensor, outside: Tensor | float) -> Tensor:
-        """mean + (U diag(inside) U^T + outside (I - U U^T)) (x - mean)."""
-        offset = x - self.mean
-        return self.mean + ((offset @ self.axes) * (inside - outside)) @ self.axes.mT + outside * offset
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x - mean, and its coordinates along the axes: (B, 1, d) and (B, 1, r)."""
+        offset = (x - self.mean)[:, None]
+        return offset, self.covariance.along(offset)
 
     def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        total = self.variances + sigma**2  # 0 only without noise, in a direction without variance: there D is the mean
-        return self._along_axes(x, self.variances / total.where(total > 0, torch.ones_like(total)), 0.0)
+        return self.mean + self.covariance.back(self.covariance.shrink(self._parts(x)[1], sigma))[:, 0]
 
     def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        offset = x - self.mean
-        along = offset @ self.axes  # (B, r)
-        total = self.variances + sigma**2
-        rest = self.dim - self.rank
-        quadratic, log_det = (along**2 / total).sum(-1), total.log().sum(-1)
-        if not (total > 0).all() or (rest and not (sigma > 0).all()):
-            raise ValueError("sigma must be > 0: without noise this Gaussian has no density")
-        if rest:  # outside the axes the blurred density is N(0, sigma^2)
-            across = offset - along @ self.axes.mT  # not |offset|^2 - |along|^2, which cancels
-            quadratic = quadratic + (across**2).sum(-1) / sigma[:, 0] ** 2
-            log_det = log_det + rest * 2 * sigma[:, 0].log()
-        return -0.5 * (quadratic + log_det + self.dim * math.log(2 * math.pi))
+        self.covariance.refuse_no_noise(sigma, self.dim, "without noise this Gaussian has no density")
+        quadratic = self.covariance.quadratic(*self._parts(x), sigma)
+        return -0.5 * (quadratic + self.covariance.log_det(sigma, self.dim) + self.dim * math.log(2 * math.pi))[:, 0]
 
     def flow(self, x: Tensor, sigma: float | Tensor, sigma_next: float | Tensor) -> Tensor:
         """Exact solution of the probability-flow ODE dx/dsigma = (x - D) / sigma from ``sigma`` to ``sigma_next``.
@@ -147,12 +130,13 @@ class Gaussian(DenoiserModule):
         data, ``sigma`` = 0, needs variance in every direction: elsewhere the solution is not unique (ValueError).
         """
         flat, s = self._check(x, sigma)
-        s_next = check_sigma(sigma_next, x, "sigma_next").reshape(-1, 1)
-        total, full = self.variances + s**2, self.rank == self.dim
-        if not (total > 0).all() or not (full or (s > 0).all()):
-            raise ValueError("sigma must be > 0: from 0 there is no unique way along directions without variance")
-        inside = ((self.variances + s_next**2) / total).sqrt()
-        return finite(self._along_axes(flat, inside, 0.0 if full else s_next / s), x).reshape(x.shape)
+        s_next = checks.level("sigma_next", sigma_next, x, zero=True).reshape(-1, 1)
+        self.covariance.refuse_no_noise(s, self.dim, "from 0 there is no unique way along directions without variance")
+        offset, along = self._parts(flat)
+        inside = (self.covariance.total(s_next) / self.covariance.total(s)).sqrt()
+        outside = s_next / s if self.covariance.leaves(self.dim) else torch.zeros_like(s)
+        moved = self.mean + self.covariance.back((inside - outside[..., None]) * along)[:, 0]
+        return finite(moved + outside * offset[:, 0], x).reshape(x.shape)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` samples ``(n, *event)``; ``generator`` may lie on the CPU or beside the mean."""
@@ -160,4 +144,5 @@ class Gaussian(DenoiserModule):
         generator = checks.generator("generator", generator)
         device = drawing_device(generator, self.mean)
         noise = torch.randn(n, self.rank, generator=generator, dtype=self.mean.dtype, device=device).to(self.mean)
-        return (self.mean + (noise * self.variances.sqrt()) @ self.axes.mT).reshape(n, *self.event_shape)
+        component = torch.zeros(n, dtype=torch.long, device=device)
+        return (self.mean + self.covariance.root(noise, component)).reshape(n, *self.event_shape)

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians, with full covariances or of low rank: D is the posterior mean over components.
+"""Mixtures of Gaussians, with covariances of any kind: D is the posterior mean over components.
 
 D(x; sigma) = sum_k pi_k(x) r_k(x), with pi_k proportional to weight_k N(x; mean_k, cov_k + sigma^2 I) and r_k the
 denoiser of component k. Taught in ``notebooks/01_noise_and_denoising`` and ``notebooks/08_closed_form_scores``;
@@ -7,7 +7,9 @@ arXiv 2506.10177, Sec. 4.3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +17,114 @@ from torch import Tensor, nn
 
 from teachkit import checks
 from teachkit.checks import integer
-from teachkit.denoisers.base import MixtureModule, check_data, default_dtype, drawing_device, floating, square_gap
+from teachkit.denoisers.base import DenoiserModule, check_data, default_dtype, drawing_device, finite, floating
+from teachkit.denoisers.covariances import Covariance, LowRank, read_covariance
 from teachkit.denoisers.gaussian import Gaussian
 
+_BLOCK = 2**19  # offsets, of samples from means, that are held at once
 
-class GaussianMixture(MixtureModule):
+
+class Mixture(DenoiserModule):
+    """K Gaussians with covariances of one kind: validation, posterior probabilities, denoiser, density and samples."""
+
+    weights: Tensor  # (K,)
+    means: Tensor  # (K, d)
+
+    @abstractmethod
+    def __init__(self, weights: Tensor | Sequence[float], means: Tensor | Sequence[Any], covariances: Any) -> None:
+        super().__init__()
+        mu = _checked_means(means)
+        w = floating(weights, "weights", mu)
+        if w.shape != mu.shape[:1]:
+            raise ValueError(f"weights must have shape ({len(mu)},) to match means, got {tuple(w.shape)}")
+        if (w < 0).any():
+            raise ValueError(f"weights must not be negative, got {w.tolist()}")
+        if abs(float(w.sum()) - 1) > 1e-5:
+            raise ValueError(f"weights must sum to 1, got a sum of {float(w.sum()):.6g}")
+        self.event_shape, self.num_classes = tuple(mu.shape[1:]), len(mu)
+        self.covariances = read_covariance("covariances", covariances, mu)
+        self.register_buffer("weights", w.clone())  # the caller's tensors may change
+        self.register_buffer("means", mu.reshape(len(mu), -1).clone(memory_format=torch.contiguous_format))
+
+    @property
+    def variances(self) -> Tensor:
+        """Variances along the axes of each component: ``(K, r)``, or ``(K, 1)`` of isotropic ones."""
+        return self.covariances.variances
+
+    @property
+    def axes(self) -> Tensor | None:
+        """Axes of each component in columns, ``(K, d, r)``; None where they are the coordinates."""
+        return self.covariances.axes
+
+    def _components(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Joint log densities (B, K) less a number for each row, that number (B,), and each posterior mean's offset."""
+        offset = x[:, None] - self.means  # (B, K, d)
+        along = self.covariances.along(offset)
+        quadratic, log_det = self.covariances.quadratic(offset, along, sigma), self.covariances.log_det(sigma, self.dim)
+        least, near = quadratic.detach().min(1)
+        common = torch.zeros_like(quadratic[:, 0])
+        # Where all are so large that their rounding counts, they are compared instead of computed.
+        error = 4 * torch.finfo(x.dtype).eps * least
+        doubtful = (error > (1e-9 if x.dtype == torch.float64 else 1e-3)) & error.isfinite()
+        if checks.anywhere(doubtful):
+            wide, own = default_dtype(x.device), sigma.expand(len(x), 1)[doubtful]
+            beside = self.covariances.beside(x[doubtful].to(wide), self.means.to(wide), own.to(wide), near[doubtful])
+            quadratic, common = (
+                whole.index_put((doubtful,), part.to(x.dtype)) for whole, part in zip((quadratic, common), beside)
+            )
+        log_joint = -0.5 * (quadratic + log_det + self.dim * math.log(2 * math.pi))
+        if labels is None:
+            log_joint = log_joint + self.weights.log()
+        else:
+            chosen = nn.functional.one_hot(labels, len(self.weights)).bool()
+            log_joint = log_joint.masked_fill(~chosen, -math.inf)
+        return log_joint, -0.5 * common, self.covariances.shrink(along, sigma)
+
+    def _by_blocks(self, rule: Callable[..., Tensor], x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        """A rule of `_components`, for so few samples at a time that their offsets from all means are few numbers."""
+        self.covariances.refuse_no_noise(sigma, self.dim, f"without noise this {type(self).__name__} has no density")
+        rows = max(1, _BLOCK // self.means.numel())
+        if len(x) <= rows:
+            return rule(*self._components(x, sigma, labels))
+        parts = x.split(rows), sigma.expand(len(x), 1).split(rows)
+        chosen = [None] * len(parts[0]) if labels is None else labels.split(rows)
+        return torch.cat([rule(*self._components(*part)) for part in zip(*parts, chosen)])
+
+    def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        origin = self.means[0]  # near the others: averages of large numbers would be rounded
+
+        def mean(log_joint: Tensor, common: Tensor, shrunk: Tensor) -> Tensor:
+            return origin + self.covariances.mix(log_joint.softmax(-1), self.means - origin, shrunk)
+
+        return self._by_blocks(mean, x, sigma, labels)
+
+    def _log_prob(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+        return self._by_blocks(lambda joint, common, _: joint.logsumexp(-1) + common, x, sigma, labels)
+
+    def responsibilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Posterior probability of each component given x: ``(B, K)``, rows sum to 1."""
+        return finite(self._by_blocks(lambda joint, *_: joint.softmax(-1), *self._check(x, sigma), None), x)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``n`` samples of clean data: ``(n, *event)``; ``generator`` may lie on the CPU or beside the means."""
+        return self.sample_with_labels(n, generator)[0]
+
+    def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``.
+
+        ``generator`` may lie on the CPU or beside the means.
+        """
+        n, generator = integer("n", n, 1), checks.generator("generator", generator)
+        there, here = drawing_device(generator, self.means), self.means.device
+        labels = torch.multinomial(self.weights.to(there), n, replacement=True, generator=generator)
+        rank = self.covariances.rank(self.dim)
+        noise = torch.randn(n, rank, generator=generator, dtype=self.means.dtype, device=there).to(here)
+        spread = self.covariances.root(noise, labels)
+        labels = labels.to(here)
+        return (self.means[labels] + spread).reshape(n, *self.event_shape), labels
+
+
+class GaussianMixture(Mixture):
     """A mixture of K Gaussians: D is the posterior mean over components (arXiv 2506.10177, Sec. 4.3).
 
     D(x; sigma) = sum_k pi_k(x) r_k(x), with pi_k proportional to weight_k N(x; mean_k, cov_k + sigma^2 I) and
@@ -31,13 +136,14 @@ class GaussianMixture(MixtureModule):
         Non-negative, summing to 1.
     means : (K, *event)
         Component means.
-    covariances : float, (K,), (K, d) or (K, d, d)
+    covariances : float, (K,), (K, d), (K, d, d) or a covariance
         Variances: one for all, one per component (isotropic), one per coordinate (diagonal), or full matrices.
-        Diagonal ones may also have shape (K, *event).
+        Diagonal ones may also have shape (K, *event). Or an `Isotropic`, `Diagonal`, `Full` or `LowRank` of K
+        components, which may have directions without variance; then sigma must be > 0.
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         For weights that are negative or do not sum to 1, shapes that do not match, covariances that are not
         symmetric positive definite, values that are not finite.
 
@@ -52,109 +158,20 @@ class GaussianMixture(MixtureModule):
     [[0.973, 0.0]]
     """
 
-    weights: Tensor
-    means: Tensor  # (K, d)
-    variances: Tensor  # (K, d) or (K, 1): eigenvalues of each covariance
-    axes: Tensor | None  # (K, d, d): eigenvectors in columns, or None where the axes are the coordinates
-
     def __init__(
         self,
         weights: Tensor | Sequence[float],
         means: Tensor | Sequence[Any],
-        covariances: Tensor | Sequence[Any] | float,
+        covariances: Covariance | Tensor | Sequence[Any] | float,
     ) -> None:
-        super().__init__()
-        mu = floating(means, "means")
-        if mu.ndim < 2 or mu.numel() == 0:
-            raise ValueError(f"means must have shape (K, *event) with at least one component, got {tuple(mu.shape)}")
-        w = floating(weights, "weights", mu)
-        if w.shape != mu.shape[:1]:
-            raise ValueError(f"weights must have shape ({len(mu)},) to match means, got {tuple(w.shape)}")
-        if (w < 0).any():
-            raise ValueError(f"weights must not be negative, got {w.tolist()}")
-        if abs(float(w.sum()) - 1) > 1e-5:
-            raise ValueError(f"weights must sum to 1, got a sum of {float(w.sum()):.6g}")
-        self.event_shape, self.num_classes = tuple(mu.shape[1:]), len(mu)
-        variances, axes = self._eigen(floating(covariances, "covariances", mu))
-        self.register_buffer("weights", w.clone())  # the caller's tensors may change
-        self.register_buffer("means", mu.reshape(len(mu), -1).clone(memory_format=torch.contiguous_format))
-        self.register_buffer("variances", variances.clone())
-        self.register_buffer("axes", axes)
-
-    def _eigen(self, cov: Tensor) -> tuple[Tensor, Tensor | None]:
-        k, d = self.num_classes, self.dim
-        assert k is not None
-        axes = None
-        if cov.ndim == 0:
-            variances = cov.expand(k, 1).contiguous()
-        elif cov.shape == (k,):
-            variances = cov[:, None]
-        elif cov.shape in ((k, d), (k, *self.event_shape)):
-            variances = cov.reshape(k, d)
-        elif cov.shape == (k, d, d):
-            if not torch.allclose(cov, cov.mT, rtol=1e-5, atol=1e-8 * float(cov.abs().max())):
-                raise ValueError("covariances must be symmetric matrices")
-            variances, axes = torch.linalg.eigh(cov)
-        else:
-            raise ValueError(
-                f"covariances must be a number or have shape ({k},), ({k}, {d}) or ({k}, {d}, {d}), "
-                f"got {tuple(cov.shape)}"
-            )
-        if not (variances > 0).all():
-            raise ValueError(
-                f"covariances must be positive definite, got a smallest eigenvalue of {variances.min():.3g}"
-            )
-        return variances, axes
-
-    def _terms(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        offset = x[:, None] - self.means  # (B, K, d)
-        if self.axes is not None:
-            offset = torch.einsum("kde,bkd->bke", self.axes, offset)  # coordinates along the eigenvectors
-        total = self.variances + sigma[..., None] ** 2  # (B or 1, K, d or 1)
-        log_det = total.log().sum(-1) * (self.dim // self.variances.shape[1])
-        shrunk = self.variances / total * offset
-        if self.axes is not None:
-            shrunk = torch.einsum("kde,bke->bkd", self.axes, shrunk)
-        return (offset**2 / total).sum(-1), log_det, shrunk
-
-    def _beside(self, x: Tensor, sigma: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
-        wide = default_dtype(x.device)
-        means, total = self.means.to(wide), self.variances.to(wide) + sigma.to(wide)[..., None] ** 2
-        row = torch.arange(len(x), device=x.device)
-        own = x.to(wide) - means[near]  # (b, d)
-        gap = means[near][:, None] - means  # (b, K, d)
-        if self.axes is not None:
-            axes = self.axes.to(wide)
-            turned = torch.einsum("kde,bd->bke", axes, own)
-            own = turned[row, near]
-            gap = torch.einsum("kde,bkd->bke", axes, gap) + (turned - own[:, None])
-        other = total[row, near]  # (b, d or 1)
-        return square_gap(own[:, None], gap, total, other[:, None]), (own**2 / other).sum(-1)
-
-    def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        log_joint, _, shrunk = self._components(x, sigma, labels)
-        origin = self.means[0]  # near the others: averages of large numbers would be rounded
-        return origin + torch.einsum("bk,bkd->bd", log_joint.softmax(-1), self.means - origin + shrunk)
-
-    def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``, as `sample` does."""
-        n, generator = integer("n", n, 1), checks.generator("generator", generator)
-        there, here = drawing_device(generator, self.means), self.means.device
-        labels = torch.multinomial(self.weights.to(there), n, replacement=True, generator=generator).to(here)
-        noise = torch.randn(n, self.dim, generator=generator, dtype=self.means.dtype, device=there).to(here)
-        scaled = self.variances[labels].sqrt() * noise
-        if self.axes is not None:
-            scaled = torch.einsum("bde,be->bd", self.axes[labels], scaled)
-        return (self.means[labels] + scaled).reshape(n, *self.event_shape), labels
+        super().__init__(weights, means, covariances)
 
 
-class LowRankMixture(MixtureModule):
+class LowRankMixture(Mixture):
     """A mixture of K Gaussians that each vary in r directions only: a class mixture of images, without d x d matrices.
 
-    Component k is N(mean_k, U_k diag(lam_k) U_k^T), with U_k of shape (d, r). Blurred by noise, its quadratic form is
-    |U_k^T u|^2 / (lam_k + sigma^2) + |u - U_k U_k^T u|^2 / sigma^2 with u = x - mean_k, and the logarithm of its
-    determinant sum log(lam_k + sigma^2) + (d - r) log sigma^2 (arXiv 2506.10177, Sec. 4.3). Memory is O(K d r) for the
-    parameters and O(B (d + K r)) for a batch.
+    Component k is N(mean_k, U_k diag(variances_k) U_k^T), with U_k of shape (d, r): the mixture over a `LowRank`
+    covariance (arXiv 2506.10177, Sec. 4.3). Memory is O(K d r) for the parameters and O(B (d + K r)) for a batch.
 
     Parameters
     ----------
@@ -185,10 +202,7 @@ class LowRankMixture(MixtureModule):
     [[0.0, 2.0]]
     """
 
-    weights: Tensor
-    means: Tensor  # (K, d)
-    variances: Tensor  # (K, r)
-    axes: Tensor  # (K, d, r)
+    axes: Tensor
 
     def __init__(
         self,
@@ -197,29 +211,11 @@ class LowRankMixture(MixtureModule):
         variances: Tensor | Sequence[Any],
         axes: Tensor | Sequence[Any],
     ) -> None:
-        super().__init__()
-        mu = floating(means, "means")
-        if mu.ndim < 2 or mu.numel() == 0:
-            raise ValueError(f"means must have shape (K, *event) with at least one component, got {tuple(mu.shape)}")
-        k, d = len(mu), mu[0].numel()
-        w, lam, u = (
-            floating(v, name, mu) for v, name in ((weights, "weights"), (variances, "variances"), (axes, "axes"))
-        )
-        if w.shape != (k,) or (w < 0).any() or abs(float(w.sum()) - 1) > 1e-5:
-            raise ValueError(f"weights must be {k} non-negative numbers that sum to 1, got {w.tolist()}")
-        if lam.ndim != 2 or len(lam) != k or not 1 <= lam.shape[1] <= d or (lam < 0).any():
-            raise ValueError(f"variances must be ({k}, r) numbers >= 0 with r from 1 to {d}, got {tuple(lam.shape)}")
-        if u.shape != (k, d, lam.shape[1]):
-            raise ValueError(f"axes must have shape ({k}, {d}, {lam.shape[1]}), got {tuple(u.shape)}")
-        used = (u != 0).any(1)  # (K, r)
-        tolerance = 100 * d * torch.finfo(mu.dtype).eps
-        if ((u.mT @ u - torch.diag_embed(used.to(u))).abs() > tolerance).any() or (lam > 0).logical_and(~used).any():
-            raise ValueError("axes must have orthonormal columns (zero ones only where the variance is zero)")
-        self.event_shape, self.num_classes = tuple(mu.shape[1:]), k
-        self.register_buffer("weights", w.clone())  # the caller's tensors may change
-        self.register_buffer("means", mu.reshape(k, d).clone(memory_format=torch.contiguous_format))
-        self.register_buffer("variances", lam.clone())
-        self.register_buffer("axes", u.clone())
+        mu = _checked_means(means)
+        lam, u, wanted = floating(variances, "variances", mu), floating(axes, "axes", mu), (len(mu), mu[0].numel())
+        if u.ndim != 3 or u.shape[:2] != wanted:
+            raise ValueError(f"axes must have shape ({wanted[0]}, {wanted[1]}, r), got {tuple(u.shape)}")
+        super().__init__(weights, mu, LowRank(lam, u))
 
     @classmethod
     def fit(cls, data: Tensor, labels: Tensor, rank: int | None = None) -> LowRankMixture:
@@ -256,65 +252,11 @@ class LowRankMixture(MixtureModule):
     @property
     def rank(self) -> int:
         """Number of directions kept in every component."""
-        return self.axes.shape[2]
+        return self.covariances.rank(self.dim)
 
-    def _outside(self, sigma: Tensor) -> bool:
-        """Whether a part of x lies outside the axes, or along a zero column; then there must be noise."""
-        outside = self.rank < self.dim or bool((self.variances == 0).any())
-        if outside and not (sigma > 0).all():
-            raise ValueError("sigma must be > 0: without noise a mixture of low rank has no density")
-        return outside
 
-    def _terms(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rest, outside = self.dim - self.rank, self._outside(sigma)
-        quadratic, shrunk, log_det = [], [], []
-        for mean, variances, axes in zip(self.means, self.variances, self.axes):
-            offset = x - mean
-            along, total = offset @ axes, variances + sigma**2  # (B, r), (B or 1, r)
-            value = (along**2 / total).sum(-1)
-            if outside:  # the part outside the axes itself: |offset|^2 - |along|^2 would cancel
-                value = value + (offset - along @ axes.mT).square().sum(-1) / sigma[:, 0] ** 2
-            quadratic.append(value)
-            log_det.append(total.log().sum(-1) + (2 * rest * sigma[:, 0].log() if rest else 0.0))
-            shrunk.append(variances / total * along)
-        return torch.stack(quadratic, -1), torch.stack(log_det, -1), torch.stack(shrunk, 1)
-
-    def _beside(self, x: Tensor, sigma: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
-        wide = default_dtype(x.device)
-        x, noise, outside = x.to(wide), sigma.to(wide) ** 2, self._outside(sigma)
-        means, variances, axes = self.means.to(wide), self.variances.to(wide), self.axes.to(wide)
-        own, other = x - means[near], variances[near] + noise  # (b, d), (b, r)
-        turned = [own @ u for u in axes]
-        along = torch.stack(turned, 1)[torch.arange(len(x), device=x.device), near]
-        inside = torch.empty_like(own)  # the part of own along the axes of near
-        for k in near.unique().tolist():
-            inside[near == k] = along[near == k] @ axes[k].mT
-        across, beside = own - inside, []
-        for k, (u, mine) in enumerate(zip(axes, turned)):
-            gap = means[near] - means[k]
-            further = gap @ u
-            value = square_gap(along, further + (mine - along), variances[k] + noise, other)
-            if outside:
-                left = gap - ((further + mine) @ u.mT - inside)
-                value = value + square_gap(across, left, noise, noise)
-            beside.append(value)
-        of_near = (along**2 / other).sum(-1) + (across.square().sum(-1) / noise[:, 0] if outside else 0.0)
-        return torch.stack(beside, -1), of_near
-
-    def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
-        log_joint, _, shrunk = self._components(x, sigma, labels)
-        share, origin = log_joint.softmax(-1), self.means[0]  # (B, K)
-        moved = share @ (self.means - origin) + (share[..., None] * shrunk).flatten(1) @ self.axes.mT.flatten(0, 1)
-        return origin + moved
-
-    def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw ``n`` samples ``(n, *event)`` and the component each came from ``(n,)``, as `sample` does."""
-        n, generator = integer("n", n, 1), checks.generator("generator", generator)
-        there, here = drawing_device(generator, self.means), self.means.device
-        labels = torch.multinomial(self.weights.to(there), n, replacement=True, generator=generator).to(here)
-        noise = torch.randn(n, self.rank, generator=generator, dtype=self.means.dtype, device=there).to(here)
-        out = self.means[labels]
-        for k in range(len(self.means)):  # not axes[labels], which would hold n matrices
-            own = labels == k
-            out[own] += (noise[own] * self.variances[k].sqrt()) @ self.axes[k].mT
-        return out.reshape(n, *self.event_shape), labels
+def _checked_means(means: Tensor | Sequence[Any]) -> Tensor:
+    mu = floating(means, "means")
+    if mu.ndim < 2 or mu.numel() == 0:
+        raise ValueError(f"means must have shape (K, *event) with at least one component, got {tuple(mu.shape)}")
+    return mu

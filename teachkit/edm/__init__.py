@@ -1,8 +1,9 @@
 """Learned denoisers: the networks of EDM, their preconditioning, training and safe checkpoints."""
 
-from .adapters import from_diffusers
+from teachkit import renamed
+
 from .checkpoints import convert, load, save
-from .denoiser import Denoiser
+from .denoiser import LearnedDenoiser
 from .errors import (
     CheckpointError,
     CorruptCheckpointError,
@@ -19,10 +20,10 @@ from .preconditioning import EDMPrecond, VEPrecond, VPPrecond, iDDPMPrecond
 __all__ = [
     "CheckpointError",
     "CorruptCheckpointError",
-    "Denoiser",
     "DhariwalUNet",
     "DownloadError",
     "EDMPrecond",
+    "LearnedDenoiser",
     "NonFiniteWeightsError",
     "OversizedCheckpointError",
     "SongUNet",
@@ -32,8 +33,9 @@ __all__ = [
     "VEPrecond",
     "VPPrecond",
     "convert",
-    "from_diffusers",
     "iDDPMPrecond",
     "load",
     "save",
 ]
+
+__getattr__ = renamed.attribute(__name__)

@@ -3,8 +3,7 @@
 :func:`load` opens three things: a name (a model that ships with teachkit, or a published one, which is downloaded),
 a ``.safetensors`` file written by :func:`save`, and a published ``.pkl`` snapshot.  A snapshot is a pickle, which
 Python would *run*; here it is only read (:mod:`teachkit.edm.snapshots`).  In every case the file gives no more than
-constructor arguments and tensors: the network is built from the arguments without memory (on the ``meta`` device),
-compared tensor by tensor with what the file holds, and only then filled.  Used from
+constructor arguments and tensors, which :mod:`teachkit.edm.building` makes a network of.  Used from
 ``notebooks/10_learned_vs_optimal.ipynb`` and ``notebooks/12_real_gpu_models.ipynb``.
 
 The snapshot format is that of Karras et al. 2022 (arXiv 2206.00364); safetensors is https://github.com/huggingface/safetensors.
@@ -28,48 +27,37 @@ from teachkit import checks
 from teachkit.files import write_whole
 
 from . import published
-from .denoiser import Denoiser
-from .errors import (
-    CheckpointError,
-    CorruptCheckpointError,
-    NonFiniteWeightsError,
-    OversizedCheckpointError,
-    TensorMismatchError,
-    UnknownArchitectureError,
-)
+from .building import EXACT, STORED_DTYPES, build, check_finite
+from .denoiser import LearnedDenoiser
+from .errors import CheckpointError, CorruptCheckpointError, UnknownArchitectureError
 from .preconditioning import PRECONDITIONINGS
-from .snapshots import State, read_snapshot, shape_of
-from .unpickling import TensorRecord
+from .snapshots import State, read_snapshot
 
 SHIPPED = ("edm-mnist", "edm-digits8")
 FORMAT = "teachkit-edm-1"
-STORED_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-}
-EXACT = "freqs"  # buffers of this name are stored in full precision whatever the rest is stored in
 
 
 def load(
     path_or_name: str | os.PathLike[str],
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-) -> Denoiser:
+) -> LearnedDenoiser:
     """Open a learned denoiser.
 
     Parameters
     ----------
-    path_or_name
+    path_or_name : path or str
         A ``.safetensors`` file of :func:`save`; a published ``.pkl`` snapshot; a model that ships with teachkit
         ("edm-mnist", "edm-digits8"); or the name of a published one ("edm-cifar10-32x32-uncond-vp", ...; the whole
         list is ``published.CONFIGS``), which is downloaded once and kept.
-    device
+    device : device, optional
         Where to put it; torch's default device if None.
-    dtype
+    dtype : torch.dtype, optional
         Dtype of the weights, in which the network runs; float32 if None, whatever the file stores.
 
     Returns
     -------
-    Denoiser
+    LearnedDenoiser
         ``D(x, sigma, labels=None)`` in evaluation mode, without gradients on its weights.
 
     Raises
@@ -101,7 +89,7 @@ def load(
 
 
 def save(
-    denoiser: Denoiser,
+    denoiser: LearnedDenoiser,
     path: str | os.PathLike[str],
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
@@ -112,13 +100,13 @@ def save(
 
     Parameters
     ----------
-    denoiser
+    denoiser : LearnedDenoiser
         The model.
-    path
+    path : path
         Destination; must end in ".safetensors".
-    dtype
+    dtype : torch.dtype, optional
         Dtype to store, for example ``torch.float16`` for half the size; that of the weights if None.
-    metadata
+    metadata : mapping of str to str, optional
         Further text to keep with the model, such as how it was trained.
 
     Returns
@@ -134,6 +122,14 @@ def save(
         If a weight is NaN or infinite, in itself or in ``dtype``.
     OSError
         If the file cannot be written, as on a full disk; what was at ``path`` is kept.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "half.safetensors"
+    >>> saved = save(load("edm-digits8"), path, torch.float16, metadata={"made": "by hand"})
+    >>> metadata(path)["made"], metadata(path)["dtype"]
+    ('by hand', 'float16')
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -154,7 +150,7 @@ def save(
     for name, value in denoiser.state_dict().items():
         stored = value.dtype if name.endswith(EXACT) else dtype
         state[name] = value.detach().to("cpu", stored, copy=True).contiguous(memory_format=torch.contiguous_format)
-        _check_finite(name, state[name])
+        check_finite(name, state[name])
     header = {
         **metadata,
         "format": FORMAT,
@@ -179,96 +175,37 @@ def convert(
     Parameters
     ----------
     source : path or name
-        Anything that :func:`load` takes.
+        A ``.safetensors`` file, a published ``.pkl`` snapshot, or the name of a model that ships or is published.
     destination : path
-        Where :func:`save` writes.
+        The new file; must end in ".safetensors".
     dtype : torch.dtype, optional
-        As for :func:`load`.
+        To store, float16, bfloat16, float32 or float64; float32 by default.
 
     Returns
     -------
     Path
         Of the new file.
+
+    Raises
+    ------
+    FileNotFoundError, DownloadError, CheckpointError
+        If the source is not there, cannot be fetched, or is not what it should be.
+    ValueError, OSError
+        If the destination has another ending or cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = convert("edm-digits8", Path(tempfile.mkdtemp()) / "copy.safetensors")
+    >>> load(path).img_resolution
+    8
     """
     return save(load(source, device="cpu"), destination, dtype)
 
 
 def metadata(path_or_name: str | os.PathLike[str]) -> dict[str, str]:
-    """The metadata of a ``.safetensors`` checkpoint: its configuration and what :func:`save` was given with it."""
+    """What a ``.safetensors`` checkpoint says of itself: class, arguments, dtype, checksum, and what it was given."""
     return _open_safetensors(_find(path_or_name))[0]
-
-
-def build(class_name: str, arguments: Mapping[str, Any], state: State, dtype: torch.dtype = torch.float32) -> Denoiser:
-    """Make a network from constructor arguments and fill it with tensors, after checking that the two belong together.
-
-    Parameters
-    ----------
-    class_name, arguments
-        Name of the preconditioning and its constructor arguments.
-    state
-        Tensors by parameter name, as ``state_dict`` gives them.
-    dtype
-        Dtype of the weights.
-
-    Raises
-    ------
-    CheckpointError
-        If they do not.
-    """
-    denoiser = _build_empty(class_name, arguments, len(state))
-    expected = denoiser.state_dict()
-    missing, unexpected = expected.keys() - state.keys(), state.keys() - expected.keys()
-    if missing or unexpected:
-        raise TensorMismatchError(f"tensors missing: {_some(missing)}; unexpected: {_some(unexpected)}")
-    for name, value in expected.items():
-        shape = shape_of(state[name])
-        if shape != tuple(value.shape):
-            raise TensorMismatchError(f"{name[:80]} must have shape {tuple(value.shape)}, got {shape}")
-    filled = {}
-    for name in expected:
-        record = state[name]
-        tensor = record.tensor() if isinstance(record, TensorRecord) else record
-        if tensor.dtype not in STORED_DTYPES.values():
-            raise TensorMismatchError(f"{name[:80]} must hold one of {', '.join(STORED_DTYPES)}, got {tensor.dtype}")
-        _check_finite(name, tensor)
-        target = torch.promote_types(dtype, torch.float32) if name.endswith(EXACT) else dtype
-        layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-        filled[name] = torch.empty(tensor.shape, dtype=target, memory_format=layout).copy_(tensor)
-        _check_finite(name, filled[name])  # half precision ends at 65504
-    denoiser.load_state_dict(filled, assign=True)
-    return denoiser.eval().requires_grad_(False)
-
-
-def _build_empty(class_name: str, arguments: Mapping[str, Any], tensors: int) -> Denoiser:
-    """The network on the ``meta`` device, from arguments that may be hostile."""
-    if class_name not in PRECONDITIONINGS:
-        raise UnknownArchitectureError(f"the file holds a {class_name[:80]!r}, not one of {sorted(PRECONDITIONINGS)}")
-    for name, value in arguments.items():
-        if not isinstance(name, str) or not _is_plain(value):
-            raise UnknownArchitectureError(f"constructor argument {str(name)[:40]!r} is no plain number, word or list")
-    # Every block has tensors, so a network of more blocks than tensors cannot be the one in the file.
-    blocks, mult = arguments.get("num_blocks", 1), arguments.get("channel_mult", [1])
-    levels = len(mult) if isinstance(mult, (list, tuple)) else 0
-    if not isinstance(blocks, int) or not levels or blocks * levels > tensors:
-        raise OversizedCheckpointError(f"the file describes {blocks} x {levels} blocks but holds {tensors} tensors")
-    steps = arguments.get("M", 1)
-    if not isinstance(steps, int) or not 0 < steps <= 10**5:
-        raise OversizedCheckpointError("the file describes a discrete schedule of impossible length")
-    try:
-        with torch.device("meta"):
-            return PRECONDITIONINGS[class_name](**arguments)
-    except Exception as error:  # whatever a hostile argument brings about
-        raise UnknownArchitectureError(f"the constructor arguments make no network: {str(error)[:300]}") from None
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return len(value) <= 64 and all(isinstance(v, (int, float)) and abs(v) < 2**31 for v in value)
-    if isinstance(value, str):
-        return len(value) <= 64
-    if isinstance(value, bool) or value is None:
-        return True
-    return isinstance(value, (int, float)) and (abs(value) < 2**31 or value == math.inf)
 
 
 def _find(path_or_name: str | os.PathLike[str]) -> Path:
@@ -339,13 +276,3 @@ def _digest(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _check_finite(name: str, tensor: Tensor) -> None:
-    if tensor.numel() and not all(bool(extreme.isfinite()) for extreme in tensor.aminmax()):
-        raise NonFiniteWeightsError(f"{name[:80]} holds NaN or infinite weights in {tensor.dtype}")
-
-
-def _some(names: set[str]) -> str:
-    listed = ", ".join(name[:80] for name in sorted(names)[:4])
-    return f"{listed or 'none'}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from teachkit.checks import as_real, choice, flag, integer, number, same, shown
+from teachkit.checks import choice, flag, integer, level, same, shown
 
 from .blocks import readable
 from .networks import DhariwalUNet, SongUNet
@@ -44,7 +44,7 @@ class Coefficients(NamedTuple):
         return hash(tuple(part.shape for part in self))
 
 
-class Denoiser(nn.Module):
+class LearnedDenoiser(nn.Module):
     """A U-Net with preconditioning around it: ``D(x, sigma, labels=None) -> E[x0 | x]``.
 
     Subclasses give the coefficients.  The coefficients are computed in single precision (double when the weights are
@@ -74,6 +74,13 @@ class Denoiser(nn.Module):
         Standard deviation of the data that the preconditioning assumes.
     config
         Constructor arguments; ``type(d)(**d.config)`` is a network of the same architecture.
+
+    Examples
+    --------
+    >>> from teachkit import edm
+    >>> D = edm.load("edm-digits8")
+    >>> isinstance(D, LearnedDenoiser), D.img_channels, D.img_resolution, D.label_dim
+    (True, 1, 8, 10)
     """
 
     sigma_min: float
@@ -130,17 +137,20 @@ class Denoiser(nn.Module):
 
     def _levels(self, sigma: Tensor) -> Tensor:
         """Noise levels as they are, in at least single precision, once found positive."""
-        floating = isinstance(sigma, Tensor) and sigma.is_floating_point()
+        if not isinstance(sigma, Tensor) or sigma.layout != torch.strided:
+            raise TypeError(f"sigma must be a dense tensor of noise levels, got {shown(sigma)}")
+        floating = sigma.is_floating_point()
         precision = torch.promote_types(sigma.dtype, torch.float32) if floating else torch.float64
-        return self._positive(sigma, sigma.device if floating else self.device, precision)
+        batch = torch.empty(sigma.numel(), 1, device=sigma.device if floating else self.device)
+        return level("sigma", sigma.flatten(), batch, dtype=precision, read=readable(batch)).reshape(sigma.shape)
 
     def _coefficients(self, sigma: Tensor) -> Coefficients:
-        raise TypeError("Denoiser is the base class: use EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond")
+        raise TypeError("LearnedDenoiser is the base class: use EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond")
 
     @classmethod
     def argument_names(cls) -> list[str]:
         """Names of the constructor's arguments in the order of the published classes: shared, then the class's own."""
-        shared, own = (inspect.signature(c).parameters.values() for c in (Denoiser, cls))
+        shared, own = (inspect.signature(c).parameters.values() for c in (LearnedDenoiser, cls))
         names = [p.name for p in shared if p.kind is p.POSITIONAL_OR_KEYWORD]
         return names + [p.name for p in own if p.kind is p.KEYWORD_ONLY]
 
@@ -200,7 +210,8 @@ class Denoiser(nn.Module):
     ) -> tuple[Coefficients, Tensor]:
         self._check_images(x)
         batch, dtype = x.shape[0], self.dtype
-        levels = self._checked_sigma(sigma, batch, x.device)  # (B or 1, 1, 1, 1)
+        precision = torch.promote_types(dtype, torch.float32)
+        levels = level("sigma", sigma, x, dtype=precision, read=readable(x))  # (B or 1, 1, 1, 1)
         vectors = self._checked_labels(labels, batch, x.device)
         augment_labels = self._checked_augment_labels(augment_labels, batch)
         coefficients = self._coefficients(levels)
@@ -216,31 +227,6 @@ class Denoiser(nn.Module):
             raise ValueError(f"x must have shape (B, {', '.join(map(str, event))}), got {tuple(x.shape)}")
         if x.device != self.device:
             raise ValueError(f"x is on {x.device} but the model is on {self.device}; move one of them")
-
-    def _checked_sigma(self, sigma: float | Tensor, batch: int, device: torch.device) -> Tensor:
-        precision = torch.promote_types(self.dtype, torch.float32)
-        if not isinstance(sigma, Tensor):
-            sigma = torch.tensor(number("sigma", sigma, above=0), dtype=torch.float64)
-        if sigma.numel() not in (1, batch) or sigma.ndim > 1:
-            raise ValueError(f"sigma must be a number, a 0-d tensor or ({batch},), got shape {tuple(sigma.shape)}")
-        return self._positive(sigma, device, precision).reshape(-1, 1, 1, 1)
-
-    def _positive(self, sigma: Tensor, device: torch.device, precision: torch.dtype) -> Tensor:
-        """Noise levels > 0 whose squares are numbers of ``precision``."""
-        if not isinstance(sigma, Tensor) or (sigma.is_meta and device.type != "meta"):
-            raise TypeError(f"sigma must be a tensor of noise levels, got {shown(sigma)}")
-        if not sigma.is_meta:
-            as_real("sigma", sigma)
-        levels = sigma.to(device=device, dtype=precision)
-        if readable(levels):
-            limits = torch.finfo(precision)
-            least, most = limits.tiny**0.5, limits.max**0.5
-            if not bool(((levels >= least) & (levels <= most)).all()):
-                raise ValueError(
-                    f"sigma must be positive and finite, and so must its square ({least:.2g} to {most:.2g}), "
-                    f"got {sigma.tolist()}"
-                )
-        return levels
 
     def _checked_labels(self, labels: Tensor | int | None, batch: int, device: torch.device) -> Tensor | None:
         if labels is None:

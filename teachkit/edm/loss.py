@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from teachkit.checks import as_real, function, integer, number, real_tensor, shown
+from teachkit.checks import as_real, function, integer, level, number, real_tensor, shown
 from teachkit.denoisers import default_dtype
 
 __all__ = ["AUGMENT_DIM", "affine_augment", "edm_loss", "noise_levels", "validation_loss"]
@@ -115,6 +115,12 @@ def edm_loss(
     ------
     ValueError
         For shapes that do not belong together, or a ``sigma_data`` that is not positive.
+
+    Examples
+    --------
+    >>> y, noise = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+    >>> edm_loss(lambda x, sigma, labels: 0 * x, y, torch.ones(2), noise)  # right for these images
+    tensor([0., 0.])
     """
     function("denoiser", denoiser, "D(x, sigma, labels)")
     for name, value in (("images", images), ("noise", noise), ("sigma", sigma)):
@@ -124,11 +130,9 @@ def edm_loss(
     if tuple(sigma.shape) != (len(images),):
         raise ValueError(f"sigma must have shape ({len(images)},), got {tuple(sigma.shape)}")
     sigma_data = number("sigma_data", sigma_data, above=0)
-    if not bool((sigma > 0).all()):
-        raise ValueError(f"sigma must be > 0, got {shown(sigma)}")
-    level = sigma.reshape(-1, *[1] * (images.ndim - 1))
+    levels = level("sigma", sigma, images, dtype=sigma.dtype)
     extra = {} if augment_labels is None else {"augment_labels": augment_labels}
-    denoised = denoiser(images + level * noise, sigma, labels, **extra)
+    denoised = denoiser(images + levels * noise, sigma, labels, **extra)
     weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
     return weight * ((denoised - images) ** 2).flatten(1).mean(1)
 
@@ -147,8 +151,14 @@ def validation_loss(
 
     Parameters
     ----------
-    denoiser, images, labels, sigma_data
-        As for `edm_loss`; ``labels`` may be None.
+    denoiser : callable
+        ``D(x, sigma, labels)``.
+    images : (B, C, H, W)
+        Clean images.
+    labels : (B,) or (B, K), or None
+        Their classes, or weights of them.
+    sigma_data : float
+        Standard deviation of the data, in the weight.
     sigmas : (S,)
         Noise levels > 0.
     seed : int
@@ -160,6 +170,17 @@ def validation_loss(
     -------
     Tensor
         ``(S,)`` float64.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes that do not belong together, or levels that are not positive.
+
+    Examples
+    --------
+    >>> y = torch.zeros(2, 1, 4, 4)
+    >>> validation_loss(lambda x, sigma, labels: 0 * x, y, None, [0.1, 10.0])
+    tensor([0., 0.], dtype=torch.float64)
     """
     function("denoiser", denoiser, "D(x, sigma, labels)")
     if real_tensor("images", images, "(B, C, H, W)").ndim < 2 or len(images) == 0:
@@ -209,6 +230,12 @@ def affine_augment(images: Tensor, parameters: Tensor, fill: float = -1.0) -> tu
     ------
     ValueError
         For other shapes.
+
+    Examples
+    --------
+    >>> turned, labels = affine_augment(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4))
+    >>> bool((turned == 0).all()), labels.tolist()
+    (True, [[0.0, 0.0, 0.0, 0.0]])
     """
     real_tensor("images", images), real_tensor("parameters", parameters)
     fill = number("fill", fill)

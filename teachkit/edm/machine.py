@@ -1,24 +1,37 @@
-"""A stack machine for pickles that calls nothing: it builds plain values and answers from a table.
+"""Python's own reader of pickles with everything taken out that runs code, or takes more time or memory than the file.
 
-A pickle is a program: push a number, make a list of what lies above the mark, call this function.  This machine knows
-the opcodes that snapshots use (they are documented in Python's ``pickletools``); where the program asks for a function
-it answers from the table it was given, keys are plain strings or integers, no object is copied, and nothing recurses.
-:mod:`teachkit.edm.unpickling` writes the tables.
+A pickle is a program: push a number, make a list of what lies above the mark, call this function.  `run` leaves the
+opcodes for plain values as :class:`pickle.Unpickler` has them, in its Python version, where each is a method that can
+be replaced; those that call, fill or set something are written anew here, and all others are refused.  Where the
+program asks for a function it gets a :class:`Global`, which stands for an entry of a table and can neither be called
+nor changed.  :mod:`teachkit.edm.unpickling` writes the tables.
+
+A ``find_class`` that knows ten names, which is all that the documented reader (written in C) lets one replace, is not
+enough.  Tried with Python 3.11 and torch 2.14, and kept in ``tests/test_edm_machine.py``:
+
+- eight bytes that put something into the memo under the number 2^31 take 32 GB;
+- a nest of sixty tuples as a key of a dictionary (180 bytes) takes 2^60 steps to hash;
+- an extension code that the program has used before is answered from a cache, without asking ``find_class``;
+- BUILD sets attributes of whatever ``find_class`` returned, so of the reader's own functions.
+
+``torch.load(weights_only=True)`` on the storages within has the second of these too, and unpacks a compressed
+storage to a thousand times its size.
 """
 
 from __future__ import annotations
 
+import mmap
+import pickle
 import pickletools
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, cast
+from typing import IO, Any, ClassVar
 
-from .errors import CorruptCheckpointError, OversizedCheckpointError, UnsafePickleError
+from .errors import CheckpointError, CorruptCheckpointError, UnsafePickleError
 
 Meanings = Mapping[tuple[str, str], Any]
-
-_MARK = object()
+File = IO[bytes] | mmap.mmap
 
 
 @dataclass
@@ -44,45 +57,12 @@ class NumberType:
     code: str
 
 
-class Stream:
-    """``read`` and ``readline`` over a memoryview: never more than is there, whatever length is asked for."""
-
-    def __init__(self, data: memoryview) -> None:
-        self.data, self.position = data, 0
-
-    def read(self, count: int) -> bytes:
-        chunk = bytes(self.data[self.position : self.position + max(count, 0)])
-        self.position += len(chunk)
-        return chunk
-
-    def readline(self) -> bytes:
-        rest = bytes(self.data[self.position : self.position + 4096])
-        line = rest[: rest.find(b"\n") + 1] or rest
-        self.position += len(line)
-        return line
-
-    def tell(self) -> int:
-        return self.position
-
-
-_PUSH = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-}
-_EMPTY: dict[str, Callable[[], Any]] = {
-    **{"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict, "EMPTY_SET": set},
-    **{"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "MARK": lambda: _MARK},
-}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-def run(stream: Stream, meanings: Meanings, persistent: Callable[[Any], Any] | None = None) -> tuple[Any, list[Any]]:
+def run(file: File, meanings: Meanings, persistent: Callable[[Any], Any] | None = None) -> tuple[Any, list[Any]]:
     """Run one pickle program to its end.
 
     Parameters
     ----------
-    stream : Stream
+    file : binary file or memory map
         Where the program begins; it is left behind the program's last byte.
     meanings : mapping
         For each (module, name) that the program may ask for, the harmless function that stands for it.
@@ -103,107 +83,16 @@ def run(stream: Stream, meanings: Meanings, persistent: Callable[[Any], Any] | N
     CorruptCheckpointError
         If it is damaged.
     """
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-    made: list[Any] = []
-
-    def to_mark() -> list[Any]:
-        for i in range(len(stack) - 1, -1, -1):
-            if stack[i] is _MARK:
-                items = stack[i + 1 :]
-                del stack[i:]
-                return items
-        raise CorruptCheckpointError("the pickle is damaged: a mark is missing")
-
+    reader = _Reader(file, meanings, persistent)
     try:
-        for name, argument in _operations(stream):
-            if name in _PUSH:
-                stack.append(argument)
-            elif name in _EMPTY:
-                stack.append(_EMPTY[name]())
-            elif name == "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-                memo[argument] = stack[-1]
-            elif name in ("GET", "BINGET", "LONG_BINGET"):
-                stack.append(memo[argument])
-            elif name in _TUPLES:
-                count = _TUPLES[name]
-                items = stack[-count:]
-                if len(items) != count:
-                    raise IndexError
-                del stack[-count:]
-                stack.append(tuple(items))
-            elif name == "TUPLE":
-                stack.append(tuple(to_mark()))
-            elif name == "LIST":
-                stack.append(to_mark())
-            elif name == "DICT":
-                items = to_mark()
-                stack.append({})
-                _set_items(stack[-1], items)
-            elif name in ("APPEND", "SETITEM"):
-                count = 1 if name == "APPEND" else 2
-                items = stack[-count:]
-                del stack[-count:]
-                (_extend if name == "APPEND" else _set_items)(stack[-1], items)
-            elif name in ("APPENDS", "SETITEMS", "ADDITEMS"):
-                items = to_mark()
-                {"APPENDS": _extend, "SETITEMS": _set_items, "ADDITEMS": _add_items}[name](stack[-1], items)
-            elif name in ("GLOBAL", "STACK_GLOBAL", "INST"):
-                if name == "STACK_GLOBAL":
-                    module, attribute = stack[-2:]
-                    del stack[-2:]
-                else:
-                    module, _, attribute = argument.partition(" ")
-                stack.append(_permitted(module, attribute, meanings))
-                if name == "INST":
-                    raise CorruptCheckpointError("the pickle uses INST, which snapshots do not")
-            elif name in ("REDUCE", "NEWOBJ"):
-                arguments, target = stack.pop(), stack.pop()
-                if not isinstance(target, Global) or not isinstance(arguments, tuple):
-                    raise CorruptCheckpointError("the pickle calls something that is no function")
-                stack.append(meanings[target.module, target.name](*arguments))
-            elif name == "BUILD":
-                state, target = stack.pop(), stack[-1]
-                if isinstance(target, Record) and isinstance(state, dict):
-                    target.state = state
-                elif not isinstance(target, (NumberType, dict)):
-                    raise CorruptCheckpointError("the pickle gives state to something that has none")
-            elif name == "BINPERSID" and persistent is not None:
-                made.append(persistent(stack.pop()))
-                stack.append(made[-1])
-            elif name in ("POP", "POP_MARK"):
-                stack.pop() if name == "POP" else to_mark()
-            elif name == "DUP":
-                stack.append(stack[-1])
-            elif name == "STOP":
-                return stack.pop(), made
-            elif name not in ("PROTO", "FRAME"):
-                raise UnsafePickleError(f"the pickle uses {name}, which snapshots do not")
-    except (CorruptCheckpointError, UnsafePickleError, OversizedCheckpointError):
+        return reader.load(), reader.made
+    except CheckpointError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
-        raise CorruptCheckpointError(f"the pickle is damaged ({type(error).__name__})") from None
-    raise CorruptCheckpointError("the pickle ends too early")
-
-
-def _operations(stream: Stream) -> Iterator[tuple[str, Any]]:
-    try:
-        for opcode, argument, _ in pickletools.genops(cast(IO[bytes], stream)):
-            yield opcode.name, argument
-    except (ValueError, OverflowError, MemoryError, struct.error, AssertionError) as error:
-        raise CorruptCheckpointError(f"no pickle, or a truncated or damaged one: {error}"[:200]) from None
-
-
-def _permitted(module: Any, name: Any, meanings: Meanings) -> Global:
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise CorruptCheckpointError("the pickle asks for a function whose name is no string")
-    if (module, name) not in meanings:
-        raise UnsafePickleError(
-            f"the pickle asks for {module[:80]}.{name[:80]}, which a snapshot of weights does not need; nothing was run"
-        )
-    return Global(module, name)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, AssertionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    except (EOFError, MemoryError, struct.error, pickle.UnpicklingError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise CorruptCheckpointError(f"no pickle, or a truncated or damaged one ({reason[:150]})")
 
 
 def checked_key(key: Any) -> Any:
@@ -213,20 +102,87 @@ def checked_key(key: Any) -> Any:
     return key
 
 
-def _set_items(target: Any, items: list[Any]) -> None:
-    if not isinstance(target, dict) or len(items) % 2:
-        raise CorruptCheckpointError("the pickle sets items of something that is no dictionary")
-    for key, value in zip(items[::2], items[1::2]):
-        target[checked_key(key)] = value
+class _Reader(pickle._Unpickler):
+    # Of the reader that this one is made from:
+    dispatch: ClassVar[dict[int, Any]]  # what is done for each opcode, below
+    stack: list[Any]  # what lies above the last mark
+    append: Callable[[Any], None]  # to the stack
+    pop_mark: Callable[[], list[Any]]  # takes all that lies above the last mark
+
+    def __init__(self, file: File, meanings: Meanings, persistent: Callable[[Any], Any] | None) -> None:
+        super().__init__(file, encoding="latin-1")
+        self.meanings, self.persistent, self.made = meanings, persistent, list[Any]()
+
+    def find_class(self, module: Any, name: Any) -> Any:
+        if (module, name) not in self.meanings:
+            raise UnsafePickleError(
+                f"the pickle asks for {module[:80]}.{name[:80]}, which a snapshot of weights does not need; "
+                "nothing was run"
+            )
+        return Global(module, name)
+
+    def persistent_load(self, pid: Any) -> Any:
+        if self.persistent is None:
+            raise UnsafePickleError("the pickle uses BINPERSID, which snapshots do not")
+        self.made.append(self.persistent(pid))
+        return self.made[-1]
+
+    def call(self) -> None:
+        arguments, target = self.stack.pop(), self.stack.pop()
+        if not isinstance(target, Global) or not isinstance(arguments, tuple):
+            raise CorruptCheckpointError("the pickle calls something that is no function")
+        self.append(self.meanings[target.module, target.name](*arguments))
+
+    def build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, Record) and isinstance(state, dict):
+            target.state = state
+        elif not isinstance(target, (NumberType, dict)):
+            raise CorruptCheckpointError("the pickle gives state to something that has none")
+
+    def dictionary(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self.set_items(items)
+
+    def set_items(self, items: list[Any] | None = None) -> None:
+        items = self.pop_mark() if items is None else items
+        if not isinstance(self.stack[-1], dict) or len(items) % 2:
+            raise CorruptCheckpointError("the pickle sets items of something that is no dictionary")
+        self.stack[-1].update((checked_key(key), value) for key, value in zip(items[::2], items[1::2]))
+
+    def set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.set_items([key, value])
+
+    def add_items(self) -> None:
+        items = self.pop_mark()
+        if not isinstance(self.stack[-1], set):
+            raise CorruptCheckpointError("the pickle adds to something that is no set")
+        self.stack[-1].update(map(checked_key, items))
 
 
-def _extend(target: Any, items: list[Any]) -> None:
-    if not isinstance(target, list):
-        raise CorruptCheckpointError("the pickle appends to something that is no list")
-    target.extend(items)
+_KEPT = {
+    *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP", "NONE", "NEWTRUE", "NEWFALSE"),
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_DICT", "EMPTY_SET"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"),
+    *("GET", "BINGET", "LONG_BINGET", "GLOBAL", "STACK_GLOBAL", "BINPERSID"),
+}
+_ANEW = {
+    **{"REDUCE": _Reader.call, "NEWOBJ": _Reader.call, "BUILD": _Reader.build, "DICT": _Reader.dictionary},
+    **{"SETITEM": _Reader.set_item, "SETITEMS": _Reader.set_items, "ADDITEMS": _Reader.add_items},
+}
 
 
-def _add_items(target: Any, items: list[Any]) -> None:
-    if not isinstance(target, set):
-        raise CorruptCheckpointError("the pickle adds to something that is no set")
-    target.update(checked_key(item) for item in items)
+def _refusal(name: str) -> Callable[[_Reader], None]:
+    def refuse(reader: _Reader) -> None:
+        raise UnsafePickleError(f"the pickle uses {name}, which snapshots do not")
+
+    return refuse
+
+
+_Reader.dispatch = {ord(op.code): _ANEW.get(op.name, _refusal(op.name)) for op in pickletools.opcodes} | {
+    ord(op.code): pickle._Unpickler.dispatch[ord(op.code)] for op in pickletools.opcodes if op.name in _KEPT
+}

@@ -76,6 +76,12 @@ class SongUNet(UNet):
     References
     ----------
     Karras et al. 2022 (arXiv 2206.00364), Table 7; Song et al. 2021 (arXiv 2011.13456), Appendix H.
+
+    Examples
+    --------
+    >>> net = SongUNet(8, 1, 1, model_channels=4, channel_mult=[1], num_blocks=1)
+    >>> net(torch.zeros(2, 1, 8, 8), torch.zeros(2)).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     attends_in_decoder = "last"
@@ -199,7 +205,24 @@ class SongUNet(UNet):
 class DhariwalUNet(UNet):
     """ADM of Dhariwal and Nichol as used in EDM for ImageNet-64.
 
-    Parameters are those of :class:`SongUNet`; there is one type of embedding, encoder, decoder and filter.
+    There is one type of embedding, encoder, decoder and filter.
+
+    Parameters
+    ----------
+    img_resolution, in_channels, out_channels
+        Side of the square images in pixels; channels in and out.
+    label_dim, augment_dim
+        Length of the class-label and augmentation-label vectors, 0 for none.
+    model_channels, channel_mult
+        Channels of level i are ``model_channels * channel_mult[i]``.
+    channel_mult_emb
+        Width of the embedding, in units of ``model_channels``.
+    num_blocks
+        Residual blocks per level of the encoder (the decoder has one more).
+    attn_resolutions
+        Resolutions with self-attention.
+    dropout, label_dropout
+        Probability of dropping a feature, and the class label of an image, while training.
 
     Raises
     ------
@@ -209,6 +232,12 @@ class DhariwalUNet(UNet):
     References
     ----------
     Karras et al. 2022 (arXiv 2206.00364), Table 7; Dhariwal and Nichol 2021 (arXiv 2105.05233), Section 3.
+
+    Examples
+    --------
+    >>> net = DhariwalUNet(8, 1, 1, model_channels=32, channel_mult=[1], num_blocks=1)
+    >>> net(torch.zeros(2, 1, 8, 8), torch.zeros(2)).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     def __init__(

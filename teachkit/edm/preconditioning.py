@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from teachkit.checks import integer, number
+from teachkit.schedules.linear_beta import LinearBeta
 
-from .denoiser import Coefficients, Denoiser
+from .denoiser import Coefficients, LearnedDenoiser
 
 _MOST_LEVELS = 10**5  # of a model of discrete time
 
 
-class EDMPrecond(Denoiser):
+class EDMPrecond(LearnedDenoiser):
     """Unit variance at both ends of the network for data of standard deviation sigma_data (EDM).
 
         c_skip = sigma_data^2 / (sigma^2 + sigma_data^2)         c_in = 1 / sqrt(sigma^2 + sigma_data^2)
@@ -33,7 +34,8 @@ class EDMPrecond(Denoiser):
     Parameters
     ----------
     *args, model_type, **kwargs
-        As for :class:`Denoiser`: ``img_resolution``, ``img_channels``, ``label_dim`` and so on.
+        ``img_resolution`` and ``img_channels`` of the square images; ``label_dim`` classes, 0 for none; the network,
+        "SongUNet" or "DhariwalUNet", and further arguments of it.
     sigma_min, sigma_max
         Noise levels the model was made for.
     sigma_data
@@ -42,6 +44,12 @@ class EDMPrecond(Denoiser):
     References
     ----------
     Karras et al. 2022 (arXiv 2206.00364), Table 1 and Appendix B.6.
+
+    Examples
+    --------
+    >>> D = EDMPrecond(8, 1, model_channels=4, channel_mult=[1], num_blocks=1)
+    >>> D(torch.zeros(2, 1, 8, 8), sigma=0.5).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
@@ -65,7 +73,7 @@ class EDMPrecond(Denoiser):
         return Coefficients(self.sigma_data**2 / variance, sigma * self.sigma_data * c_in, c_in, sigma.log() / 4)
 
 
-class VPPrecond(Denoiser):
+class VPPrecond(LearnedDenoiser):
     """The variance-preserving model of score-SDE in variance-exploding coordinates.
 
         c_skip = 1    c_out = -sigma    c_in = 1 / sqrt(sigma^2 + 1)    c_noise = (M - 1) t(sigma)
@@ -75,7 +83,8 @@ class VPPrecond(Denoiser):
     Parameters
     ----------
     *args, model_type, **kwargs
-        As for :class:`Denoiser`.
+        ``img_resolution`` and ``img_channels`` of the square images; ``label_dim`` classes, 0 for none; the network,
+        "SongUNet" or "DhariwalUNet", and further arguments of it.
     beta_d, beta_min
         Extent and start of the linear noise rate.
     M
@@ -86,6 +95,12 @@ class VPPrecond(Denoiser):
     References
     ----------
     Karras et al. 2022 (arXiv 2206.00364), Table 1 and Appendix C.1.
+
+    Examples
+    --------
+    >>> D = VPPrecond(8, 1, model_channels=4, channel_mult=[1], num_blocks=1)
+    >>> round(float(D.sigma(float(D.time(torch.tensor(2.0, dtype=torch.float64))))), 4)
+    2.0
     """
 
     def __init__(
@@ -102,33 +117,28 @@ class VPPrecond(Denoiser):
         M, epsilon_t = integer("M", M, 1, _MOST_LEVELS), number("epsilon_t", epsilon_t, above=0, below=1)
         super().__init__(*args, model_type=model_type, **kwargs)
         self.beta_d, self.beta_min, self.M, self.epsilon_t = beta_d, beta_min, M, epsilon_t
+        self.clock = LinearBeta(beta_min, beta_d)
         self.sigma_min, self.sigma_max = self.sigma(epsilon_t), self.sigma(1.0)
         self.config |= {"beta_d": beta_d, "beta_min": beta_min, "M": M, "epsilon_t": epsilon_t}
 
     def sigma(self, t: float) -> float:
         """Noise level at time ``t`` of the original process."""
         t = number("t", t, least=0)
-        exponent = 0.5 * self.beta_d * t * t + self.beta_min * t
-        if not exponent < 700:
+        sigma = float(self.clock.sigma(t))
+        if not math.isfinite(sigma):
             raise ValueError(f"t = {t:.3g} gives a noise level beyond float64")
-        return math.sqrt(math.expm1(exponent))
+        return sigma
 
     def time(self, sigma: Tensor) -> Tensor:
         """Time of the original process at noise level ``sigma``: the inverse of :meth:`sigma`."""
-        return self._time(self._levels(sigma))
-
-    def _time(self, sigma: Tensor) -> Tensor:
-        log_variance = sigma.square().log1p()
-        # The rationalised root: no cancellation at small sigma.
-        root = (self.beta_min**2 + 2 * self.beta_d * log_variance).sqrt()
-        return 2 * log_variance / (root + self.beta_min)
+        return self.clock.time(self._levels(sigma))
 
     def _coefficients(self, sigma: Tensor) -> Coefficients:
         c_in = (sigma.square() + 1).rsqrt()
-        return Coefficients(torch.ones_like(sigma), -sigma, c_in, (self.M - 1) * self._time(sigma))
+        return Coefficients(torch.ones_like(sigma), -sigma, c_in, (self.M - 1) * self.clock.time(sigma))
 
 
-class VEPrecond(Denoiser):
+class VEPrecond(LearnedDenoiser):
     """The variance-exploding model of score-SDE.
 
         c_skip = 1    c_out = sigma    c_in = 1    c_noise = ln(sigma / 2)
@@ -136,13 +146,20 @@ class VEPrecond(Denoiser):
     Parameters
     ----------
     *args, model_type, **kwargs
-        As for :class:`Denoiser`.
+        ``img_resolution`` and ``img_channels`` of the square images; ``label_dim`` classes, 0 for none; the network,
+        "SongUNet" or "DhariwalUNet", and further arguments of it.
     sigma_min, sigma_max
         Noise levels the model was made for.
 
     References
     ----------
     Karras et al. 2022 (arXiv 2206.00364), Table 1 and Appendix C.2.
+
+    Examples
+    --------
+    >>> D = VEPrecond(8, 1, model_channels=4, channel_mult=[1], num_blocks=1)
+    >>> D(torch.zeros(2, 1, 8, 8), sigma=0.5).shape
+    torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
@@ -163,7 +180,7 @@ class VEPrecond(Denoiser):
         return Coefficients(one, sigma, one, (0.5 * sigma).log())
 
 
-class iDDPMPrecond(Denoiser):
+class iDDPMPrecond(LearnedDenoiser):
     """Improved DDPM with its cosine schedule of M discrete noise levels u_0 > ... > u_M = 0.
 
         c_skip = 1    c_out = -sigma    c_in = 1 / sqrt(sigma^2 + 1)    c_noise = M - 1 - argmin_j |u_j - sigma|
@@ -173,7 +190,8 @@ class iDDPMPrecond(Denoiser):
     Parameters
     ----------
     *args, model_type, **kwargs
-        As for :class:`Denoiser`.
+        ``img_resolution`` and ``img_channels`` of the square images; ``label_dim`` classes, 0 for none; the network,
+        "SongUNet" or "DhariwalUNet", and further arguments of it.
     C_1, C_2
         Limit of the noise added per step, and offset of the cosine schedule.
     M
@@ -182,6 +200,12 @@ class iDDPMPrecond(Denoiser):
     References
     ----------
     Karras et al. 2022 (arXiv 2206.00364), Table 1 and Appendix C.3; Nichol and Dhariwal 2021 (arXiv 2102.09672).
+
+    Examples
+    --------
+    >>> D = iDDPMPrecond(8, 1, model_channels=4, channel_mult=[1], num_blocks=1)
+    >>> float(D.round_sigma(torch.tensor(0.5, dtype=torch.float64))) in D.levels
+    True
     """
 
     def __init__(
@@ -223,7 +247,7 @@ class iDDPMPrecond(Denoiser):
         return Coefficients(torch.ones_like(sigma), -sigma, (sigma.square() + 1).rsqrt(), c_noise)
 
 
-PRECONDITIONINGS: dict[str, type[Denoiser]] = {
+PRECONDITIONINGS: dict[str, type[LearnedDenoiser]] = {
     cls.__name__: cls for cls in (EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond)
 }
 

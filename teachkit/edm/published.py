@@ -10,7 +10,6 @@ Reference: Karras et al. 2022 (arXiv 2206.00364), Table 7 and Appendix F.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import os
 import secrets
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from teachkit import checks
-from teachkit.files import cache_directory, held, write_whole
+from teachkit.files import cache_directory, checksum, held, write_whole
 
 from .errors import CheckpointError, CorruptCheckpointError, DownloadError
 from .snapshots import read_snapshot
@@ -125,7 +124,7 @@ def fetch(name: str, cache: str | Path | None = None, url: str = URL, quiet: boo
                 f"{address} elsewhere and save it as {path}."
             ) from None
     record = path.with_suffix(".sha256")
-    if record.is_file() and record.read_text().strip() != _sha256(path):
+    if record.is_file() and record.read_text().strip() != checksum(path):
         raise CorruptCheckpointError(f"{path} has changed since its download: delete it to fetch it anew")
     return path
 
@@ -151,8 +150,8 @@ def _obtain(name: str, address: str, path: Path, quiet: bool, alone: bool) -> No
                 f"({error}); nothing of it was kept. If your network wants a log-in, log in with a browser and call "
                 f"again; or fetch the file elsewhere and save it as {path}."
             ) from None
-        checksum = _sha256(part) + "\n"
-        write_whole(path.with_suffix(".sha256"), lambda beside: beside.write_text(checksum))
+        line = checksum(part) + "\n"
+        write_whole(path.with_suffix(".sha256"), lambda beside: beside.write_text(line))
         os.replace(part, path)
 
 
@@ -208,8 +207,3 @@ def _download(address: str, part: Path, name: str, quiet: bool) -> None:
     size = part.stat().st_size
     if total is not None and size != total:
         raise OSError(f"the connection ended after {size} of {total} bytes; call again to continue")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,9 @@
 """Recipes: all that decides a training run of a small EDM network, in one table.
 
 A recipe is plain data: the data set, the network's arguments, lengths counted in training images, and a seed. The
-same recipe gives the same network. The choices follow Karras et al. 2022 (arXiv 2206.00364), Table 1 and Appendix F,
-scaled down to minutes on a laptop. Taught in ``notebooks/09_training_edm``; `teachkit.edm.training` follows them.
+same recipe gives the same network: what is random in a step follows from the seed and the number of the step, for the
+whole batch at once, of which a process takes its share. The choices follow Karras et al. 2022 (arXiv 2206.00364),
+Table 1 and Appendix F, scaled down to minutes on a laptop. Taught in ``notebooks/09_training_edm``.
 """
 
 from __future__ import annotations
@@ -12,17 +13,26 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 
 from teachkit.checks import choice, flag, integer, number, shown, text
-from teachkit.edm.loss import AUGMENT_DIM
+from teachkit.data import Dataset
+from teachkit.edm.denoiser import LearnedDenoiser
+from teachkit.edm.loss import AUGMENT_DIM, affine_augment, noise_levels
 from teachkit.edm.preconditioning import EDMPrecond
 
 __all__ = ["RECIPES", "Recipe", "make_denoiser"]
 
 _LARGEST_SEED = 2**42  # every step has a seed of its own, a million apart from recipe to recipe, below 2^63
+
+_SPREAD = (0.05, 0.05, 0.12, 0.1)  # of shifts (widths), angles (radians) and the log of sizes
+
+# Images (B, C, H, W), noise levels (B,), unit noise as the images, class vectors (B, label_dim), and what the
+# augmentation did (B, augment_dim), None for a network that does not ask.
+Batch: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,12 @@ class Recipe:
     """All that decides a training run.
 
     Lengths (``images``, ``warmup``, ``ema_half_life``, ``validate_every``) count training images seen.
+
+    Examples
+    --------
+    >>> short = dataclasses.replace(RECIPES["digits8"], images=1280, batch=128)
+    >>> short.steps
+    10
     """
 
     data: str
@@ -181,6 +197,16 @@ def make_denoiser(recipe: Recipe) -> EDMPrecond:
     -------
     EDMPrecond
         In training mode.
+
+    Raises
+    ------
+    TypeError
+        For something else than a `Recipe`.
+
+    Examples
+    --------
+    >>> make_denoiser(RECIPES["digits8"]).img_resolution
+    8
     """
     check_recipe(recipe)
     before = torch.get_default_dtype()
@@ -191,3 +217,45 @@ def make_denoiser(recipe: Recipe) -> EDMPrecond:
             return EDMPrecond(sigma_data=recipe.sigma_data, **recipe.network)
     finally:
         torch.set_default_dtype(before)
+
+
+def check_data(recipe: Recipe, dataset: Dataset, denoiser: LearnedDenoiser) -> None:
+    """Raise a ValueError unless the recipe's network takes the recipe's data and knows all their classes."""
+    shape = tuple(dataset.images.shape[1:])
+    wanted = (denoiser.img_channels, denoiser.img_resolution, denoiser.img_resolution)
+    if shape != wanted:
+        raise ValueError(f"network must be for the data {recipe.data!r} of shape {shape}, got one for {wanted}")
+    classes = int(dataset.labels.max()) + 1
+    if 0 < denoiser.label_dim < classes:
+        raise ValueError(
+            f"network must have label_dim 0, or at least {classes} for the classes of {recipe.data!r}, "
+            f"got {denoiser.label_dim}"
+        )
+
+
+def draw_batch(recipe: Recipe, dataset: Dataset, denoiser: LearnedDenoiser, step: int, rank: int, world: int) -> Batch:
+    """The share of process ``rank`` in the batch of a step, on the device of the denoiser."""
+    rng, size = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step), recipe.batch
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=rng, dtype=torch.float32)
+
+    index = torch.randint(len(dataset.images), (size,), generator=rng)
+    images, labels = dataset.images[index], dataset.labels[index]
+    sigma = noise_levels(rand(size), log_uniform_share=recipe.log_uniform_share)
+    noise = torch.randn(images.shape, generator=rng, dtype=torch.float32)
+    keep = rand(size) >= recipe.label_dropout
+    classes = denoiser.label_dim
+    known = max(classes, int(dataset.labels.max()) + 1)
+    vectors = torch.nn.functional.one_hot(labels, known).float()[:, :classes] * keep[:, None]
+    spread = torch.tensor(_SPREAD, dtype=torch.float32)
+    parameters = torch.randn(size, AUGMENT_DIM, generator=rng, dtype=torch.float32) * spread
+    parameters = parameters * (rand(size, 1) < recipe.augment)
+    # Zeros where nothing is augmented: then every weight has a gradient, which processes wait for.
+    width = denoiser.model.augment_dim
+    augmented = torch.zeros(size, width, dtype=torch.float32) if width else None
+    if recipe.augment:
+        images, augmented = affine_augment(images, parameters, fill=recipe.background)
+    share = slice(rank * size // world, (rank + 1) * size // world)
+    images, sigma, noise, vectors = (t[share].to(denoiser.device) for t in (images, sigma, noise, vectors))
+    return images, sigma, noise, vectors, None if augmented is None else augmented[share].to(denoiser.device)

@@ -31,12 +31,8 @@ State = Mapping[str, Tensor] | Mapping[str, TensorRecord] | Mapping[str, Tensor 
 
 def read_snapshot(path: Path) -> tuple[str, dict[str, Any], State]:
     """Class, constructor arguments and tensors of a published pickle."""
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as data,
-    ):
-        top = read(data)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        top = read(mapped)
     net = top.get("ema") if isinstance(top, dict) else top
     if not isinstance(net, Record):
         raise UnknownArchitectureError(f"{path.name} holds no network under 'ema'")

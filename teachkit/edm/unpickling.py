@@ -1,8 +1,8 @@
 """Reading a published snapshot without running anything in it.
 
-The standard reader of pickles can call any function on the computer.  The one of :mod:`teachkit.edm.machine` cannot:
-it builds numbers, strings, lists and dictionaries, and where the program asks for a function it answers from a table
-of ten names (:data:`MEANINGS`), none of which is looked up, imported or called.  A persistent class becomes a
+The standard reader of pickles can call any function on the computer.  That of :mod:`teachkit.edm.machine` cannot: it
+builds numbers, strings, lists and dictionaries, and where the program asks for a function it answers from a table of
+ten names (:data:`MEANINGS`), none of which is looked up, imported or called.  A persistent class becomes a
 :class:`Record` of its name and state, a tensor a :class:`TensorRecord` of its bytes; the source text that such files
 carry stays a string.  Everything is bounded by the size of the file.
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .errors import CorruptCheckpointError, OversizedCheckpointError
-from .machine import Global, NumberType, Record, Stream, checked_key, run
+from .machine import File, Global, NumberType, Record, checked_key, run
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # opens every torch.save file of the format before 1.6
 LEGACY_PROTOCOL = 1001
@@ -75,8 +75,8 @@ class TensorRecord:
         return flat.as_strided(self.size, self.stride)
 
 
-def read(data: memoryview) -> Any:
-    """Run the pickle program in ``data`` on the restricted machine and return what it built.
+def read(file: File) -> Any:
+    """Run the pickle program in ``file`` on the restricted reader and return what it built.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def read(data: memoryview) -> Any:
             parsed[id(raw)] = raw, _storage(raw)
         return parsed[id(raw)][1]
 
-    return run(Stream(data), {**MEANINGS, ("torch.storage", "_load_from_bytes"): storage_once})[0]
+    return run(file, {**MEANINGS, ("torch.storage", "_load_from_bytes"): storage_once})[0]
 
 
 # What the permitted names mean.  None of these functions is the one of that name: they only keep what they are given.
@@ -147,7 +147,7 @@ def _storage(data: Any) -> StorageRecord:
     """A storage out of the bytes that torch.save wrote for it: an own pickle, in one of two containers."""
     if not isinstance(data, bytes):
         raise CorruptCheckpointError("a storage has no bytes")
-    return _zip_storage(data) if data[:2] == b"PK" else _legacy_storage(memoryview(data))
+    return _zip_storage(data) if data[:2] == b"PK" else _legacy_storage(data)
 
 
 def _declared(reference: Any) -> tuple[str, torch.dtype, int]:
@@ -160,8 +160,8 @@ def _declared(reference: Any) -> tuple[str, torch.dtype, int]:
     return key, DTYPES[storage_type.name], count
 
 
-def _legacy_storage(data: memoryview) -> StorageRecord:
-    stream = Stream(data)
+def _legacy_storage(data: bytes) -> StorageRecord:
+    stream = io.BytesIO(data)
     header = [run(stream, {})[0] for _ in range(3)]
     if header[0] != LEGACY_MAGIC or header[1] != LEGACY_PROTOCOL or not isinstance(header[2], dict):
         raise CorruptCheckpointError("a storage does not begin as torch.save begins it")
@@ -174,7 +174,7 @@ def _legacy_storage(data: memoryview) -> StorageRecord:
     _, dtype, count = described
     if stream.read(8) != struct.pack("<q", count):
         raise CorruptCheckpointError("a storage holds another number of elements than it declares")
-    body = data[stream.position :]
+    body = memoryview(data)[stream.tell() :]
     if len(body) != count * dtype.itemsize:
         raise CorruptCheckpointError(f"a storage declares {count} elements but holds {len(body)} bytes")
     return StorageRecord(body, dtype)
@@ -186,8 +186,8 @@ def _zip_storage(data: bytes) -> StorageRecord:
             members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
             if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
                 raise OversizedCheckpointError("a storage is compressed, which torch.save never does")
-            program = archive.read(members["data.pkl"])
-            described, made = run(Stream(memoryview(program)), STORAGE_TYPES, _declared)
+            program = io.BytesIO(archive.read(members["data.pkl"]))
+            described, made = run(program, STORAGE_TYPES, _declared)
             if len(made) != 1 or described != made[0]:
                 raise CorruptCheckpointError("a storage file holds something else than one storage")
             key, dtype, count = described

@@ -8,11 +8,11 @@ processes. `table` makes a table of methods and numbers of evaluations, as paper
 See docs/SCALE.md.
 """
 
-from teachkit.evaluation.processes import Processes, processes
 from teachkit.evaluation.shards import SHARD, Shards
 from teachkit.evaluation.streams import GeometryStatistics, features_for, geometry_of, samples_of
 from teachkit.evaluation.table import Method, Row, identify, methods, table
 from teachkit.fingerprints import fingerprint
+from teachkit.launcher import Processes, processes
 
 __all__ = [
     "SHARD",

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from teachkit.checks import integer, path
-from teachkit.evaluation.processes import Processes
 from teachkit.files import write_whole
 from teachkit.fingerprints import fingerprint, surroundings
+from teachkit.launcher import Processes
 from teachkit.progress import tqdm
 
 __all__ = ["SHARD", "Shards"]
@@ -38,7 +38,17 @@ class Shards:
     count : int
         Number of samples in all.
     parts : sequence of str
-        Modules of this package that compute beside the library: see `teachkit.fingerprints.surroundings`.
+        Modules of this package, or folders, that compute beside the library ("cli/sampling.py"): part of the key.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from teachkit.launcher import processes
+    >>> shards = Shards(tempfile.mkdtemp(), {"what": "numbers"}, count=100)
+    >>> with processes() as group:
+    ...     shards.run(lambda samples: {"n": torch.tensor(list(samples))}, group)
+    >>> [len(shard["n"]) for shard in shards.read()]
+    [64, 36]
     """
 
     def __init__(

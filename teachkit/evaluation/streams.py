@@ -35,16 +35,22 @@ def samples_of(
 
     Parameters
     ----------
-    denoiser, sigmas, solver, keep
-        As for `teachkit.sample`.
+    denoiser : callable
+        ``D(x, sigma, labels=None)``.
     shape : tuple of int
         Of one sample.
+    sigmas : (N+1,)
+        Noise levels, decreasing; the noise has the first of them.
+    solver : Solver or str
+        Or its name in ``solvers.REGISTRY``.
     samples : range
         Numbers of the samples.
     seed : int
         For their noise, that of a stochastic solver included.
     classes : int
         Sample i gets class i modulo this; 0 for none.
+    keep : str
+        "final" for the end of each path, "all" for the whole.
     dtype, device
         Of the noise.
     **options
@@ -53,7 +59,16 @@ def samples_of(
     Returns
     -------
     Trajectory
-        As from `teachkit.sample`.
+        The paths, ``samples`` in their order.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian, schedules
+    >>> D, sigmas = Gaussian([1.0, 0.0], [[1.0, 0.0], [0.0, 0.1]]), schedules.polynomial(4)
+    >>> whole = samples_of(D, (2,), sigmas, "heun", range(4), seed=1).final
+    >>> part = samples_of(D, (2,), sigmas, "heun", range(2, 4), seed=1).final
+    >>> torch.allclose(whole[2:], part)
+    True
     """
     x = initial_noise(len(samples), shape, float(sigmas[0]), seed=seed, first=samples.start, dtype=dtype, device=device)
     labels = torch.tensor([i % classes for i in samples], device=device) if classes else None
@@ -73,6 +88,16 @@ def features_for(name: str) -> Callable[[Tensor], Tensor]:
     -------
     callable
         (B, C, H, W) -> (B, F).
+
+    Raises
+    ------
+    ValueError
+        For another name.
+
+    Examples
+    --------
+    >>> features_for("pixels")(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 64])
     """
     kinds: dict[str, Callable[[Tensor], Tensor]] = {
         "digits": metrics.digit_features,
@@ -121,6 +146,14 @@ def geometry_of(path: Trajectory, components: int = 3) -> dict[str, Tensor]:
         ``peak`` (B,) largest deviation as a share of the chord, ``peak_sigma`` (B,) where, ``length`` (B,) arc length
         over chord, ``explained`` (B, components) share of the variance without the chord; ``count`` (), ``sum`` and
         ``squares`` (N+1,) of the relative deviation.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian, initial_noise, sample, schedules
+    >>> D = Gaussian([1.0, 0.0], [[1.0, 0.0], [0.0, 0.1]])
+    >>> path = sample(D, initial_noise(4, (2,)), schedules.polynomial(20))
+    >>> {name: tuple(value.shape) for name, value in geometry_of(path, components=2).items() if value.ndim}
+    {'peak': (4,), 'peak_sigma': (4,), 'length': (4,), 'explained': (4, 2), 'sum': (21,), 'squares': (21,)}
     """
     peak, where = geometry.deviation_peak(path)
     off = geometry.deviation(path, relative=True).double()
@@ -128,7 +161,7 @@ def geometry_of(path: Trajectory, components: int = 3) -> dict[str, Tensor]:
     return {
         "peak": peak.double(),
         "peak_sigma": where.double(),
-        "length": (geometry.arc_length(path) / chord).double(),
+        "length": (geometry.arc_length(path)[-1] / chord).double(),
         "explained": geometry.explained_variance(path, components, remove_chord=True).double(),
         "count": torch.tensor(off.shape[1]),
         "sum": off.sum(1),
@@ -144,10 +177,20 @@ class GeometryStatistics:
     count : int
         Paths so far.
     peak, peak_sigma, length : (count,)
-        See `geometry_of`.
+        Of each path the largest deviation as a share of its chord, the level at which, and its arc length over chord.
     explained : (count, components)
+        Share of the variance without the chord in so many directions.
     deviation : (N+1,)
         Mean relative deviation at each level; ``spread`` is its standard deviation over the paths.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian, initial_noise, schedules
+    >>> D, sigmas = Gaussian([1.0, 0.0], [[1.0, 0.0], [0.0, 0.1]]), schedules.polynomial(20)
+    >>> parts = (geometry_of(sample(D, initial_noise(4, (2,), seed=k), sigmas), 2) for k in range(3))
+    >>> stats = GeometryStatistics(parts)
+    >>> stats.count, stats.peak.shape
+    (12, torch.Size([12]))
     """
 
     def __init__(self, shards: Iterable[dict[str, Tensor]] = ()) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from teachkit import metrics, schedules, solvers
 from teachkit.denoisers import Denoiser
-from teachkit.evaluation.processes import Processes
 from teachkit.evaluation.shards import Shards
 from teachkit.evaluation.streams import GeometryStatistics, features_for, geometry_of, pack, samples_of, unpack
 from teachkit.fingerprints import fingerprint
+from teachkit.launcher import Processes
 from teachkit.metrics import FeatureStatistics
 from teachkit.sampling import Trajectory
 from teachkit.scheduling import Schedule
@@ -24,13 +24,19 @@ from teachkit.solvers import Solver
 
 __all__ = ["Method", "Row", "identify", "methods", "table"]
 
-FAMILIES = ("polynomial", "logsnr", "time_uniform", "cosine")
 REFERENCE_STEPS = 60  # of UniPC, on the polynomial levels
 
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """A solver on its levels: what one cell of a table is made with."""
+    """A solver on its levels: what one cell of a table is made with.
+
+    Examples
+    --------
+    >>> method = methods(["euler"], "polynomial", [4], sigma_min=0.002, sigma_max=80.0)[0]
+    >>> method.solver, method.nfe
+    ('euler', 4)
+    """
 
     solver: str
     schedule: str
@@ -46,7 +52,13 @@ class Method:
 
 @dataclass(frozen=True)
 class Row:
-    """One cell: the Fréchet distance to the real data, and the mean error to the reference from the same noise."""
+    """One cell: the Fréchet distance to the real data, and the mean error to the reference from the same noise.
+
+    Examples
+    --------
+    >>> Row("euler", "polynomial", 4, frechet=1.5, error=0.25, samples=64).frechet
+    1.5
+    """
 
     solver: str
     schedule: str
@@ -83,6 +95,12 @@ def methods(
     ------
     ValueError, FileNotFoundError
         For unknown names, and levels that do not ship.
+
+    Examples
+    --------
+    >>> found = methods(["heun"], "polynomial", [5, 8], sigma_min=0.002, sigma_max=80.0)
+    >>> [(method.nfe, len(method.sigmas) - 1) for method in found]
+    [(5, 3), (8, 4)]
     """
     out = []
     for name in names:
@@ -91,12 +109,12 @@ def methods(
                 found = Schedule.shipped(model, name, nfe)
                 out.append(Method(name, schedule, nfe, found.sigmas, found.make_solver()))
                 continue
-            if schedule not in FAMILIES:
-                raise ValueError(f"schedule must be found or one of {', '.join(FAMILIES)}, got {schedule!r}")
+            if schedule not in schedules.REGISTRY:
+                raise ValueError(f"schedule must be found or one of {', '.join(schedules.REGISTRY)}, got {schedule!r}")
             if name not in solvers.REGISTRY:
                 raise ValueError(f"solver must be one of {', '.join(solvers.REGISTRY)}, got {name!r}")
             steps, options = step_counts(name, nfe)[0]
-            levels = getattr(schedules, schedule)(steps, sigma_min=sigma_min, sigma_max=sigma_max)
+            levels = schedules.REGISTRY[schedule](steps, sigma_min=sigma_min, sigma_max=sigma_max)
             out.append(Method(name, schedule, nfe, levels, solvers.get(name, **options)))
     return out
 
@@ -128,7 +146,7 @@ def table(
     denoiser, shape
         The model, on ``group.device``, and the shape of one sample.
     wanted : list of Method
-        See `methods`.
+        Solvers on their levels, as `methods` makes them.
     real : FeatureStatistics
         Of the real data, in the same features.
     group : Processes
@@ -138,7 +156,7 @@ def table(
     identity : dict
         What tells this model from others, of plain values; add `fingerprint` of its weights.
     features : str
-        See `features_for`.
+        "digits" (for 28x28), "pixels" or "inception": in what the distances are measured.
     count, seed, classes, dtype
         Samples, their seed, their classes in turn, their type.
     report : callable, optional
@@ -150,6 +168,26 @@ def table(
     -------
     list of Row, GeometryStatistics
         The cells, the reference first; and the shape of the reference's paths.
+
+    Raises
+    ------
+    ValueError
+        Without a method, or for unknown features.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from teachkit.launcher import processes
+    >>> from teachkit import Gaussian
+    >>> D = Gaussian([1.0, 0.0], [[1.0, 0.0], [0.0, 0.1]])
+    >>> real = FeatureStatistics(D.sample(500, generator=torch.Generator().manual_seed(0)))
+    >>> wanted = methods(["euler"], "polynomial", [4], sigma_min=0.002, sigma_max=80.0)
+    >>> with processes() as group:
+    ...     rows, shape = table(
+    ...         D, (2,), wanted, real, group, tempfile.mkdtemp(), identity=identify(D, "D"), features="pixels", count=64
+    ...     )
+    >>> [(row.solver, row.nfe, row.error > 0.01) for row in rows]
+    [('unipc', 60, False), ('euler', 4, True)]
     """
     if not wanted:
         raise ValueError("wanted must name at least one method, got none")
@@ -210,5 +248,11 @@ def identify(denoiser: Any, name: str) -> dict[str, Any]:
     ------
     TypeError
         For a model that holds something which cannot be told from another: identify it in a way of your own.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian
+    >>> identify(Gaussian([0.0, 1.0], [[1.0, 0.0], [0.0, 1.0]]), "mine")["model"]
+    'mine'
     """
     return {"model": name, "fingerprint": fingerprint(denoiser)}

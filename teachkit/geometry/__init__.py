@@ -1,4 +1,4 @@
-"""The shape of sampling paths: how straight, in how many dimensions, how alike.
+"""The shape of given paths: how straight they are, in how many dimensions they bend, and how alike.
 
 Every function takes a `Trajectory` or a tensor ``(N+1, B, *event)`` and keeps the batch. The chord of a path is the
 line through its two ends; the paper's finding is that what is left after removing the chord is small, nearly
@@ -7,12 +7,11 @@ arXiv 2405.11326). The chord is so long (about sigma_max * sqrt(d)) that any mea
 nothing; hence ``remove_chord`` in `explained_variance` and ``about_chord`` in `align`. The null models to compare
 with are in `teachkit.regularity`. Taught in ``notebooks/06_one_line_and_a_bend`` and ``07_the_boomerang``.
 
-`paths` measures whole paths, `alignment` lays them on one another, `curvature` looks at them locally.
+`chord` measures paths against their chords, `alignment` lays them on one another, `curvature` looks at them locally.
 """
 
 from teachkit.geometry.alignment import align, procrustes, procrustes_residual
-from teachkit.geometry.curvature import curvature_torsion
-from teachkit.geometry.paths import (
+from teachkit.geometry.chord import (
     arc_length,
     cosines,
     deviation,
@@ -22,6 +21,7 @@ from teachkit.geometry.paths import (
     norms,
     project,
 )
+from teachkit.geometry.curvature import curvature_torsion
 
 __all__ = [
     "align",

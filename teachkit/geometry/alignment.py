@@ -37,6 +37,13 @@ def procrustes(
     Tensor
         ``(B, k, k)``. With curve^T reference = U S Vh, R = U Vh (Schönemann 1966; arXiv 2506.10177, eq. 13). Note
         that ``torch.linalg.svd`` returns Vh, already transposed; multiplying by its transpose is a popular bug.
+
+    Examples
+    --------
+    >>> curve = torch.tensor([[0.0, 0.0], [2.0, 0.0], [2.0, 1.0]])
+    >>> turned = torch.stack([-curve[:, 1], curve[:, 0]], 1)[:, None]  # by a quarter: (3, 1, 2)
+    >>> torch.allclose(turned[:, 0] @ procrustes(turned, curve)[0], curve, atol=1e-6)
+    True
     """
     curves, reference = _check(curves, reference, about_chord)
     fixed = int(about_chord)
@@ -55,19 +62,32 @@ def procrustes(
 def align(
     curves: Tensor, reference: Tensor | None = None, reflections: bool = True, *, about_chord: bool = False
 ) -> Tensor:
-    """Turn (and reflect) every curve onto the reference.
+    """Turn (and reflect) every curve onto the reference, by the orthogonal matrix that brings it closest.
 
     ``align(project(paths), about_chord=True)`` lays the bends of many paths on that of the first, chords untouched.
 
     Parameters
     ----------
-    curves, reference, reflections, about_chord
-        As for `procrustes`.
+    curves : (N+1, B, k)
+        Curves in k dimensions.
+    reference : (N+1, k), optional
+        The curve to align to; the first of the curves by default.
+    reflections : bool
+        Allow reflections too.
+    about_chord : bool
+        Keep the first coordinate, along the chord in what `project` returns, and turn the others only.
 
     Returns
     -------
     Tensor
         ``(N+1, B, k)``.
+
+    Examples
+    --------
+    >>> curve = torch.tensor([[0.0, 0.0], [2.0, 0.0], [2.0, 1.0]])
+    >>> turned = torch.stack([-curve[:, 1], curve[:, 0]], 1)[:, None]  # by a quarter: (3, 1, 2)
+    >>> torch.allclose(align(turned, curve)[:, 0], curve, atol=1e-6)
+    True
     """
     turn = procrustes(curves, reference, reflections, about_chord=about_chord)
     return torch.einsum("nbi,bij->nbj", curves.to(turn), turn)
@@ -85,13 +105,25 @@ def procrustes_residual(
 
     Parameters
     ----------
-    curves, reference, reflections, about_chord
-        As for `procrustes`.
+    curves : (N+1, B, k)
+        Curves in k dimensions.
+    reference : (N+1, k), optional
+        The curve to align to; the first of the curves by default.
+    reflections : bool
+        Allow reflections too.
+    about_chord : bool
+        Leave out the first coordinate, along the chord in what `project` returns, and turn about it.
 
     Returns
     -------
     Tensor
         ``(B,)``, from 0 (same shape) to 2.
+
+    Examples
+    --------
+    >>> shapes = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 3.0], [0.0, 0.0]]])  # two angles: (2, 2, 2)
+    >>> [round(gap, 2) for gap in procrustes_residual(shapes).abs().tolist()]
+    [0.0, 1.37]
     """
     curves, reference = _check(curves, reference, about_chord)
     if about_chord:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from teachkit.checks import choice, number, real_tensor, squarable
 from teachkit.denoisers import default_dtype
-from teachkit.geometry import paths
+from teachkit.geometry import chord
 
 __all__ = ["curvature_torsion"]
 
@@ -36,7 +36,7 @@ def curvature_torsion(
     weights: str = "uniform",
     sparse: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Curvature and torsion of space curves, by a cubic in arc length around every point: see the module.
+    """Curvature and torsion of space curves, by a cubic in arc length fitted around every point (Lewiner et al. 2005).
 
     Parameters
     ----------
@@ -66,11 +66,19 @@ def curvature_torsion(
         In 1 / units. Where the curvature is zero to rounding (a straight line) torsion has no meaning and is 0. NaN
         where the points of a window cannot tell the unknowns of the cubic apart, because they nearly coincide, and
         where the rounding of the points alone could change the value by a tenth.
+
+    Examples
+    --------
+    >>> u = torch.linspace(0, 6, 200, dtype=torch.float64)
+    >>> helix = torch.stack([u.cos(), u.sin(), u], 1)  # curvature 1 / 2, torsion 1 / 2
+    >>> curvature, torsion = curvature_torsion(helix, 11)
+    >>> round(float(curvature[100]), 3), round(float(torsion[100]), 3)
+    (0.499, 0.5)
     """
     real_tensor("points", points, "(N, 3) or (N, B, 3)")
     single = points.ndim == 2
     x = _check_points(points[:, None] if single else points)
-    s = paths.arc_length(x)
+    s = chord.arc_length(x)
     edges = _check_window(s, window, length, edges, weights)
     sparse = sparse if sparse is None else choice("sparse", sparse, ("widen", "nan"))
     half = (length or 0.0) / 2
@@ -83,7 +91,7 @@ def curvature_torsion(
     share = torch.ones_like(s) if weights == "uniform" else _length_of_points(s)
     curvature, torsion = torch.empty_like(s), torch.empty_like(s)
     offset, columns = torch.arange(int(count.max()), device=x.device)[:, None], torch.arange(s.shape[1])
-    for rows in torch.arange(len(s), device=x.device).split(max(1, paths._BLOCK // (8 * len(offset) * s.shape[1]))):
+    for rows in torch.arange(len(s), device=x.device).split(max(1, chord._BLOCK // (8 * len(offset) * s.shape[1]))):
         index = first[rows, None] + offset  # (r, w, B)
         used = (offset < count[rows, None]).to(x)
         index = index.clamp(max=len(s) - 1)

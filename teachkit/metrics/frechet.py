@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from teachkit.checks import flag, integer, shown
-from teachkit.metrics.checks import checked_features, finite
+from teachkit.metrics.distances import summable
 
 
 class FeatureStatistics:
@@ -61,7 +61,7 @@ class FeatureStatistics:
     def from_moments(cls, count: int, mean: Tensor, covariance: Tensor) -> FeatureStatistics:
         """Take a known mean ``(F,)`` and (unbiased) covariance ``(F, F)`` of ``count`` samples."""
         count = integer("count", count, 2)
-        mean, covariance = finite("mean", mean), finite("covariance", covariance)
+        mean, covariance = summable("mean", mean), summable("covariance", covariance)
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise ValueError(
                 f"mean must be (F,) and covariance (F, F), got {tuple(mean.shape)} and {tuple(covariance.shape)}"
@@ -75,7 +75,7 @@ class FeatureStatistics:
 
     def update(self, features: Tensor) -> FeatureStatistics:
         """Add a batch ``(N, F)``; returns itself."""
-        x = checked_features("features", features, least=1)
+        x = _features("features", features, least=1)
         batch = FeatureStatistics()
         batch.count, batch._origin = len(x), x[0].clone()
         centred = x - batch._origin
@@ -202,7 +202,15 @@ def _extrapolated(sets: list[Tensor | FeatureStatistics], features: int, seed: i
 
 def _set(name: str, value: Tensor | FeatureStatistics) -> Tensor | FeatureStatistics:
     if not isinstance(value, FeatureStatistics):
-        return checked_features(name, value, least=2)
+        return _features(name, value, least=2)
     if value.count < 2:
         raise ValueError(f"{name} must have seen at least 2 samples, got {value.count}")
     return value
+
+
+def _features(name: str, value: Tensor, least: int) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    if value.ndim != 2 or len(value) < least or value.shape[1] < 1:
+        raise ValueError(f"{name} must have shape (N, F) with N >= {least}, got {tuple(value.shape)}")
+    return summable(name, value.detach())

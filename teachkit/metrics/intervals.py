@@ -13,7 +13,13 @@ from teachkit.checks import flag, integer, number
 
 
 class Estimate(NamedTuple):
-    """A measured value with the ends of its confidence interval."""
+    """A measured value with the ends of its confidence interval.
+
+    Examples
+    --------
+    >>> print(Estimate(0.123456, 0.1, 0.15))
+    0.1235 [0.1, 0.15]
+    """
 
     value: float
     low: float

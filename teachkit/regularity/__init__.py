@@ -1,4 +1,4 @@
-"""Why sampling paths have the shape they have, and the null models that the shape must be compared with.
+"""Why sampling paths have the shape they have, and the null models that a claim about the shape must beat.
 
 `geometry` measures a path; this package holds the statements that explain the measurement. `convexity`: every step is a
 convex combination of where it starts and what the denoiser says, and the likelihood rises with it (`unrolled_weights`,

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from teachkit import geometry, schedules
-from teachkit.checks import integer, shown
+from teachkit.checks import integer, level
 from teachkit.denoisers import DenoiserModule
-from teachkit.regularity.checks import kept, outputs
-from teachkit.sampling import Trajectory
+from teachkit.trajectory import Trajectory, flat, whole_path
 
 __all__ = ["likelihood_gain", "noise_norm_spread", "span_residual", "step_targets", "unrolled_weights"]
 
@@ -43,8 +42,15 @@ def step_targets(traj: Trajectory) -> Tensor:
     -------
     Tensor
         ``(N, B, *event)``.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian, initial_noise, sample
+    >>> path = sample(Gaussian([0.0, 1.0], 0.25), initial_noise(4, (2,)), schedules.polynomial(20), "euler")
+    >>> torch.allclose(step_targets(path), path.denoised)
+    True
     """
-    x = kept(traj)
+    x = flat(whole_path("traj", traj).x)
     ratio = (traj.sigmas[1:] / traj.sigmas[:-1]).to(x)[:, None, None]
     # Not (x_{n+1} - r x_n) / (1 - r), whose terms are large far from the origin.
     return (x[1:] + ratio / (1 - ratio) * x.diff(dim=0)).reshape(-1, *traj.x.shape[1:])
@@ -65,6 +71,12 @@ def unrolled_weights(sigmas: Tensor) -> tuple[Tensor, Tensor]:
     weights : (N+1, N)
         Weight of D(x_m; sigma_m) in state n: sigma_n / sigma_{m+1} - sigma_n / sigma_m for m < n, else 0. All are
         >= 0, and row n adds up to 1 - sigma_n / sigma_0 (from arXiv 2405.11326, Prop. 4.1, step after step).
+
+    Examples
+    --------
+    >>> start, weights = unrolled_weights([4.0, 2.0, 1.0])
+    >>> start.tolist(), weights.tolist()
+    ([1.0, 0.5, 0.25], [[0.0, 0.0], [0.5, 0.0], [0.25, 0.5]])
     """
     s = schedules.validate(sigmas)
     ratio = torch.ones(len(s), len(s), dtype=s.dtype, device=s.device)  # sigma_n / sigma_m; 1 on the diagonal
@@ -90,9 +102,16 @@ def span_residual(traj: Trajectory) -> Tensor:
     -------
     Tensor
         ``(N+1, B)``, in the units of x.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian, initial_noise, sample
+    >>> path = sample(Gaussian([0.0] * 50, 0.25), initial_noise(4, (50,)), schedules.polynomial(5), "ipndm")
+    >>> bool(span_residual(path).max() < 1e-9)
+    True
     """
-    x = kept(traj)
-    denoised = outputs(traj, x)
+    whole_path("traj", traj, outputs=True)
+    x, denoised = flat(traj.x), flat(traj.denoised)
     out = x.new_empty(x.shape[:2])
     for b in range(x.shape[1]):
         start = x[:1, b] / torch.linalg.vector_norm(x[0, b]).clamp(min=torch.finfo(x.dtype).tiny)
@@ -128,14 +147,20 @@ def likelihood_gain(
     -------
     gain, bound : (steps+1, B)
         In nats, at t = 0, 1 / steps, ..., 1. The bound at t = 1 is |D - x|^2 / (2 sigma^2).
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian
+    >>> x = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    >>> gain, bound = likelihood_gain(Gaussian([0.0, 0.0], 1.0), x, sigma=2.0, steps=2)
+    >>> gain[:, 0].round(decimals=3).tolist(), bound[:, 0].round(decimals=3).tolist()
+    ([0.0, 1.6, 2.4], [0.0, 1.5, 2.0])
     """
     if not isinstance(denoiser, DenoiserModule):
         raise TypeError(f"denoiser must be a closed-form denoiser with log_prob, got {type(denoiser).__name__}")
     steps = integer("steps", steps, 1)
     u = denoiser(x, sigma) - x
-    s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-    if not (s > 0).all():
-        raise ValueError(f"sigma must be > 0, got {shown(sigma)}")
+    s = level("sigma", sigma, x).flatten()
     t = torch.linspace(0, 1, steps + 1, dtype=x.dtype, device=x.device)
     log_p = torch.stack([denoiser.log_prob(x + share * u, sigma) for share in t])
     bound = (t - t**2 / 2)[:, None] * u.flatten(1).square().sum(1) / s**2
@@ -160,6 +185,13 @@ def noise_norm_spread(traj: Trajectory) -> tuple[Tensor, Tensor]:
         Mean of |eps| / sqrt(d) over the path: near 1.
     spread : (B,)
         Largest minus smallest |eps| on the path, divided by sqrt(d).
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian, initial_noise, sample
+    >>> path = sample(Gaussian([0.0] * 1000, 1e-6), initial_noise(1, (1000,)), schedules.polynomial(20))
+    >>> [round(float(number), 2) for number in noise_norm_spread(path)]
+    [1.0, 0.02]
     """
     eps = geometry.norms(traj)[2] / traj.x[0, 0].numel() ** 0.5  # (N, B)
     return eps.mean(0), eps.amax(0) - eps.amin(0)

@@ -14,8 +14,7 @@ from torch import Tensor
 from teachkit import geometry
 from teachkit.checks import integer
 from teachkit.denoisers import default_dtype
-from teachkit.regularity.checks import path, seeded, states
-from teachkit.sampling import Trajectory
+from teachkit.trajectory import Trajectory, flat, states
 
 __all__ = ["brownian_bridge", "random_walk", "time_shuffled"]
 
@@ -38,9 +37,14 @@ def random_walk(n: int, b: int, d: int, seed: int = 0) -> Tensor:
     -------
     Tensor
         ``(n+1, b, d)`` float64.
+
+    Examples
+    --------
+    >>> random_walk(100, 5, 3).shape
+    torch.Size([101, 5, 3])
     """
     n, b, d = integer("n", n, 1), integer("b", b, 1), integer("d", d, 1)
-    steps = torch.randn(n, b, d, generator=seeded(seed), dtype=default_dtype()) / n**0.5
+    steps = torch.randn(n, b, d, generator=_seeded(seed), dtype=default_dtype()) / n**0.5
     return torch.cat([torch.zeros_like(steps[:1]), steps.cumsum(0)])
 
 
@@ -63,6 +67,15 @@ def brownian_bridge(n: int, b: int, d: int, seed: int = 0, like: Trajectory | Te
     -------
     Tensor
         ``(n+1, b, d)``.
+
+    Examples
+    --------
+    >>> bridge = brownian_bridge(100, 5, 3)
+    >>> bridge.shape, bridge[0].abs().max().item(), bridge[-1].abs().max().item()
+    (torch.Size([101, 5, 3]), 0.0, 0.0)
+    >>> shares = geometry.explained_variance(brownian_bridge(200, 8, 2000), 3).mean(0)
+    >>> [round(share, 1) for share in (100 * shares).tolist()]
+    [31.4, 60.8, 68.6]
     """
     walk = random_walk(n, b, d, seed)
     time = torch.linspace(0, 1, n + 1, dtype=walk.dtype)[:, None, None]
@@ -70,7 +83,7 @@ def brownian_bridge(n: int, b: int, d: int, seed: int = 0, like: Trajectory | Te
     bridge[-1] = 0
     if like is None:
         return bridge
-    x = states(like, "like")
+    x = flat(states("like", like))
     if x.shape != bridge.shape:
         raise ValueError(f"like must hold paths of n+1, b, d = {tuple(bridge.shape)}, got {tuple(x.shape)}")
     offset = x - x[0]
@@ -98,8 +111,18 @@ def time_shuffled(curves: Tensor, seed: int = 0) -> Tensor:
     -------
     Tensor
         ``(N+1, B, *event)``.
+
+    Examples
+    --------
+    >>> curve = torch.arange(5.0)[:, None, None]  # (5, 1, 1)
+    >>> time_shuffled(curve).flatten().tolist()
+    [4.0, 0.0, 1.0, 3.0, 2.0]
     """
-    x = path(curves, "curves")
-    rng = seeded(seed)
+    x = states("curves", curves)
+    rng = _seeded(seed)
     order = torch.stack([torch.randperm(len(x), generator=rng) for _ in range(x.shape[1])], 1).to(x.device)
     return x.gather(0, order.reshape(*order.shape, *[1] * (x.ndim - 2)).expand_as(x))
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(integer("seed", seed, 0))

@@ -15,8 +15,7 @@ from torch import Tensor
 from teachkit import schedules
 from teachkit.checks import function, number, real_tensor, scalar, shown
 from teachkit.denoisers import Denoiser, DenoiserModule, Empirical, Gaussian, GaussianMixture, LowRankMixture
-from teachkit.regularity.checks import kept, outputs
-from teachkit.sampling import Trajectory
+from teachkit.trajectory import Trajectory, flat, whole_path
 
 __all__ = [
     "class_posteriors",
@@ -46,10 +45,18 @@ def effective_neighbours(empirical: Empirical, traj: Trajectory) -> Tensor:
     -------
     Tensor
         ``(N+1, B)``. The last sigma must be > 0 unless the data set has a bandwidth.
+
+    Examples
+    --------
+    >>> from teachkit import initial_noise, sample
+    >>> points = Empirical(torch.tensor([[-1.0, 0.0], [1.0, 0.0], [1.0, 0.1]], dtype=torch.float64))
+    >>> path = sample(points, initial_noise(4, (2,)), schedules.polynomial(20))
+    >>> [round(count, 2) for count in effective_neighbours(points, path)[[0, 10, -1], 0].tolist()]
+    [3.0, 2.97, 1.0]
     """
     if not isinstance(empirical, Empirical):
         raise TypeError(f"empirical must be an Empirical denoiser, got {type(empirical).__name__}")
-    kept(traj)
+    whole_path("traj", traj)
     counts = [1 / (empirical.weights(x, float(s)) ** 2).sum(1) for x, s in zip(traj.x, traj.sigmas)]
     return torch.stack(counts)
 
@@ -73,6 +80,12 @@ def speciation_sigma(data: Tensor) -> float:
     -------
     float
         In the units of the data.
+
+    Examples
+    --------
+    >>> data = torch.tensor([[-3.0, 0.0], [3.0, 0.0]] * 50)
+    >>> round(speciation_sigma(data), 2)
+    3.0
     """
     return float(Gaussian.fit(data).variances.max().sqrt())
 
@@ -91,10 +104,18 @@ def class_posteriors(denoiser: Empirical | GaussianMixture | LowRankMixture, tra
     -------
     Tensor
         ``(N+1, B, K)``; rows sum to 1.
+
+    Examples
+    --------
+    >>> from teachkit import initial_noise, sample
+    >>> points = Empirical(torch.tensor([[-1.0, 0.0], [1.0, 0.0], [1.0, 0.1]], dtype=torch.float64), labels=[0, 1, 1])
+    >>> path = sample(points, initial_noise(4, (2,)), schedules.polynomial(20))
+    >>> class_posteriors(points, path)[[0, -1], 0].round(decimals=2).tolist()
+    [[0.33, 0.67], [0.0, 1.0]]
     """
     if not isinstance(denoiser, (Empirical, GaussianMixture, LowRankMixture)) or denoiser.num_classes is None:
         raise TypeError(f"denoiser must be a mixture or an Empirical with labels, got {type(denoiser).__name__}")
-    kept(traj)
+    whole_path("traj", traj)
     if not isinstance(denoiser, Empirical):
         return torch.stack([denoiser.responsibilities(x, float(s)) for x, s in zip(traj.x, traj.sigmas)])
     assert denoiser.classes is not None
@@ -120,6 +141,12 @@ def commitment_sigma(posteriors: Tensor, sigmas: Tensor, level: float = 0.5) -> 
     -------
     Tensor
         ``(B,)``.
+
+    Examples
+    --------
+    >>> p = torch.tensor([0.5, 0.9, 0.4, 0.8, 1.0])[:, None]  # of the final class, for one path
+    >>> commitment_sigma(torch.stack([p, 1 - p], -1), torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5])).tolist()
+    [1.0]
     """
     p = posteriors
     real_tensor("posteriors", p, "(N+1, B, K)")
@@ -150,8 +177,18 @@ def state_gap(traj_a: Trajectory, traj_b: Trajectory, radius: float | None = Non
     -------
     Tensor
         ``(N+1, B)``. Small until the approximation fails (arXiv 2412.09726 for a Gaussian).
+
+    Examples
+    --------
+    >>> from teachkit import initial_noise, sample
+    >>> x, levels = initial_noise(4, (2,)), schedules.polynomial(20)
+    >>> exact = sample(Empirical(torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)), x, levels)
+    >>> gaussian = sample(Gaussian([0.0, 0.0], [[1.0, 0.0], [0.0, 0.0]]), x, levels)
+    >>> gap = state_gap(gaussian, exact).mean(1)
+    >>> bool(gap[0] == 0), bool(gap[5] < 0.01), bool(gap[-1] > 0.1)
+    (True, True, True)
     """
-    a, b = kept(traj_a, "traj_a"), kept(traj_b, "traj_b")
+    a, b = flat(whole_path("traj_a", traj_a).x), flat(whole_path("traj_b", traj_b).x)
     if a.shape != b.shape or not torch.allclose(traj_a.sigmas.cpu(), traj_b.sigmas.cpu(), rtol=1e-12, atol=0):
         raise ValueError(f"traj_a and traj_b must have equal shapes and levels, got {tuple(a.shape)}, {tuple(b.shape)}")
     if not torch.equal(a[0], b[0].to(a)):
@@ -179,10 +216,18 @@ def score_gap(denoiser: Denoiser, traj: Trajectory) -> Tensor:
     -------
     Tensor
         ``(N, B)``: at every level but the last, where the path holds no output.
+
+    Examples
+    --------
+    >>> from teachkit import initial_noise, sample
+    >>> points = Empirical(torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64))
+    >>> path = sample(points, initial_noise(4, (2,)), schedules.polynomial(20))
+    >>> bool(score_gap(points, path).max() < 1e-12)
+    True
     """
     function("denoiser", denoiser, "D(x, sigma)")
-    x = kept(traj)[:-1]
-    reference = outputs(traj, x)
+    whole_path("traj", traj, outputs=True)
+    x, reference = flat(traj.x[:-1]), flat(traj.denoised)
     # Where the path comes from a network, the closed form may be of another precision.
     dtype = next(denoiser.buffers()).dtype if isinstance(denoiser, DenoiserModule) else traj.x.dtype
     with torch.no_grad():
@@ -212,6 +257,12 @@ def teleport(gaussian: Gaussian, x: Tensor, sigma_from: float, sigma_to: float) 
     -------
     Tensor
         ``(B, *event)``: the states at ``sigma_to``.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[80.0, 0.0]], dtype=torch.float64)
+    >>> teleport(Gaussian([0.0, 0.0], 1.0), x, 80.0, 0.0).round(decimals=4).tolist()
+    [[0.9999, 0.0]]
     """
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"gaussian must be a Gaussian, got {type(gaussian).__name__}")

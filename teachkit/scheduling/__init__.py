@@ -9,12 +9,12 @@ and `fit_solver` fits the solver's weights to the paths. A `Schedule` remembers 
 
 from teachkit.scheduling.costs import METRICS, cost_matrix
 from teachkit.scheduling.diffusers import drive
-from teachkit.scheduling.fit import fit_solver, states_at
+from teachkit.scheduling.dynamic_programme import path_cost, shortest_path, shortest_paths
+from teachkit.scheduling.fit import fit_solver
 from teachkit.scheduling.fitted import FittedMultistep
-from teachkit.scheduling.paths import path_cost, shortest_path, shortest_paths
 from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.search import find_schedule
-from teachkit.scheduling.warm_up import teacher_paths
+from teachkit.scheduling.teacher import states_at, teacher_paths
 
 __all__ = [
     "METRICS",

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from teachkit.checks import choice, shown, squarable
+from teachkit.checks import choice
 from teachkit.denoisers import default_dtype
-from teachkit.sampling import Trajectory
+from teachkit.trajectory import Trajectory, whole_path
 
 METRICS = ("deviation", "l1", "l2")
 
@@ -41,6 +41,14 @@ def cost_matrix(teacher: Trajectory, metric: str = "deviation") -> Tensor:
     ------
     ValueError, TypeError
         For an unknown metric, or a teacher without its path.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian, initial_noise, sample, schedules
+    >>> teacher = sample(Gaussian([0.0, 1.0], [0.2, 0.4]), initial_noise(8, (2,)), schedules.polynomial(10), "heun")
+    >>> cost = cost_matrix(teacher, "l2")
+    >>> cost.shape, bool(cost[0, 10] > cost[0, 5])  # the longer jump lands farther off
+    (torch.Size([11, 11]), True)
     """
     choice("metric", metric, METRICS)
     whole(teacher)
@@ -58,13 +66,7 @@ def cost_matrix(teacher: Trajectory, metric: str = "deviation") -> Tensor:
 
 def whole(teacher: Trajectory) -> None:
     """Raise an error unless a teacher is a trajectory kept whole, of numbers whose distances are numbers too."""
-    if not isinstance(teacher, Trajectory) or len(teacher.denoised) != len(teacher.sigmas) - 1:
-        wanted = "a Trajectory that kept its whole path (keep='all', a deterministic solver)"
-        raise TypeError(f"teacher must be {wanted}, got {shown(teacher)}")
-    if len(teacher.x) != len(teacher.sigmas):
-        raise ValueError("teacher must have a state for every level; sample with keep='all'")
-    squarable("teacher", teacher.x)
-    squarable("teacher", teacher.denoised)
+    whole_path("teacher", teacher, outputs=True)
 
 
 def _l1(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:

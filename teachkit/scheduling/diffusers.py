@@ -44,6 +44,16 @@ def drive(scheduler: Any, schedule: Schedule, device: torch.device | str | None 
         For a scheduler of another kind; those take ``**schedule.to_diffusers()``.
     ValueError
         For fitted weights, which no scheduler takes, and a scheduler set to add noise.
+
+    Examples
+    --------
+    >>> class Scheduler:  # what is used of diffusers' IPNDMScheduler
+    ...     betas, ets = None, []
+    ...     def set_timesteps(self, steps, device=None): ...
+    >>> scheduler = Scheduler()
+    >>> drive(scheduler, Schedule([8.0, 1.0, 0.1], "ipndm", 2))
+    >>> scheduler.timesteps
+    tensor([0.9208, 0.5000])
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule must be a Schedule, got {shown(schedule)}")

@@ -2,40 +2,39 @@
 
 All paths have nearly one shape, so what is learned on a few warm-up paths holds for all. ``fit_solver`` rolls the
 student out and solves one small least-squares problem a step for its weights (``teachkit.scheduling.fitted``); the
-teacher's states between its own levels come from cubic interpolation, so that any levels can be fitted without
-further evaluations by the teacher. Given a number of steps, it looks for the levels too: they move by Gauss-Newton
-steps in log sigma, the weights being solved again at every trial. Then the weights are solved for so that each step is
-right one Euler step later, and at last they move together towards the smallest error at the end point. Each of these
-is kept only where it is better on warm-up noise that took no part.
+teacher's states between its own levels come from cubic interpolation (`states_at`), so that any levels can be fitted
+without further evaluations by the teacher. On one half of the warm-up noise
+
+1. the usual grids and the cheapest paths of the dynamic programme race, each with the weights solved for on it,
+2. the levels of the best are moved, the weights being solved for again at every trial,
+3. weights are solved for in each of `WAYS`,
+4. all weights are moved together towards the smallest error at the end point.
+
+Each is kept only where it is better on the other half, which takes no part.
 """
 
 from __future__ import annotations
 
-import math
 import numbers
-from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from teachkit import schedules, solvers
-from teachkit.checks import as_real, flag, integer, shown
+from teachkit.checks import flag, integer
 from teachkit.denoisers import Denoiser
-from teachkit.progress import tqdm
-from teachkit.sampling import Evaluator, Trajectory, sample
-from teachkit.scheduling.costs import cost_matrix, whole
+from teachkit.sampling import Trajectory
 from teachkit.scheduling.fitted import FittedMultistep, fit_weights
-from teachkit.scheduling.paths import shortest_path
-from teachkit.scheduling.refine import refine_levels, refine_numbers, sample_errors, score
+from teachkit.scheduling.refine import sample_errors, score
 from teachkit.scheduling.schedule import Schedule
-from teachkit.scheduling.search import usual_levels
-from teachkit.scheduling.warm_up import calls, check_warm_up, level_range, provenance, teacher_paths
+from teachkit.scheduling.search import Candidate, cheapest_paths, judged, move_levels, moved, race, usual_grids
+from teachkit.scheduling.teacher import interpolated, level_range, teacher_paths
+from teachkit.scheduling.warm_up import WarmUp, check_ends, check_warm_up
 
-_RIDGES = (1e-3, 1e-1)
-_TRIED = 24  # warm-up samples on which starting levels are compared, at least
-_ENOUGH = 1024  # samples for a handful of weights; further ones had better judge
-_ROUNDS = 2  # of looking ahead; better than one on the digits
-_SHARE_AHEAD = 0.3  # of the budget for it
+AHEAD = 2  # rounds of looking one step ahead; better than one on the digits
+_CHANGE = 5e-3  # of the largest weight of its step: how much a weight is changed to measure a derivative
+WAYS = {"ridge 0.001": 1e-3, "ridge 0.1": 1e-1}  # of solving for weights beside plain least squares
 
 
 def fit_solver(
@@ -54,7 +53,7 @@ def fit_solver(
     teacher: Trajectory | None = None,
     refine: bool = True,
     progress: bool = False,
-) -> tuple[FittedMultistep, Schedule]:
+) -> Schedule:
     """Fit multistep weights to the paths of a model on warm-up noise, and the levels too if only their number is given.
 
     Parameters
@@ -62,7 +61,7 @@ def fit_solver(
     denoiser : callable
         The model.
     x : (B, *event)
-        Warm-up noise at the first level, B >= 8. A third or more is kept apart to judge.
+        Warm-up noise at the first level, B >= 8. Half of it is kept apart to judge.
     sigmas : (N+1,) or int
         The schedule that will be used, ending above 0; or the number of steps N (one evaluation each, which with
         guidance calls the model twice), and the levels are found as well.
@@ -81,9 +80,9 @@ def fit_solver(
     grid : int
         Steps of the teacher.
     budget : float
-        Limit of all evaluations, the teacher's included, as a multiple of the teacher's. Trying the starting levels,
-        and fitting once with each ridge, is done whatever it costs: on few samples and for many steps more than the
-        limit.
+        Limit of all evaluations, the teacher's included, as a multiple of the teacher's: what is left of it decides on
+        how many samples levels and weights are moved. Starting levels are tried and weights solved for whatever it
+        costs: on few samples and for many steps more than the limit.
     teacher : Trajectory, optional
         The teacher's paths from ``x``, if they are there already (`teacher_paths`).
     refine : bool
@@ -93,239 +92,113 @@ def fit_solver(
 
     Returns
     -------
-    solver : FittedMultistep
-        For `teachkit.sample`, on exactly the levels of the schedule.
-    schedule : Schedule
-        The levels with the weights, to be saved; the error on the samples kept apart is in it, and its ``provenance``
-        is as that of `find_schedule`.
+    Schedule
+        Of solver "fitted": the levels, and the weights in its options. ``schedule.make_solver()`` gives the solver for
+        `teachkit.sample`, on exactly these levels. ``error`` is the mean on the half that was kept apart.
+        ``provenance`` holds how the winner was found, what it was fitted on (model, labels, guidance, teacher), the
+        "evaluations" that it took, and beside the mean the root-mean-square error and "ends_elsewhere": the share of
+        samples that come nearer to another sample's end than to their own.
 
     Raises
     ------
     ValueError
         For levels that are not a schedule, end at 0 or leave the model's range, an order outside 1 to 4, too few
-        samples.
+        samples, or ends that are not the teacher's.
+
+    Examples
+    --------
+    >>> from teachkit import GaussianMixture, initial_noise
+    >>> D = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], [0.1, 0.1])
+    >>> found = fit_solver(D, initial_noise(16, (2,)), 4, order=2, grid=20)
+    >>> found.solver, found.nfe, [len(row) for row in found.options["weights"]]
+    ('fitted', 4, [1, 2, 2, 2])
     """
     solvers.base.check_choice("order", order, (1, 2, 3, 4))
-    check_warm_up(denoiser, x, budget, teacher, labels, guidance, objective)
+    check_warm_up(denoiser, x, budget, teacher, (sigma_min, sigma_max), labels, guidance, objective)
+    refine = flag("refine", refine)
     levels: Tensor | None = None
     if isinstance(sigmas, int | numbers.Number):
-        sigmas = steps = integer("sigmas, a number of steps,", sigmas, 2)
+        steps = integer("sigmas, a number of steps,", sigmas, 2)
     else:
         levels = schedules.validate(sigmas)
-        sigma_max, sigma_min = float(levels[0]), float(levels[-1])
-        if sigma_min == 0:
+        if float(levels[-1]) == 0:
             raise ValueError("sigmas must end above 0 to fit weights")
+        check_ends("sigmas", levels, sigma_min, sigma_max)
+        sigma_max, sigma_min = float(levels[0]), float(levels[-1])
         level_range(denoiser, sigma_min, sigma_max)
         steps = len(levels) - 1
     if teacher is None:
         grid = max(integer("grid", grid, 1), steps)
         teacher = teacher_paths(denoiser, x, sigma_min, sigma_max, labels=labels, guidance=guidance, grid=grid)
-    if levels is not None:
-        _check_within(levels, teacher)
-    with tqdm(
-        total=round(budget * teacher.nfe * len(x)), unit="eval", disable=not flag("progress", progress), leave=False
-    ) as bar:
-        fit = _Fit(denoiser, x, labels, teacher, order, bar, guidance, objective)
-        best = fit.run(levels, steps, budget if flag("refine", refine) else 0.0)
-    found = provenance(
-        f"{best.name}, order {order}", denoiser, labels, guidance, objective, teacher, fit.spent, best.gap, fit.apart
-    )
-    error = float(sample_errors(best.gap).mean())
-    schedule = Schedule(best.sigmas, FittedMultistep.name, steps, {"weights": best.weights}, error, found)
-    return FittedMultistep(best.weights, best.sigmas), schedule
-
-
-class _Fitted:
-    """Levels with their weights; how far off the samples kept apart end with them, and the objective of that."""
-
-    gap: Tensor
-    error: float = math.inf
-
-    def __init__(self, name: str, sigmas: Tensor, weights: list[list[float]]) -> None:
-        self.name, self.sigmas, self.weights = name, sigmas, weights
+    if levels is not None and not torch.allclose(levels[[0, -1]], teacher.sigmas[[0, -1]], rtol=1e-5, atol=0):
+        own, got = ("{:.4g} and {:.4g}".format(*s[[0, -1]].tolist()) for s in (teacher.sigmas, levels))
+        raise ValueError(f"sigmas must begin and end where the teacher does, at {own}, got {got}")
+    with WarmUp(denoiser, teacher, steps, labels, guidance, objective, budget, progress) as warm_up:
+        best = _Fit(warm_up, order).run(levels, steps, refine)
+    error, found = float(sample_errors(best.gap).mean()), warm_up.record(f"{best.name}, order {order}", best.gap)
+    return Schedule(best.sigmas, FittedMultistep.name, best.nfe, best.options, error, found)
 
 
 class _Fit:
-    """Fits on the first two thirds of the warm-up samples, or as many as are enough, judged on the rest."""
+    """Levels and weights on the fitting half of the warm-up noise, judged on the other."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        x: Tensor,
-        labels: Tensor | None,
-        teacher: Trajectory,
-        order: int,
-        bar: tqdm,
-        guidance: float | None = None,
-        objective: str = "mean",
-    ) -> None:
-        self.denoiser, self.x, self.labels, self.guidance = denoiser, x, labels, guidance
-        self.teacher, self.order, self.bar, self.objective = teacher, order, bar, objective
-        self.rows = slice(0, min(len(x) - len(x) // 3, _ENOUGH))
-        self.apart = slice(self.rows.stop, len(x))
-        self.spent = 0
-        self._count(teacher.nfe * len(x))
-        self.teacher_cost = self.spent
+    def __init__(self, warm_up: WarmUp, order: int) -> None:
+        self.warm_up, self.order = warm_up, order
 
-    def run(self, levels: Tensor | None, steps: int, budget: float) -> _Fitted:
-        """Starting levels or refined ones; weights as they are, with ridge, looking ahead or polished: the best."""
-        beyond = max(budget - 1, 0.0) * self.spent  # calls of the model that may be spent beside the teacher's
-        once = steps * calls(self.guidance)  # what a sample costs
-        starts = {"given levels": levels} if levels is not None else self._starts(steps)
-        tried = max(_TRIED, int(0.1 * beyond / (len(starts) * once)))
-        name, start = self._nearest(starts, slice(0, min(tried, self.rows.stop)))
-        rows_ahead, _ = self._share(_SHARE_AHEAD * beyond, once * (1 + _ROUNDS * (self.order + 2)), 1)
-        whole = once * len(self.x)  # to fit once and judge once
-        room = ((1 - _SHARE_AHEAD) * beyond - self.spent + self.teacher_cost - 4.5 * whole) / 2
-        candidates = [(name, start)]
+    def run(self, levels: Tensor | None, steps: int, refine: bool) -> Candidate:
+        """Starting levels or moved ones; weights by least squares, in other ways, or moved with them: the best."""
         if levels is None:
-            rows, trials = self._share(room, once, 3 * steps + 8)
-            if trials > steps + 1:
-                moved = refine_levels(lambda s: self._refit_gap(s, rows), start, trials, self.objective)
-                candidates.append((f"{name}, levels moved", moved))
-        best = min((self._fitted(label, s, 1e-12) for label, s in candidates), key=lambda f: f.error)
-        more = [self._fitted(f"{best.name}, ridge {r:g}", best.sigmas, r) for r in (_RIDGES if self.order > 1 else ())]
-        if beyond > 0 and steps > 2:
-            more.append(self._fitted(f"{best.name}, looking ahead", best.sigmas, 1e-12, rows_ahead, _ROUNDS))
-        best = min([best, *more], key=lambda f: f.error)
-        count = sum(map(len, best.weights))
-        rows, trials = self._share(room if levels is None else 2 * room, once, count + 12)
-        if trials > count + 2:
-            best = min([best, self._polished(best, rows, trials)], key=lambda f: f.error)
-        return best
-
-    def _nearest(self, starts: dict[str, Tensor], rows: slice) -> tuple[str, Tensor]:
-        """The starting levels with the smallest error, weights being fitted to the same samples."""
-        if len(starts) > 1:
-            errors = {n: score(sample_errors(self._refit_gap(s, rows)), self.objective) for n, s in starts.items()}
-            name = min(errors, key=errors.__getitem__)
-            return name, starts[name]
-        return next(iter(starts.items()))
-
-    def _share(self, room: float, steps: int, trials: int) -> tuple[slice, int]:
-        """How many samples and trials fit into so many evaluations; at least 8 samples."""
-        size = int(min(self.rows.stop, max(8, room / (steps * trials))))
-        return slice(0, size), min(2 * trials, int(max(room, 0) / (steps * size)))
-
-    def _starts(self, steps: int) -> dict[str, Tensor]:
-        low, high = float(self.teacher.sigmas[-1]), float(self.teacher.sigmas[0])
-        usual = {
-            make.__name__: usual_levels(make, steps, low, high) for make in (schedules.cosine, schedules.time_uniform)
-        }
-        starts = {name: levels for name, levels in usual.items() if levels is not None}
-        if steps < len(self.teacher.sigmas):
-            cost = cost_matrix(self.teacher, "l2")
-            paths = {c: shortest_path(cost, steps, c) for c in (1.0, 1.05, 1.1, 0.9)}
-            starts |= {f"dynamic programme, l2, coefficient {c}": self.teacher.sigmas[p] for c, p in paths.items()}
-            # The cosine levels go lower before the last jump than the programme's: good ones often lie between.
-            logs = starts["cosine"].log(), self.teacher.sigmas[paths[1.05]].to(starts["cosine"]).log()
-            starts["between cosine and dynamic programme"] = (0.7 * logs[0] + 0.3 * logs[1]).exp()
-        return starts
-
-    def _evaluator(self, rows: slice) -> Callable[[Tensor, float], Tensor]:
-        labels = None if self.labels is None else self.labels[rows]
-        model = Evaluator(self.denoiser, labels, self.guidance, None)
-
-        def evaluate(y: Tensor, sigma: float) -> Tensor:
-            self._count(calls(self.guidance) * len(y))
-            return model(y, sigma)
-
-        return evaluate
-
-    def _weights(self, sigmas: Tensor, rows: slice, ridge: float, ahead: int = 0) -> tuple[list[list[float]], Tensor]:
-        targets = _interpolated(self.teacher, sigmas, rows)
-        evaluate = self._evaluator(rows)
-        return fit_weights(evaluate, self.x[rows], sigmas, targets, self.order, ridge, ahead, self.objective)
-
-    def _refit_gap(self, sigmas: Tensor, rows: slice) -> Tensor:
-        """Final samples minus the teacher's, with weights solved for on the same samples."""
-        final = self._weights(sigmas, rows, 1e-12)[1]
-        return (final - self.teacher.final[rows]).flatten(1).double()
-
-    def _gap(self, sigmas: Tensor, weights: list[list[float]], rows: slice) -> Tensor:
-        labels = None if self.labels is None else self.labels[rows]
-        path = sample(
-            self.denoiser, self.x[rows], sigmas, FittedMultistep(weights),
-            labels=labels, guidance=self.guidance, keep="final",
-        )  # fmt: skip
-        self._count(path.nfe * len(path.final))
-        return (path.final - self.teacher.final[rows]).flatten(1).double()
-
-    def _fitted(self, name: str, sigmas: Tensor, ridge: float, rows: slice | None = None, ahead: int = 0) -> _Fitted:
-        return self._judged(_Fitted(name, sigmas, self._weights(sigmas, rows or self.rows, ridge, ahead)[0]))
-
-    def _judged(self, fitted: _Fitted) -> _Fitted:
-        fitted.gap = self._gap(fitted.sigmas, fitted.weights, self.apart)
-        fitted.error = score(sample_errors(fitted.gap), self.objective)
-        return fitted
-
-    def _polished(self, start: _Fitted, rows: slice, trials: int) -> _Fitted:
-        """All weights together, moved towards the smallest error at the end point."""
-        lengths = [len(row) for row in start.weights]
-
-        def unflatten(numbers: Tensor) -> list[list[float]]:
-            return [row.tolist() for row in numbers.split(lengths)]
-
-        numbers = torch.tensor([w for row in start.weights for w in row], dtype=torch.float64)
-        moved = refine_numbers(lambda u: self._gap(start.sigmas, unflatten(u), rows), numbers, trials, self.objective)
-        return self._judged(_Fitted(f"{start.name}, weights moved", start.sigmas, unflatten(moved)))
-
-    def _count(self, evaluations: int) -> None:
-        self.spent += evaluations
-        self.bar.update(evaluations)
-
-
-def states_at(teacher: Trajectory, sigmas: Tensor, rows: slice = slice(None)) -> Tensor:
-    """The teacher's states at other levels, by cubic interpolation in sigma between its own.
-
-    The direction (x - D) / sigma is the derivative of the path, so each piece is the cubic with the states and
-    directions at its ends; at the last level, where none was evaluated, the quadratic through what is there.
-
-    Parameters
-    ----------
-    teacher : Trajectory
-        Paths, kept whole.
-    sigmas : (M+1,)
-        Levels within the teacher's.
-    rows : slice
-        Samples of the batch.
-
-    Returns
-    -------
-    Tensor
-        ``(M+1, b, *event)``.
-    """
-    whole(teacher)
-    levels = as_real("sigmas", sigmas)
-    if levels.ndim != 1 or levels.numel() == 0:
-        raise ValueError(f"sigmas must hold one or more levels (M+1,), got shape {tuple(levels.shape)}")
-    _check_within(levels, teacher)
-    if not isinstance(rows, slice):
-        raise TypeError(f"rows must be a slice of the batch, got {shown(rows)}")
-    return _interpolated(teacher, levels, rows)
-
-
-def _check_within(sigmas: Tensor, teacher: Trajectory) -> None:
-    high, low = float(teacher.sigmas[0]), float(teacher.sigmas[-1])
-    if not bool(((sigmas <= high * (1 + 1e-9)) & (sigmas >= low * (1 - 1e-9))).all()):
-        raise ValueError(
-            f"sigmas must lie within the levels of the teacher, {low:.4g} to {high:.4g}, got {shown(sigmas)}"
-        )
-
-
-def _interpolated(teacher: Trajectory, sigmas: Tensor, rows: slice) -> Tensor:
-    """`states_at` of arguments that were found fit."""
-    own, x, denoised = teacher.sigmas.tolist(), teacher.x[:, rows], teacher.denoised[:, rows]
-    states = []
-    for level in sigmas.tolist():
-        i = min(max(sum(s > level * (1 + 1e-12) for s in own), 1), len(own) - 1)  # between own[i - 1] and own[i]
-        high, low = own[i - 1], own[i]
-        t, slope = (level - high) / (low - high), (x[i - 1] - denoised[i - 1]) / high * (low - high)
-        rise = x[i] - x[i - 1]
-        if i < len(denoised):
-            slope_low = (x[i] - denoised[i]) / low * (low - high)
-            bend = t**2 * (3 - 2 * t) * rise + t * (1 - t) ** 2 * slope - t**2 * (1 - t) * slope_low
+            teacher = self.warm_up.teacher
+            starts = [*usual_grids(teacher, steps), *cheapest_paths(teacher, steps, ("l2",))]
         else:
-            bend = t * slope + t**2 * (rise - slope)
-        states.append(x[i - 1] + bend)
-    return torch.stack(states)
+            starts = [Candidate("given levels", levels)]
+        start = race(self.warm_up, starts, self.gap_of_levels)
+        tried = [self.solved(start)]
+        if refine and levels is None:
+            tried.append(self.solved(move_levels(self.warm_up, start, self.gap_of_levels, 0.4, judgings=6)))
+        best = self.best(tried)
+        tried = [self.solved(best, f", {name}", ridge) for name, ridge in WAYS.items()]
+        if refine:
+            rows, ahead = self.warm_up.afford(0.4, 1 + AHEAD * (self.order + 2), 1, judgings=2)
+            tried += [self.solved(best, ", looking ahead", ahead=AHEAD, rows=rows)] if ahead else []
+        best = self.best([best, *tried])
+        return self.best([best, self.polished(best)]) if refine else best
+
+    def best(self, candidates: list[Candidate]) -> Candidate:
+        """The one that does best on the judging half."""
+        return min(candidates, key=lambda c: score(c.gap, self.warm_up.objective))
+
+    def solved(
+        self, start: Candidate, how: str = "", ridge: float = 1e-12, ahead: int = 0, rows: slice | None = None
+    ) -> Candidate:
+        """The levels of a candidate with weights solved for on them, judged."""
+        weights, _ = self.weights(start.sigmas, rows or self.warm_up.fit, ridge, ahead)
+        return judged(self.warm_up, Candidate(start.name + how, start.sigmas, {"weights": weights}), self.gap)
+
+    def polished(self, start: Candidate) -> Candidate:
+        """All weights, moved together towards the smallest error at the end point, judged."""
+        rows = [torch.tensor(row, dtype=torch.float64) for row in start.options["weights"]]
+        lengths, unit = [len(row) for row in rows], torch.cat([row.abs().max().expand_as(row) for row in rows])
+
+        def at(u: Tensor) -> Candidate:
+            weights = [row.tolist() for row in (u * unit).split(lengths)]
+            return replace(start, name=f"{start.name}, weights moved", options={"weights": weights})
+
+        numbers = torch.cat(rows) / unit
+        end = moved(self.warm_up, numbers, torch.full_like(numbers, _CHANGE), at, self.gap, 1.0, judgings=1)
+        return start if end is None else judged(self.warm_up, end, self.gap)
+
+    def weights(self, sigmas: Tensor, rows: slice, ridge: float, ahead: int = 0) -> tuple[list[list[float]], Tensor]:
+        """Weights solved for on some rows, and their final states."""
+        warm_up, targets = self.warm_up, interpolated(self.warm_up.teacher, sigmas, rows)
+        evaluate = warm_up.evaluator(rows)
+        return fit_weights(evaluate, warm_up.x[rows], sigmas, targets, self.order, ridge, ahead, warm_up.objective)
+
+    def gap_of_levels(self, candidate: Candidate, rows: slice) -> Tensor:
+        """Final samples minus the teacher's, with weights solved for on the same samples."""
+        final = self.weights(candidate.sigmas, rows, 1e-12)[1]
+        return (final - self.warm_up.teacher.final[rows]).flatten(1).double()
+
+    def gap(self, candidate: Candidate, rows: slice) -> Tensor:
+        """Final samples minus the teacher's, with the candidate's weights."""
+        return self.warm_up.gap(candidate.sigmas, FittedMultistep(**candidate.options), rows)

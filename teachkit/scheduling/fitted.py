@@ -36,6 +36,13 @@ class FittedMultistep(Solver):
     sigmas : (N+1,), optional
         The levels they were fitted for. On others the weights mean nothing, and `teachkit.sample` with these then
         raises a ValueError; without, only the number of steps is looked at.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian, initial_noise, sample
+    >>> solver = FittedMultistep([[-79.0], [-1.2, 0.202]], [80.0, 1.0, 0.002])
+    >>> sample(Gaussian([0.0, 1.0], [0.2, 0.4]), initial_noise(4, (2,)), [80.0, 1.0, 0.002], solver).nfe
+    2
     """
 
     name = "fitted"

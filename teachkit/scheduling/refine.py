@@ -1,8 +1,8 @@
-"""Damped Gauss-Newton steps on the few numbers that decide a sampler: its levels, or its weights.
+"""Damped Gauss-Newton steps on the few numbers that decide a sampler: its noise levels, its weights, or both.
 
 The student's final samples are smooth in those numbers, and all paths have one shape, so one small Jacobian on a few
-warm-up samples says where to move. It is measured by finite differences once, then kept up to date by every trial
-(Broyden 1965), which costs nothing. Steps are damped (Levenberg-Marquardt). For the objective "mean" samples are
+warm-up samples says where to move. It is measured by finite differences once a round, then kept up to date by every
+trial (Broyden 1965), which costs nothing. Steps are damped (Levenberg-Marquardt). For the objective "mean" samples are
 weighted by 1 / error, so that it is the mean of their errors that falls; for "rms", the root of the mean of their
 squares, in which the few that end elsewhere count most, they are not.
 """
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 OBJECTIVES = ("mean", "rms")
-Gap = Callable[[Tensor], Tensor]  # numbers (k,) -> final samples minus the teacher's (B, d), float64
+TRIALS = 8  # steps tried with each measured Jacobian
+_FARTHEST = 20  # times the change by which a derivative is measured: how far a number may move in one step
 
 
 def sample_errors(gap: Tensor) -> Tensor:
@@ -28,94 +29,46 @@ def losses(errors: Tensor, objective: str) -> Tensor:
     return errors if objective == "mean" else errors.square()
 
 
-def score(errors: Tensor, objective: str) -> float:
-    """The objective, in the unit of the errors (B,): their mean, or their root mean square."""
-    mean = float(losses(errors, objective).mean())
+def score(gap: Tensor, objective: str) -> float:
+    """The objective of final samples minus the teacher's (B, d): mean, or root mean square, of the samples' errors."""
+    mean = float(losses(sample_errors(gap), objective).mean())
     return mean if objective == "mean" else mean**0.5
 
 
-def refine_levels(gap_at: Gap, sigmas: Tensor, trials: int, objective: str = "mean") -> Tensor:
-    """Levels (N+1,) with a smaller error than ``sigmas``, both ends kept.
-
-    ``gap_at`` maps levels to the student's final samples minus the teacher's; it is called ``trials`` times at most,
-    and takes N + 1 calls to make a first step.
-    """
-    ends = sigmas[:1], sigmas[-1:]
-
-    def levels(u: Tensor) -> Tensor:
-        return torch.cat([ends[0], u.exp(), ends[1]])
-
-    def shift(u: Tensor) -> Tensor:
-        below = torch.cat([u, ends[1].log()])[1:]
-        return -(0.3 * (u - below)).clamp(max=0.03)
-
-    if len(sigmas) < 3:
-        return sigmas
-    start = sigmas[1:-1].log()
-    return levels(
-        gauss_newton(
-            lambda u: gap_at(levels(u)), start, trials, shift, lambda u, s: _shorten(levels(u).log(), s), objective
-        )
-    )
-
-
-def refine_numbers(gap_at: Gap, start: Tensor, trials: int, objective: str = "mean") -> Tensor:
-    """Numbers (k,) with a smaller error than ``start``, each measured by a change of a thousandth."""
-
-    def shift(u: Tensor) -> Tensor:
-        return 1e-3 * u.abs().clamp(min=1e-3)
-
-    return gauss_newton(gap_at, start, trials, shift, lambda u, step: step, objective)
-
-
 def gauss_newton(
-    gap_at: Gap,
-    start: Tensor,
-    trials: int,
-    shift: Callable[[Tensor], Tensor],
-    limit: Callable[[Tensor, Tensor], Tensor],
-    objective: str = "mean",
+    gap_at: Callable[[Tensor], Tensor], start: Tensor, change: Tensor, rounds: int, objective: str = "mean"
 ) -> Tensor:
-    """Minimise the objective over a few numbers, with ``trials`` calls of ``gap_at`` at most.
+    """Numbers (k,) with a smaller objective than ``start``, or ``start`` itself.
 
-    ``shift(u)`` are the changes by which derivatives are measured, ``limit(u, step)`` is how far a step may go.
+    ``gap_at`` maps numbers to final samples minus the teacher's (B, d) float64, ``change`` (k,) holds the changes by
+    which derivatives are measured in the first round, a quarter of them in the next, and so on. ``gap_at`` is called
+    1 + rounds * (k + TRIALS) times at most.
     """
-    u, gap, spent, damping = start.clone(), gap_at(start), 1, 1e-2
-    error = score(sample_errors(gap), objective)
-    jacobian: Tensor | None = None
-    while spent + (len(u) if jacobian is None else 0) < trials:
-        fresh = jacobian is None
-        if jacobian is None:
-            jacobian, spent = _jacobian(gap_at, u, gap, shift(u)), spent + len(u)
-        step = limit(u, _step(jacobian, gap, damping, objective))
-        moved, spent = gap_at(u + step), spent + 1
-        change = step.to(gap)
-        jacobian += torch.einsum("bd,i->bdi", moved - gap - jacobian @ change, change / (change @ change + 1e-30))
-        new_error = score(sample_errors(moved), objective)
-        stuck = damping > 1 if not new_error < error else new_error > 0.998 * error
-        if new_error < error:
-            u, gap, error, damping = u + step, moved, new_error, max(damping / 4, 1e-6)
-        else:
-            damping *= 8
-        if stuck and fresh:
+    u, gap, damping = start, gap_at(start), 1e-2
+    for _ in range(rounds):
+        before = score(gap, objective)
+        jacobian = torch.stack([(gap_at(u + shift) - gap) / float(shift.sum()) for shift in change.diag()], -1)
+        for _ in range(TRIALS):
+            step = _step(jacobian, gap, damping, objective)  # (k,)
+            step = step * min(1.0, float((_FARTHEST * change / step).abs().min()))
+            moved, along = gap_at(u + step), step.to(jacobian)
+            if bool(moved.isfinite().all()):
+                missed = moved - gap - jacobian @ along
+                jacobian = jacobian + missed[..., None] * along / (along @ along + 1e-300)
+            if score(moved, objective) < score(gap, objective):
+                u, gap, damping = u + step, moved, damping / 4
+            else:
+                damping *= 8
+            if damping > 10:  # however short the step, it leads nowhere
+                break
+        if score(gap, objective) > 0.998 * before:
             break
-        if stuck:
-            jacobian, damping = None, min(damping, 0.1)
+        change = change / 4
     return u
 
 
-def _jacobian(gap_at: Gap, u: Tensor, gap: Tensor, shift: Tensor) -> Tensor:
-    """d gap / d u, (B, d, k), by one-sided differences."""
-    columns = []
-    for k, amount in enumerate(shift.tolist()):
-        moved = u.clone()
-        moved[k] += amount
-        columns.append((gap_at(moved) - gap) / amount)
-    return torch.stack(columns, -1)
-
-
-def _step(jacobian: Tensor, gap: Tensor, damping: float, objective: str = "mean") -> Tensor:
-    """The damped Gauss-Newton step for the objective."""
+def _step(jacobian: Tensor, gap: Tensor, damping: float, objective: str) -> Tensor:
+    """The damped Gauss-Newton step (k,) for the objective, from the Jacobian (B, d, k)."""
     error = sample_errors(gap)
     weight = 1 / error.clamp(min=0.1 * float(error.median()) + 1e-300)
     weight = weight if objective == "mean" else torch.ones_like(weight)
@@ -125,9 +78,17 @@ def _step(jacobian: Tensor, gap: Tensor, damping: float, objective: str = "mean"
     return torch.linalg.solve(matrix + damping * scale.diag(), -gradient)
 
 
-def _shorten(log: Tensor, step: Tensor) -> Tensor:
-    """The step of the interior levels, shortened so that no gap between neighbours shrinks by more than 70 %."""
-    full = torch.cat([step.new_zeros(1), step, step.new_zeros(1)])
-    gaps, closing = -log.diff(), full.diff()
-    room = torch.where(closing > 0, 0.7 * gaps / closing, torch.inf).min()
-    return step * min(1.0, float(room))
+def to_numbers(sigmas: Tensor) -> Tensor:
+    """N - 1 numbers, without limits, that stand for levels (N+1,): how much longer each step is than the first.
+
+    They are log of ratios of steps in log sigma, so that any numbers are levels from one end to the other.
+    """
+    steps = -sigmas.log().diff()
+    return (steps[1:] / steps[0]).log()
+
+
+def to_levels(numbers: Tensor, like: Tensor) -> Tensor:
+    """Levels (N+1,) from their N - 1 numbers, between the ends of the levels ``like``."""
+    share = torch.cat([numbers.new_zeros(1), numbers]).softmax(0).cumsum(0)[:-1]
+    inner = like[0].log() + share * (like[-1] / like[0]).log()
+    return torch.cat([like[:1], inner.exp(), like[-1:]])

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from teachkit import checks, data, schedules, solvers
-from teachkit.adapters import trained_levels
 from teachkit.checks import flag, integer, number
 from teachkit.files import write_whole
 from teachkit.scheduling.fitted import FittedMultistep
@@ -43,6 +42,12 @@ class Schedule:
     provenance : dict
         How it was found: method, objective, model, labels, guidance, warm-up size, teacher and evaluations spent; and
         beside the mean error the root-mean-square one and the share of samples that end elsewhere. Plain values only.
+
+    Examples
+    --------
+    >>> found = Schedule([80.0, 1.0, 0.002], "ipndm", 2, {"order": 2})
+    >>> found.make_solver().order, found.to_comfyui()
+    (2, '80, 1, 0.002')
     """
 
     sigmas: Tensor
@@ -198,7 +203,7 @@ class Schedule:
             return {"sigmas": times(self.sigmas[:-1]).tolist()}
         if alphas_cumprod is None:
             return {"sigmas": self.sigmas.tolist()}
-        trained = trained_levels(alphas_cumprod)
+        trained = schedules.trained_levels(alphas_cumprod)
         levels = self.sigmas[:-1].log()
         at = torch.searchsorted(trained, levels).clamp(1, len(trained) - 1)
         part = (levels - trained[at - 1]) / (trained[at] - trained[at - 1])

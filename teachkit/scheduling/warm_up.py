@@ -1,96 +1,22 @@
-"""What every search on warm-up noise shares: the range of levels, the teacher, what is judged and what is recorded."""
+"""What every search on warm-up noise shares: what it asks for, its two halves, what it spends and what it records."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from teachkit import schedules
-from teachkit.checks import batch, choice, function, number
+from teachkit.checks import batch, choice, flag, function, number
 from teachkit.denoisers import Denoiser
 from teachkit.fingerprints import fingerprint
-from teachkit.sampling import Trajectory, check_labels, sample
+from teachkit.progress import tqdm
+from teachkit.sampling import Evaluator, Trajectory, check_labels, sample
 from teachkit.scheduling.costs import whole
 from teachkit.scheduling.refine import OBJECTIVES, sample_errors
-
-TEACHER = "unipc"  # the most accurate at 60 evaluations of those that were tried on digits, mixtures and networks
-SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # where schedules end that nobody and no model says otherwise of
-
-
-def teacher_paths(
-    denoiser: Denoiser,
-    x: Tensor,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
-    *,
-    labels: Tensor | None = None,
-    guidance: float | None = None,
-    grid: int = 60,
-) -> Trajectory:
-    """The teacher's paths: many steps of UniPC on the polynomial schedule.
-
-    Parameters
-    ----------
-    denoiser : callable
-        The model.
-    x : (B, *event)
-        Noise at ``sigma_max``.
-    sigma_min, sigma_max : float, optional
-        Ends of the levels; by default 0.002 and 80, or the model's own (its attributes of these names) where it was
-        trained on less.
-    labels : optional
-        For a conditional model, as for `teachkit.sample`.
-    guidance : float, optional
-        Classifier-free guidance scale, as for `teachkit.sample`.
-    grid : int
-        Number of steps.
-
-    Returns
-    -------
-    Trajectory
-        Kept whole.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For ends outside the model's range, and bad arguments of `teachkit.sample`.
-    """
-    low, high = level_range(denoiser, sigma_min, sigma_max, x)
-    levels = schedules.polynomial(grid, low, high)
-    return sample(denoiser, x, levels, TEACHER, labels=labels, guidance=guidance)
-
-
-def level_range(
-    denoiser: Denoiser, sigma_min: float | None = None, sigma_max: float | None = None, x: Tensor | None = None
-) -> tuple[float, float]:
-    """Ends of the schedules for a model: those asked for, or 0.002 and 80 as far as the model was trained there.
-
-    Raises a ValueError where an end lies outside the model's ``sigma_min`` and ``sigma_max``, and where ``x``, the
-    noise to start from, is that of another level than the model's own largest.
-    """
-    own_low, own_high = (getattr(denoiser, name, None) for name in ("sigma_min", "sigma_max"))
-    least = float(own_low) if isinstance(own_low, int | float) else 0.0
-    most = float(own_high) if isinstance(own_high, int | float) else math.inf
-    low = max(SIGMA_MIN, least) if sigma_min is None else number("sigma_min", sigma_min)
-    high = min(SIGMA_MAX, most) if sigma_max is None else number("sigma_max", sigma_max)
-    # A model's ends were often computed in single precision, and so are the ends that one copies from it.
-    for name, value in (("sigma_min", low), ("sigma_max", high)):
-        if not least * (1 - 1e-5) <= value <= most * (1 + 1e-5):
-            raise ValueError(
-                f"{name} must lie within the levels that the model was trained on, {least:.4g} to {most:.4g}, "
-                f"got {value:.4g}"
-            )
-    if x is not None and sigma_max is None and high < SIGMA_MAX:
-        size = float(batch("x", x).detach().double().square().mean().sqrt())
-        if not 0.5 * high < size < 2 * high:
-            raise ValueError(
-                f"x must be noise at sigma_max, here the model's own largest level, {high:.4g}; "
-                f"got numbers of root mean square {size:.4g}"
-            )
-    return low, high
+from teachkit.solvers import Solver
 
 
 def check_warm_up(
@@ -98,23 +24,120 @@ def check_warm_up(
     x: Tensor,
     budget: float,
     teacher: Trajectory | None,
-    labels: Tensor | None = None,
-    guidance: float | None = None,
-    objective: str = "mean",
+    ends: tuple[float | None, float | None],
+    labels: Tensor | None,
+    guidance: float | None,
+    objective: str,
 ) -> None:
-    """What every search on warm-up noise asks of its arguments."""
+    """What every search on warm-up noise asks of its arguments; ``ends`` are the sigma_min and sigma_max asked for."""
     function("denoiser", denoiser, "D(x, sigma)")
     if len(batch("x", x)) < 8:
         raise ValueError(f"x must hold at least 8 warm-up samples (B, *event), got shape {tuple(x.shape)}")
     number("budget", budget, above=1)
     choice("objective", objective, OBJECTIVES)
     check_labels(x, labels, guidance)
-    if teacher is not None:
-        whole(teacher)
-        if teacher.x.shape[1:] != x.shape or not torch.equal(teacher.x[0], x):
-            raise ValueError("teacher must start from x")
-        if not float(teacher.sigmas[-1]) > 0:
-            raise ValueError("teacher must end above 0, where the schedules to be compared end")
+    if teacher is None:
+        return
+    whole(teacher)
+    if teacher.x.shape[1:] != x.shape or not torch.equal(teacher.x[0], x):
+        raise ValueError("teacher must start from x")
+    if not float(teacher.sigmas[-1]) > 0:
+        raise ValueError("teacher must end above 0, where the schedules to be compared end")
+    check_ends("teacher", teacher.sigmas, *ends)
+
+
+def check_ends(name: str, sigmas: Tensor, sigma_min: float | None, sigma_max: float | None) -> None:
+    """Raise a ValueError where ends are asked for beside levels, called ``name``, that have others."""
+    for end, asked, own in (("sigma_min", sigma_min, float(sigmas[-1])), ("sigma_max", sigma_max, float(sigmas[0]))):
+        if asked is not None and not math.isclose(number(end, asked), own, rel_tol=1e-5):
+            raise ValueError(f"{end} must be left out, or be that of {name}, {own:.4g}, got {asked:.4g}")
+
+
+class WarmUp:
+    """A model on warm-up noise, beside its teacher: half of the samples to fit to, half to judge by.
+
+    ``nfe`` is what one sample costs the student. All evaluations are counted, the teacher's included, and shown in a
+    progress bar; they are kept to ``budget`` times the teacher's by asking what can be afforded.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        teacher: Trajectory,
+        nfe: int,
+        labels: Tensor | None = None,
+        guidance: float | None = None,
+        objective: str = "mean",
+        budget: float = 3.0,
+        progress: bool = False,
+    ) -> None:
+        self.denoiser, self.teacher, self.labels, self.guidance = denoiser, teacher, labels, guidance
+        self.nfe, self.objective, self.x = nfe, objective, teacher.x[0]
+        half = len(self.x) // 2
+        self.fit, self.judges = slice(0, half), slice(half, len(self.x))
+        self.spent, self.teacher_cost = 0, teacher.nfe * len(self.x)
+        self.limit = round(budget * self.teacher_cost)
+        self.bar = tqdm(total=self.limit, unit="eval", disable=not flag("progress", progress), leave=False)
+        self._count(self.teacher_cost)
+
+    def __enter__(self) -> WarmUp:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def gap(self, sigmas: Tensor, solver: Solver, rows: slice) -> Tensor:
+        """The student's final samples minus the teacher's, (b, d) float64."""
+        labels = None if self.labels is None else self.labels[rows]
+        path = sample(self.denoiser, self.x[rows], sigmas, solver, labels=labels, guidance=self.guidance, keep="final")
+        self._count(path.nfe * len(path.final))
+        return (path.final - self.teacher.final[rows]).flatten(1).double()
+
+    def evaluator(self, rows: slice) -> Callable[[Tensor, float], Tensor]:
+        """The model with the labels of these samples, counted."""
+        model = Evaluator(self.denoiser, None if self.labels is None else self.labels[rows], self.guidance, None)
+
+        def evaluate(y: Tensor, sigma: float) -> Tensor:
+            self._count(calls(self.guidance) * len(y))
+            return model(y, sigma)
+
+        return evaluate
+
+    def afford(self, share: float, trials: int, most: int = 1, judgings: int = 1) -> tuple[slice, int]:
+        """Samples to fit to, and rounds of ``trials`` (``most`` at most), for a share of what is left to spend.
+
+        So many runs of the judging half as are still to come are not for sharing. Samples give way to rounds, down to
+        8; then rounds do, down to none.
+        """
+        once = self.nfe * calls(self.guidance)
+        pays = share * ((self.limit - self.spent) / once - judgings * len(self.x[self.judges])) / trials
+        size = int(min(self.fit.stop, max(8, pays / most)))
+        return slice(0, size), max(0, min(most, int(pays / size)))
+
+    def record(self, method: str, gap: Tensor) -> dict[str, Any]:
+        """How a schedule was found and how well it does: what `Schedule.provenance` holds.
+
+        ``gap`` (b, d) are the final samples minus the teacher's, of the judging half.
+        """
+        teacher = self.teacher
+        away = elsewhere(gap, teacher.final, float(teacher.sigmas[-1]), self.judges)
+        return {
+            "method": method,
+            "objective": self.objective,
+            "model": _identity(self.denoiser),
+            "labels": _label_counts(self.labels),
+            "guidance": self.guidance,
+            "warm_up": len(self.x),
+            "teacher": f"{teacher.nfe} evaluations on {len(teacher.sigmas) - 1} steps",
+            "evaluations": self.spent,
+            "teacher_evaluations": self.teacher_cost,
+            "rms_error": float(sample_errors(gap).square().mean().sqrt()),
+            "ends_elsewhere": float(away.double().mean()),
+        }
+
+    def _count(self, evaluations: int) -> None:
+        self.spent += evaluations
+        self.bar.update(evaluations)
 
 
 def calls(guidance: float | None) -> int:
@@ -140,37 +163,6 @@ def elsewhere(gap: Tensor, ends: Tensor, sigma: float, rows: slice = slice(None)
 def _distances(a: Tensor, b: Tensor) -> Tensor:
     """From every row to every row, from differences: products would lose the digits of near ones."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def provenance(
-    method: str,
-    denoiser: Denoiser,
-    labels: Tensor | None,
-    guidance: float | None,
-    objective: str,
-    teacher: Trajectory,
-    evaluations: int,
-    gap: Tensor,
-    rows: slice,
-) -> dict[str, Any]:
-    """How a schedule was found and how well it does: what `Schedule.provenance` holds.
-
-    ``gap`` (b, d) are the final samples minus the teacher's, of the judging samples ``rows``.
-    """
-    count = teacher.x.shape[1]
-    return {
-        "method": method,
-        "objective": objective,
-        "model": _identity(denoiser),
-        "labels": _label_counts(labels),
-        "guidance": guidance,
-        "warm_up": count,
-        "teacher": f"{teacher.nfe} evaluations on {len(teacher.sigmas) - 1} steps",
-        "evaluations": evaluations,
-        "teacher_evaluations": teacher.nfe * count,
-        "rms_error": float(sample_errors(gap).square().mean().sqrt()),
-        "ends_elsewhere": float(elsewhere(gap, teacher.final, float(teacher.sigmas[-1]), rows).double().mean()),
-    }
 
 
 def _identity(denoiser: Denoiser) -> dict[str, str | None]:

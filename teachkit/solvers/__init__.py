@@ -8,8 +8,14 @@ same first-order step are worth knowing:
            = (sigma_next / sigma) * x + (1 - sigma_next / sigma) * D,
 
 a convex combination of where we are and where D points (arXiv 2506.10177, Prop. 1). Every other method here improves
-on it with a second evaluation (`one_step`) or with memory (`multistep`, `exponential`). Taught in
-``notebooks/03_the_ode`` and ``notebooks/04_solvers``.
+on it with a second evaluation (`one_step`) or with memory (`multistep`, `exponential`).
+
+Every option is by default as the method was published. Where that misses the order in the method's name, the option
+``corrected`` gives it (`DPMPP3M`); all others have the order they state, as the tests measure. Options shared by
+several solvers have one name and one order in all: ``order`` (by default the highest), ``prediction``,
+``lower_order_final``, then a method's own; ``euler_last`` where a step costs two evaluations.
+
+Taught in ``notebooks/03_the_ode`` and ``notebooks/04_solvers``. How to write one's own: ``docs/WRITE_A_SOLVER.md``.
 """
 
 from __future__ import annotations
@@ -52,14 +58,14 @@ REGISTRY: dict[str, type[Solver]] = {
 
 
 def get(name: str, **options: Any) -> Solver:
-    """Build a solver by name, for example ``get("ipndm", order=3)``.
+    """Build a solver from its name and its options.
 
     Parameters
     ----------
     name : str
         A name in ``REGISTRY``.
     **options
-        Of the solver: its class says which.
+        The arguments of that solver's class, for example ``order`` of "ipndm".
 
     Returns
     -------
@@ -71,6 +77,13 @@ def get(name: str, **options: Any) -> Solver:
     ValueError
         For an unknown name (the nearest one is suggested), an option the solver does not take, or a value out of
         range.
+    TypeError
+        For a name that is not a string.
+
+    Examples
+    --------
+    >>> get("dpmpp_3m", corrected=True)
+    DPMPP3M(order=3, prediction='x0', lower_order_final=True, corrected=True)
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be the name of a solver, got {shown(name)}")

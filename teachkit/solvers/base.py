@@ -1,34 +1,45 @@
-"""What every solver shares: the visited `Point`, the `Solver` base class, and the first-order step."""
+"""What every solver shares: the visited `Point`, the abstract `Solver`, and the first-order step."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import ClassVar
 
 from torch import Tensor
-from torch import lerp as torch_lerp
 
 
 class Point:
     """One visited point of a path: x, sigma and, evaluated once when first asked for, D(x; sigma).
 
-    Attributes
+    Parameters
     ----------
     x : (B, *event)
         The state.
     sigma : float
-        Its noise level, ``levels[index]``.
+        Its noise level, ``levels[index]``. A solver may move ``x`` and ``sigma``, before or after D is evaluated.
     evaluate : callable
         ``evaluate(x, sigma)``: the denoiser, counted.
     levels : tuple of float
         The whole schedule.
     index : int
         Which step starts here.
-    evaluated_at : tuple of (B, *event) and float, or None
-        State and level at which D was evaluated, once it was; a solver may move ``x`` and ``sigma`` before and after.
-    """
+    direction : (B, *event), optional
+        dx/dsigma where it is known; then D follows from it and is not evaluated.
 
-    __slots__ = ("_denoised", "_direction", "evaluate", "evaluated_at", "index", "levels", "sigma", "x")
+    Attributes
+    ----------
+    evaluated_at : tuple of (B, *event) and float, or None
+        The state and the level at which D was evaluated, once it was.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian
+    >>> now = Point(torch.ones(1, 1, dtype=torch.float64), 2.0, Gaussian([0.0], 1.0), levels=(2.0, 1.0, 0.5))
+    >>> now.denoised, now.direction, now.steps_left
+    (tensor([[0.2000]], dtype=torch.float64), tensor([[0.4000]], dtype=torch.float64), 2)
+    """
 
     def __init__(
         self,
@@ -40,27 +51,22 @@ class Point:
         direction: Tensor | None = None,
     ) -> None:
         self.x, self.sigma, self.evaluate, self.levels, self.index = x, sigma, evaluate, levels, index
-        self._denoised: Tensor | None = None
-        self._direction = direction
         self.evaluated_at: tuple[Tensor, float] | None = None
+        if direction is not None:
+            self.direction = direction
 
-    @property
+    @cached_property
     def denoised(self) -> Tensor:
         """D(x; sigma), costing one evaluation the first time (none where the direction was given)."""
-        if self._denoised is None:
-            if self._direction is not None:
-                self._denoised = self.x - self.sigma * self._direction
-            else:
-                self.evaluated_at = self.x, self.sigma
-                self._denoised = self.evaluate(self.x, self.sigma)
-        return self._denoised
+        if "direction" in vars(self):
+            return self.x - self.sigma * self.direction
+        self.evaluated_at = self.x, self.sigma
+        return self.evaluate(self.x, self.sigma)
 
-    @property
+    @cached_property
     def direction(self) -> Tensor:
         """dx/dsigma = (x - D) / sigma: the noise as the denoiser sees it, eps."""
-        if self._direction is None:
-            self._direction = (self.x - self.denoised) / self.sigma
-        return self._direction
+        return (self.x - self.denoised) / self.sigma
 
     @property
     def steps_left(self) -> int:
@@ -68,13 +74,24 @@ class Point:
         return len(self.levels) - 1 - self.index
 
 
-class Solver:
-    """Base class of solvers.
+class Solver(ABC):
+    """What `teachkit.sample` asks of a solver: one method, ``step``.
 
-    A subclass sets ``name`` and defines ``step``; one with a free parameter stores it as an attribute. ``evaluations``
-    is what a step costs (a two-evaluation method can end with a cheaper one: option ``euler_last``). ``memory`` is
-    how many earlier points ``step`` reads; ``analytic_first_step`` says whether its first direction may be given
-    instead of evaluated.
+    A subclass sets ``name`` and defines ``step``; its options are its attributes. It says what a step costs
+    (``evaluations``; an odd budget is spent with one cheaper step at the end, option ``euler_last``), how many earlier
+    points it reads (``memory``), and whether its first direction may be given instead of evaluated
+    (``analytic_first_step``: not if it moves the state first). ``docs/WRITE_A_SOLVER.md`` writes one in full.
+
+    Examples
+    --------
+    >>> class Jump(Solver):
+    ...     name = "jump"
+    ...
+    ...     def step(self, now, sigma_next, history):
+    ...         return now.denoised
+    >>> from teachkit import Gaussian, sample
+    >>> sample(Gaussian([0.0], 1.0), torch.ones(1, 1, dtype=torch.float64), [2.0, 1.0], Jump()).final
+    tensor([[0.2000]], dtype=torch.float64)
     """
 
     name: ClassVar[str]
@@ -82,9 +99,9 @@ class Solver:
     memory: int = 0
     analytic_first_step: ClassVar[bool] = True
 
+    @abstractmethod
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
         """x at ``sigma_next``, from the current point and up to ``memory`` earlier ones (newest last)."""
-        raise TypeError(f"{type(self).__name__} must define step")
 
     def correct(self, now: Point, history: Sequence[Point]) -> Tensor:
         """Improve the current state with the evaluation just made there. Predictor-corrector methods define this."""
@@ -101,7 +118,7 @@ class Solver:
 
 def euler_step(now: Point, sigma_next: float) -> Tensor:
     """The first-order step, written as the convex combination of x and D."""
-    return torch_lerp(now.denoised, now.x, sigma_next / now.sigma)
+    return now.denoised.lerp(now.x, sigma_next / now.sigma)
 
 
 def combine(first: Tensor, weight: float, *terms: tuple[float, Tensor]) -> Tensor:

@@ -1,8 +1,8 @@
 """Mark many answers to an assignment quickly, in this process: set-up once, then answer and tests, with a time limit.
 
-`teachkit.assignments.mark` starts a process for every submission, which takes seconds; testing the tests means marking
-thousands of answers, nearly all of them short. The rules are the same: what is locked comes from the source, a test
-cell gives all its points or none, unless its last line is a number.
+`teachkit.course.assignments.mark` starts a process for every submission, which takes seconds; testing the tests means
+marking thousands of answers, nearly all of them short. The rules are the same: what is locked comes from the source, a
+test cell gives all its points or none, unless its last line is a number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from teachkit.assignments import notebook as nb
+from teachkit.course.assignments import notebook as nb
 
 from .mutants import mutants
 

@@ -4,11 +4,12 @@ from functools import cache
 
 import pytest
 
-from teachkit.assignments import mark
+from teachkit.course.assignments import mark
 
 from . import a1_answers, a2_answers, a3_answers, a4_answers
 from .marking import Desk, check_wrong
 
+pytestmark = pytest.mark.usefixtures("warm")
 ANSWERS = {"a1": a1_answers, "a2": a2_answers, "a3": a3_answers, "a4": a4_answers}
 EVERY = pytest.mark.parametrize(("name", "exercise"), [(n, e) for n, a in ANSWERS.items() for e in a.RIGHT])
 

@@ -120,20 +120,31 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch_persistent_context(
             str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, headless=True, args=FLAGS,
-            viewport={"width": 1280, "height": 1000},
+            viewport={"width": 1280, "height": 1000}, reduced_motion="reduce",
         )  # fmt: skip
         yield browser
         browser.close()
 
 
-@pytest.fixture
-def page(lab: Lab, context) -> Iterator:  # type: ignore[no-untyped-def]
+@pytest.fixture(scope="session")
+def tab(context) -> Iterator:  # type: ignore[no-untyped-def]
     tab = context.new_page()
     yield tab
     tab.close()
+
+
+@pytest.fixture
+def page(lab: Lab, tab) -> Iterator:  # type: ignore[no-untyped-def]
+    """The one tab in which JupyterLab is loaded; what a test opens in it is closed again."""
+    yield tab
+    tab.evaluate("() => Array.from(window.jupyterapp.shell.widgets('main')).forEach(widget => widget.dispose())")
     lab.stop_kernels()
 
 
+OPEN = """async name => {
+    await window.jupyterapp.restored;
+    await window.jupyterapp.commands.execute("docmanager:open", {path: name});
+}"""
 START = """name => {
     const panel = window.jupyterapp.shell.currentWidget, run = window.finished = {done: false};
     if (!panel || !panel.context || panel.context.path !== name || !panel.content.model.cells.length) return false;
@@ -156,7 +167,10 @@ def open_and_run(page, lab: Lab, name: str, seconds: float):  # type: ignore[no-
     The commands of the Run menu are called, and the cells read from the notebook's model: what is drawn can lag
     behind, and a folded cell shows no number.
     """
-    page.goto(f"{lab.url}/lab/tree/{name}?reset&token={TOKEN}")
+    if not page.url.startswith(lab.url):
+        page.goto(f"{lab.url}/lab?reset&token={TOKEN}")
+        page.wait_for_function("() => window.jupyterapp", timeout=60_000)
+    page.evaluate(OPEN, name)
     notebook = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
     notebook.locator(".jp-CodeCell").first.wait_for(state="attached", timeout=60_000)
     lab.wait_for_kernel(name)

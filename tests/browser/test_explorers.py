@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from PIL import Image
 
-from teachkit import widgets
+from teachkit.course import widgets
 
 from .conftest import SHOTS, choose_theme, open_and_run
 
@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from teachkit import Empirical, GaussianMixture, data, initial_noise, sample, schedules, widgets
+from teachkit import Empirical, GaussianMixture, data, initial_noise, sample, schedules
+from teachkit.course import widgets
 mixture = GaussianMixture([0.5, 0.3, 0.2], [[-2, -1], [2, -1], [0, 2]], 0.1)
 moons = data.two_moons(200, noise=0.1)
 digits = Empirical(data.load("digits8").images[:300].double())
@@ -92,7 +93,7 @@ def press(output, key="ArrowRight", slider=0):
 
 
 def test_every_explorer_is_tried():
-    assert set(EXPLORERS) == set(widgets.__all__) - {"Explorer"}
+    assert set(EXPLORERS) == set(widgets.__all__) - {"Explorer", "Prediction", "predict"}
 
 
 @pytest.mark.parametrize("name", EXPLORERS)

@@ -26,6 +26,7 @@ SCHEDULES = {
         {"beta_start": ("beta_end",)},
     ),
     "schedules.interpolate": Call(schedules.interpolate, {"sigmas": schedules.polynomial(4), "n": 3}),
+    "schedules.trained_levels": Call(schedules.trained_levels, {"alphas_cumprod": torch.tensor([0.99, 0.5, 0.01])}),
     "schedules.validate": Call(schedules.validate, {"sigmas": schedules.polynomial(4)}),
 }
 
@@ -123,9 +124,15 @@ def drawn(method):
 
 STATES = {"x": X, "sigma": S, "labels": LABELS}
 DENOISERS = {
-    "denoisers.check_sigma": Call(denoisers.check_sigma, {"sigma": S, "x": X}, {"x": ("sigma",)}),
-    "denoisers.check_sigma, a number": Call(denoisers.check_sigma, {"sigma": 0.5, "x": X}),
     "denoisers.default_dtype": Call(denoisers.default_dtype, {"device": "cpu"}),
+    "denoisers.Isotropic": Call(buffers(denoisers.Isotropic), {"variances": WEIGHTS}),
+    "denoisers.Diagonal": Call(buffers(denoisers.Diagonal), {"variances": MEANS**2}),
+    "denoisers.Full": Call(buffers(denoisers.Full), {"matrices": torch.eye(2, dtype=torch.float64).repeat(2, 1, 1)}),
+    "denoisers.LowRank": Call(
+        buffers(denoisers.LowRank),
+        {"variances": LOW_RANK.variances, "axes": LOW_RANK.axes},
+        {"variances": ("axes",), "axes": ("variances",)},
+    ),
     "Gaussian": Call(
         buffers(denoisers.Gaussian),
         {"mean": MEANS[0], "covariance": torch.eye(2, dtype=torch.float64)},
@@ -134,6 +141,11 @@ DENOISERS = {
     "GaussianMixture": Call(
         buffers(denoisers.GaussianMixture),
         {"weights": WEIGHTS, "means": MEANS, "covariances": torch.eye(2, dtype=torch.float64).repeat(2, 1, 1)},
+        WITH_MEANS,
+    ),
+    "GaussianMixture, an object": Call(
+        buffers(denoisers.GaussianMixture),
+        {"weights": WEIGHTS, "means": MEANS, "covariances": LOW_RANK.covariances},
         WITH_MEANS,
     ),
     "LowRankMixture": Call(
@@ -174,6 +186,7 @@ DENOISERS = {
 }
 
 LEVELS = schedules.polynomial(4, 0.1, 10.0)
+TRAJECTORY = sampling.Trajectory(LEVELS, normal(5, 3, 2), normal(4, 3, 2), 4)
 SAMPLING = {
     "initial_noise": Call(
         noise.initial_noise,
@@ -186,7 +199,8 @@ SAMPLING = {
         sampling.sample,
         {
             **{"denoiser": MIXTURE, "x": 10 * X, "sigmas": LEVELS, "solver": "heun", "labels": LABELS},
-            **{"guidance": 2.0, "afs": True, "dynamic_threshold": 0.9, "keep": "all", "progress": False},
+            **{"guidance": 2.0, "afs": True, "dynamic_threshold": 0.9, "keep": "all"},
+            **{"callback": lambda *step: None, "progress": False},
         },
         {"x": ("labels",), "labels": ("guidance",), "guidance": ("labels",), "sigmas": ("sigma must",)},
     ),
@@ -195,6 +209,8 @@ SAMPLING = {
         {"sigmas": LEVELS, "x": normal(5, 3, 2), "denoised": normal(4, 3, 2), "nfe": 4},
         {"x": ("sigmas", "denoised"), "sigmas": ("x",)},
     ),
+    "Trajectory.to": Call(TRAJECTORY.to, {"device": "cpu", "dtype": torch.float32}),
+    "Trajectory.whole": Call(TRAJECTORY.whole, {"outputs": True}),
     "solvers.EDMStochastic.for_samples": Call(
         lambda **given: vars(solvers.EDMStochastic().for_samples(**given)), {"seed": 2, "first": 3}
     ),

@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teachkit import edm, metrics, plots
+from teachkit import edm, metrics
+from teachkit.course import plots
 from teachkit.scheduling import Schedule
 from teachkit.scheduling.schedule import FORMAT
 
@@ -128,6 +129,8 @@ sys.exit("written")
 """
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 @pytest.mark.parametrize("name", ["found.json", "net.safetensors"])
 def test_a_full_disk_leaves_the_old_file_and_no_half_one(tmp_path, name):

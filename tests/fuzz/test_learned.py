@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from teachkit import edm, files, grading, metrics
-from teachkit.edm import adapters, ending, loss, recipes, training
+from teachkit import adapters, data, edm, files, metrics
+from teachkit.course import grading
+from teachkit.edm import interrupt, loss, recipes, training
 from tests.fuzz.harness import Call, faults, normal
 from tests.fuzz.test_core import ABAR
 
@@ -105,12 +106,14 @@ NETWORKS = {
         )
         for cls in (edm.SongUNet, edm.DhariwalUNet)
     },
-    "edm.from_diffusers": Call(
+    "adapters.from_diffusers": Call(
         lambda **given: adapters.from_diffusers(**given)(IMAGES, LEVELS),
         {"unet": Half(), "scheduler_or_alphas": ABAR, "prediction_type": "epsilon"},
         {"scheduler_or_alphas": ("alphas",)},
     ),
-    "edm.from_diffusers, called": Call(adapters.from_diffusers(Half(), ABAR), {"x": IMAGES, "sigma": LEVELS}, TOGETHER),
+    "adapters.from_diffusers, called": Call(
+        adapters.from_diffusers(Half(), ABAR), {"x": IMAGES, "sigma": LEVELS}, TOGETHER
+    ),
 }
 
 CHECKPOINTS = {
@@ -175,7 +178,7 @@ TRAINING = {
     "edm.training.load_ema": Call(
         lambda **given: dict(training.load_ema(**given).state_dict()), {"recipe": RECIPE, "run_dir": "run"}
     ),
-    "edm.ending.end_of_step": Call(lambda **given: ending.end_of_step(**given).__enter__()(), {"alone": False}),
+    "edm.interrupt.end_of_step": Call(lambda **given: interrupt.end_of_step(**given).__enter__()(), {"alone": False}),
 }
 
 A, B = normal(12, 3), normal(12, 3, seed=1) + 0.5
@@ -247,14 +250,18 @@ def written(**given):
 
 ANSWER = {"name": "euler_step", "answer": lambda x, d, s, t: d + t / s * (x - d), "seed": 1}
 REST = {
-    "grading.check": Call(grading.check, ANSWER),
-    "grading.evaluate": Call(grading.evaluate, ANSWER),
-    "grading.compare": Call(
+    "course.grading.check": Call(grading.check, ANSWER),
+    "course.grading.evaluate": Call(grading.evaluate, ANSWER),
+    "course.grading.compare": Call(
         grading.compare,
         {"got": A, "expected": A, "rtol": 1e-4, "atol": 1e-8},
         {"got": ("expected",), "expected": ("expected",)},
     ),
-    "grading.register": Call(registered, {"name": "a new name", "hint": "Think.", "rtol": 1e-4, "atol": 1e-8}),
+    "course.grading.register": Call(registered, {"name": "a new name", "hint": "Think.", "rtol": 1e-4, "atol": 1e-8}),
+    "files.checksum": Call(files.checksum, {"path": data.directory() / "checksums.json"}),
+    "files.write_images": Call(
+        files.write_images, {"path": Path("grid.png"), "images": torch.zeros(2, 1, 4, 4), "columns": 2}
+    ),
     "files.write_whole": Call(written, {"path": Path("file.txt"), "write": lambda path: path.write_text("x")}),
 }
 CALLS = {**NETWORKS, **CHECKPOINTS, **TRAINING, **METRICS, **REST}

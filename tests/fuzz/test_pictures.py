@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from teachkit import denoisers, geometry, initial_noise, plots, sample, schedules, widgets
+from teachkit import denoisers, geometry, initial_noise, sample, schedules
+from teachkit.course import plots, widgets
 from tests.fuzz.harness import Call, faults, normal
 from tests.fuzz.test_core import MIXTURE
 from tests.fuzz.test_paths import COST, PATH
@@ -17,29 +18,33 @@ IMAGES = sample(
 LEVELS = {"values": ("sigmas", "traj"), "sigmas": ("values",), "losses": ("sigmas",)}
 
 PLOTS = {
-    "plots.boomerang": Call(
+    "course.plots.boomerang": Call(
         plots.boomerang, {"curves": PATH, "dims": 3, "relative": True, **FRAME}, {"curves": ("traj",)}
     ),
-    "plots.boomerang, coordinates": Call(
+    "course.plots.boomerang, coordinates": Call(
         plots.boomerang, {"curves": geometry.project(PATH), "dims": 2, "relative": False, **FRAME}
     ),
-    "plots.deviation": Call(plots.deviation, {"values": PATH, "sigmas": None, "relative": True, **FRAME}, LEVELS),
-    "plots.deviation, distances": Call(
+    "course.plots.deviation": Call(
+        plots.deviation, {"values": PATH, "sigmas": None, "relative": True, **FRAME}, LEVELS
+    ),
+    "course.plots.deviation, distances": Call(
         plots.deviation, {"values": normal(4, 3).abs(), "sigmas": SIGMAS, **FRAME}, LEVELS
     ),
-    "plots.explained_variance": Call(plots.explained_variance, {"shares": torch.tensor([0.5, 0.9, 1.0]), **FRAME}),
-    "plots.film_strip": Call(
+    "course.plots.explained_variance": Call(
+        plots.explained_variance, {"shares": torch.tensor([0.5, 0.9, 1.0]), **FRAME}
+    ),
+    "course.plots.film_strip": Call(
         plots.film_strip,
         {"trajectory": IMAGES, "sample": 1, "frames": 3, "title": "A title"},
         {"trajectory": ("sample",)},
     ),
-    "plots.grid": Call(plots.grid, {"extent": (-1.0, 1.0, -2.0, 2.0), "n": 3}),
-    "plots.vector_field": Call(
+    "course.plots.grid": Call(plots.grid, {"extent": (-1.0, 1.0, -2.0, 2.0), "n": 3}),
+    "course.plots.vector_field": Call(
         plots.vector_field,
         {"points": LATTICE, "vectors": LATTICE / 2, "data": normal(3, 2), "colorbar": True, **FRAME},
         {"points": ("vectors",)},
     ),
-    "plots.mixture_contours": Call(
+    "course.plots.mixture_contours": Call(
         plots.mixture_contours,
         {
             **{"points": LATTICE, "log_density": -LATTICE.square().sum(1), "data": normal(3, 2)},
@@ -47,39 +52,39 @@ PLOTS = {
         },
         {"points": ("lattice",)},
     ),
-    "plots.steps_on_path": Call(
+    "course.plots.steps_on_path": Call(
         plots.steps_on_path,
         {"trajectory": PATH, "samples": (0, 2), "data": normal(3, 2), **FRAME},
         {"trajectory": ("samples",)},
     ),
-    "plots.image_grid": Call(
+    "course.plots.image_grid": Call(
         plots.image_grid,
         {"images": normal(3, 1, 4, 4), "columns": 2, "titles": ["a", "b", "c"], "title": "A title"},
         {"images": ("titles",)},
     ),
-    "plots.cost_matrix": Call(
+    "course.plots.cost_matrix": Call(
         plots.cost_matrix,
         {"cost": COST, "sigmas": PATH.sigmas, "path": [0, 3, 8], **FRAME},
         {"cost": ("path", "sigmas")},
     ),
-    "plots.work_precision": Call(
+    "course.plots.work_precision": Call(
         plots.work_precision,
         {"results": {"euler": (torch.tensor([4.0, 8.0]), torch.tensor([0.2, 0.1]))}, "error": "error", **FRAME},
         {"results": ("nfe", "errors")},
     ),
-    "plots.loss_by_noise_level": Call(
+    "course.plots.loss_by_noise_level": Call(
         plots.loss_by_noise_level,
         {"sigmas": SIGMAS, "losses": normal(4, 3).abs(), "ylabel": "loss", **FRAME},
         LEVELS,
     ),
-    "plots.panels": Call(plots.panels, {"rows": 1, "columns": 2, "size": (4.0, 3.0)}),
-    "plots.markup": Call(plots.markup, {"figure": plots.panels()[0], "dpi": 50}),
-    "plots.show": Call(plots.show, {"figure": plots.panels()[0], "alt": "Empty axes.", "caption": "Nothing."}),
+    "course.plots.panels": Call(plots.panels, {"rows": 1, "columns": 2, "size": (4.0, 3.0)}),
+    "course.plots.markup": Call(plots.markup, {"figure": plots.panels()[0], "dpi": 50}),
+    "course.plots.show": Call(plots.show, {"figure": plots.panels()[0], "alt": "Empty axes.", "caption": "Nothing."}),
 }
 
 PLANE = {"denoiser": MIXTURE, "x": 10 * normal(4, 2), "data": normal(3, 2)}
 WIDGETS = {
-    "widgets.denoiser_field": Call(
+    "course.widgets.denoiser_field": Call(
         widgets.denoiser_field,
         {
             **{"denoiser": MIXTURE, "data": normal(3, 2), "point": (1.0, 1.5), "sigma": 1.0},
@@ -87,13 +92,13 @@ WIDGETS = {
         },
         {"sigma": ("sigma_min",), "sigma_min": ("sigma",), "sigma_max": ("sigma_min",)},
     ),
-    "widgets.mean_shift_steps": Call(
+    "course.widgets.mean_shift_steps": Call(
         widgets.mean_shift_steps, {**PLANE, "bandwidth": 0.5, "start": 3.0, "steps": 4, "extent": 4.0}
     ),
-    "widgets.solver_lab": Call(
+    "course.widgets.solver_lab": Call(
         widgets.solver_lab, {**PLANE, "sigma_min": 0.1, "sigma_max": 10.0}, {"sigma_max": ("sigma_min",)}
     ),
-    "widgets.schedule_lab": Call(
+    "course.widgets.schedule_lab": Call(
         widgets.schedule_lab,
         {
             **{"denoiser": MIXTURE, "x": PATH.x[0], "teacher": PATH, "solver": "euler", "steps": 3, "max_steps": 4},
@@ -101,11 +106,19 @@ WIDGETS = {
         },
         {"x": ("teacher",), "teacher": ("x",), "max_steps": ("steps",)},
     ),
-    "widgets.path_player": Call(
+    "course.widgets.path_player": Call(
         widgets.path_player, {"trajectory": IMAGES, "sample": 1}, {"trajectory": ("traj", "sample")}
     ),
-    "widgets.training_monitor": Call(widgets.training_monitor, {"run_dir": "build/no-run-yet", "interval": 2000}),
-    "widgets.Explorer": Call(
+    "course.widgets.training_monitor": Call(
+        widgets.training_monitor, {"run_dir": "build/no-run-yet", "interval": 2000}
+    ),
+    "course.widgets.predict": Call(
+        widgets.predict, {"question": "How many?", "truth": 2.5, "unit": "legs", "guess": 4.0}
+    ),
+    "course.widgets.Prediction": Call(
+        widgets.Prediction, {"question": "How many?", "truth": 2.5, "unit": "legs", "guess": 4.0}
+    ),
+    "course.widgets.Explorer": Call(
         widgets.Explorer, {"picture": plots.panels()[0], "redraw": lambda: ("alt", "caption"), "controls": []}
     ),
 }

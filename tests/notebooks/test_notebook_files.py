@@ -12,9 +12,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from teachkit.course import outline
+
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 sys.path.insert(0, str(ROOT / "tools"))
+import folding  # noqa: E402
 import run_course  # noqa: E402
 
 lessons = pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
@@ -60,7 +63,7 @@ def test_pictures_carry_alternative_text_with_numbers(path):
             data = output.get("data", {})
             if "image/png" in data or "<img" in str(data.get("text/html", "")):
                 images = re.findall(r"<img[^>]*>", data.get("text/html", ""))
-                assert images, f"show this picture through teachkit.plots: {cell.source}"
+                assert images, f"show this picture through teachkit.course.plots: {cell.source}"
                 for image in images:
                     alt = re.search(r'alt="([^"]+)"', image)
                     assert alt, cell.source
@@ -113,6 +116,57 @@ def test_measured_claim_is_printed(path):
     assert run_course.claims(read(path)), "tag the cell that prints the measured claim with `claim`"
 
 
+@lessons
+def test_a_prediction_is_stored_open_and_its_answer_folded(path):
+    for cell in code_cells(read(path)):
+        if "widgets.predict(" in cell.source:
+            (output,) = cell.outputs
+            assert output.data["text/plain"].endswith("no guess yet")
+            assert "<details><summary>" in output.data["text/html"]
+            assert "application/vnd.jupyter.widget-view+json" not in output.data
+
+
+def test_some_lessons_fold_drawings_and_ask_for_predictions():
+    texts = [path.read_text(encoding="utf-8") for path in LESSONS]
+    assert sum(f'"{folding.TAG}"' in text for text in texts) >= 3
+    assert sum("widgets.predict(" in text for text in texts) >= 3
+
+
+DRAWS = "picture, ax = plots.panels()\nfor x, name in zip(xs, names):\n    ax.plot(x.mean(1), label=f'{name}')\npicture"
+
+
+@pytest.mark.parametrize(
+    ("source", "later", "folded"),
+    [
+        (DRAWS, "plots.film_strip(paths)", True),
+        (DRAWS, "picture, ax = plots.panels()\npicture", True),
+        (DRAWS, "picture.alt", False),
+        (DRAWS.replace("x.mean(1)", "D(x, 1.0)"), "", False),
+        (DRAWS.replace("x.mean(1)", "D.log_prob(x, 1.0)"), "", False),
+        (DRAWS.replace("x.mean(1)", "geometry.deviation(x)"), "", False),
+        (DRAWS.replace("picture\n", "picture\nprint(xs)\n") + "\nprint(xs)", "", False),
+        ("plots.film_strip(paths)", "", False),
+        ("a = 1\nb = 2\nc = [a, b]\nc", "", False),
+    ],
+)
+def test_only_cells_that_only_draw_are_folded(source, later, folded):
+    assert folding.only_draws(source, [later]) == folded
+
+
+def test_folding_follows_the_rule_and_leaves_solutions():
+    cells = [nbformat.v4.new_code_cell(DRAWS), nbformat.v4.new_code_cell(DRAWS), nbformat.v4.new_code_cell("xs")]
+    cells[1].metadata |= {"tags": ["solution"], "jupyter": {"source_hidden": True}}
+    book = nbformat.v4.new_notebook(cells=cells)
+    folding.fold(book)
+    assert book.cells[0].metadata == {"tags": ["drawing"], "jupyter": {"source_hidden": True}}
+    assert book.cells[1].metadata == {"tags": ["solution"], "jupyter": {"source_hidden": True}}
+    assert "tags" not in book.cells[2].metadata
+    book.cells[2].source = "picture"
+    folding.fold(book)
+    assert "tags" not in book.cells[0].metadata
+    assert not book.cells[0].metadata.jupyter.get("source_hidden")
+
+
 # --- the tools themselves, on tiny notebooks -----------------------------------------------------------------------
 
 
@@ -131,7 +185,7 @@ def nbval(path):
 
 @pytest.mark.slow
 def test_nbval_sees_one_percent_and_forgives_only_pixels(tmp_path, capsys):
-    picture = "from teachkit import plots\nplots.image_grid([[[0.0, 1.0], [1.0, 0.0]]], title='{} square')"
+    picture = "from teachkit.course import plots\nplots.image_grid([[[0.0, 1.0], [1.0, 0.0]]], title='{} square')"
     path = tiny(tmp_path / "00_tiny.ipynb", "print(f'{1 / 3:.3f}')", picture.format("One"))
     assert run_course.run(path, in_place=True, out=tmp_path / "out")
     assert nbval(path).returncode == 0
@@ -189,7 +243,7 @@ def test_unknown_lesson_is_named():
 
 def test_features_of_published_models_are_computed_on_the_device():
     """Inception on a CPU takes hours for what a GPU does in minutes: pictures go there first, features come back."""
-    (path,) = (ROOT / "notebooks").glob("12_*.ipynb")
+    path = ROOT / "notebooks" / f"{outline.name('real_gpu_models')}.ipynb"
     code = [ast.parse(cell.source) for cell in code_cells(read(path))]
     functions = {f.name: ast.unparse(f) for tree in code for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)}
     calls = [call for tree in code for call in ast.walk(tree) if isinstance(call, ast.Call)]

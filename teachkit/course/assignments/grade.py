@@ -1,0 +1,267 @@
+"""Check one notebook, or grade a folder of them: what ``teachkit assignments check`` and ``grade`` do.
+
+`grade` never stops for a bad submission: whatever a file holds, its row is written and the next one follows. What is
+done is kept, so that grading again (after an interruption, with one more submission, or after marking the written
+answers) runs only what is new. See `teachkit.course.assignments.worker` and `engine` for how a submission is run.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import secrets
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from tqdm import tqdm
+
+from teachkit.checks import integer
+from teachkit.checks import path as checked_path
+from teachkit.course.assignments import feedback, tables
+from teachkit.course.assignments import notebook as nb
+from teachkit.course.assignments.build import write_text
+from teachkit.course.assignments.engine import mark
+from teachkit.course.assignments.report import Limits, Report
+from teachkit.course.assignments.worker import mark_apart, not_marked
+from teachkit.files import checksum
+from teachkit.fingerprints import fingerprint, surroundings
+
+__all__ = ["check", "grade"]
+
+Submission = tuple[str, list[Path]]
+
+
+def check(file: Path | str, *, limits: Limits | None = None) -> Report:
+    """Run a student's notebook and its visible tests; needs no network and no source.
+
+    Parameters
+    ----------
+    file : path
+        The notebook.
+    limits : Limits, optional
+        Time and memory; generous by default.
+
+    Returns
+    -------
+    Report
+        ``teachkit.course.assignments.feedback.summary(report)`` is its text.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read or holds no tests.
+
+    Examples
+    --------
+    >>> check("no such file.ipynb")
+    Traceback (most recent call last):
+        ...
+    ValueError: no such file.ipynb is not a file
+    """
+    path = checked_path("file", file)
+    limits = limits or Limits(memory_megabytes=8192)
+    with warnings.catch_warnings():  # of cells without ids: nothing that a student could do
+        warnings.simplefilter("ignore")
+        notebook = nb.read(path, limits.file_megabytes)
+    if not nb.tests(notebook, hidden=False):
+        raise ValueError(f"{path.name} holds no tests: is it an assignment?")
+    return mark(notebook, notebook, assignment=path.stem, hidden=False, limits=limits, confined=False)
+
+
+def grade(
+    submissions: Path | str,
+    source: Path | str,
+    out: Path | str,
+    *,
+    seed: int | None = None,
+    limits: Limits | None = None,
+    jobs: int = 1,
+    progress: bool = False,
+) -> list[Report]:
+    """Grade a folder of submissions with the hidden tests.
+
+    Parameters
+    ----------
+    submissions : path
+        Holds one notebook per student, ``NAME.ipynb``, or one folder per student, ``NAME/ASSIGNMENT.ipynb``.
+    source : path
+        The instructor source.
+    out : path
+        Gets ``grades.csv`` (one row per student), ``written.csv`` (answers for a person to mark; fill in ``points`` and
+        ``comment`` and grade again), ``leaderboard.json`` if a test gives points on a scale, ``feedback/NAME.html``,
+        and ``grading.json`` (the seed and limits) with ``reports/`` (what is done). Every file is whole or absent.
+    seed : int, optional
+        Seed of the tests' random inputs: by default that of ``grading.json``, or a fresh one.
+    limits : Limits, optional
+        Time, memory and file size for each submission.
+    jobs : int
+        How many submissions to run at a time.
+    progress : bool
+        Show a progress bar on stderr, and say there if points in ``written.csv`` belong to no submission.
+
+    Returns
+    -------
+    list of Report
+        In the order of the students' names.
+
+    Raises
+    ------
+    ValueError
+        If there are no submissions, or the source breaks a rule. Never for what a submission holds.
+
+    Examples
+    --------
+    >>> grade("no such folder", "no such source.ipynb", "grades")
+    Traceback (most recent call last):
+        ...
+    ValueError: no such source.ipynb is not a file
+    """
+    submissions, source = checked_path("submissions", submissions), checked_path("source", source)
+    out, limits = checked_path("out", out), limits or Limits()
+    jobs = integer("jobs", jobs, 1)
+    original = nb.read(source)
+    nb.validate(original, source.name)
+    if not nb.tests(original, hidden=True):
+        raise ValueError(f"source must hold tests, but {source.name} has none")
+    found = _find(submissions, source.stem, out)
+    seed = _seed(seed, out, source.stem, limits)
+    marked = tables.read_written(out / "written.csv")
+    reports: dict[str, Report] = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(_one, source, item, out, limits, seed) for item in found]
+        try:
+            for done in tqdm(as_completed(waiting), total=len(waiting), disable=not progress, unit="submission"):
+                report = done.result()
+                reports[report.student] = report
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    ordered = [reports[student] for student, _ in found]
+    marked = tables.settle(marked, ordered)
+    _write(ordered, marked, out)
+    names = {(report.student, answer.name) for report in ordered for answer in report.written}
+    if progress and (lost := [who for who, row in marked.items() if row["points"] and who not in names]):
+        what = f"written.csv: {len(lost)} row(s) with points belong to no submission, the first to {', '.join(lost[0])}"
+        tqdm.write(what, file=sys.stderr)
+    return ordered
+
+
+def _seed(seed: int | None, out: Path, assignment: str, limits: Limits) -> int:
+    """The seed to use, kept in ``grading.json``. Raises a ValueError if ``out`` belongs to another assignment."""
+    path = out / "grading.json"
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before["assignment"] != assignment:
+            raise ValueError(f"out must be another folder: {out} holds the grades of {before['assignment']}")
+        seed = before["seed"] if seed is None else seed
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    for folder in ("feedback", "reports"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    settings = {"assignment": assignment, "seed": seed, "limits": vars(limits)}
+    write_text(path, json.dumps(settings, indent=2) + "\n")
+    return seed
+
+
+def _find(folder: Path, assignment: str, out: Path) -> list[Submission]:
+    """Students and their notebooks; ``out`` is none. Students whose names differ in the ending only keep it."""
+    if not folder.is_dir():
+        raise ValueError(f"submissions must be a folder, got {folder}")
+    entries = sorted(e for e in folder.iterdir() if not _hidden(e.name) and e.resolve() != out.resolve())
+    if not entries:
+        raise ValueError(f"submissions must hold at least one file or folder, but {folder} is empty")
+    names = {e: _readable(e.name if e.is_dir() else e.stem) for e in entries}
+    for _ in range(2):  # a full name may be what another is called without its ending
+        same = Counter(name.casefold() for name in names.values())
+        names = {e: _readable(e.name) if same[name.casefold()] > 1 else name for e, name in names.items()}
+    return [(names[e], _notebooks(e, assignment)) for e in entries]
+
+
+def _readable(name: str) -> str:
+    """A name as files hold it: bytes that are no text, which Python keeps as halves of characters, are spelt out."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _hidden(name: str) -> bool:
+    """Whether a file or folder is one that systems leave beside what a student made."""
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def _notebooks(entry: Path, assignment: str) -> list[Path]:
+    if entry.is_symlink():
+        return []
+    if not entry.is_dir():
+        return [entry]
+    files = [p for p in sorted(entry.rglob("*.ipynb")) if not any(map(_hidden, p.relative_to(entry).parts))]
+    files = [p for p in files if p.is_file() and not p.is_symlink()]
+    named = [p for p in files if p.stem == assignment]
+    return named if len(named) == 1 else files
+
+
+def _one(source: Path, item: Submission, out: Path, limits: Limits, seed: int) -> Report:
+    """The report on one submission: the one kept in ``reports/``, if nothing has changed since."""
+    student, files = item
+    kept = out / "reports" / f"{_slug(student)}.json"
+    state = _fingerprint([source, *files], f"{student}/{limits}/{seed}/{_marker()}", limits)
+    if kept.is_file():
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        if before["state"] == state:
+            return Report.from_dict(before["report"])
+    try:
+        report = mark_apart(source, student, files, limits, seed)
+    except Exception as error:  # the machine's trouble, not the batch's
+        why = f"marking failed ({type(error).__name__}: {str(error)[:200]}); a person must look"
+        return not_marked(source, student, why, failed=True)
+    if not report.failed:
+        write_text(kept, json.dumps({"state": state, "report": report.to_dict()}))
+    return report
+
+
+@functools.cache
+def _marker() -> str:
+    """What marks besides the source: this package, whose tests, checks and solutions' helpers may change."""
+    return fingerprint(surroundings("course/assignments", "course/grading"))
+
+
+def _fingerprint(files: Sequence[Path], text: str, limits: Limits) -> str:
+    found: list[object] = [text]
+    for file in files:
+        try:
+            size = file.stat().st_size
+            found += [file.name, size]
+            if file.is_file() and size <= 1e6 * limits.file_megabytes:
+                found.append(checksum(file))
+        except OSError as error:
+            found.append(type(error).__name__)
+    return fingerprint(found)
+
+
+def _write(reports: Sequence[Report], marked: tables.Rows, out: Path) -> None:
+    for report in reports:
+        for answer in report.written:
+            if row := marked.get((report.student, answer.name)):
+                answer.comment = row["comment"]
+                if row["version"] not in ("", tables.version(answer.text)):  # another text was handed in since
+                    if row["answer"]:
+                        before = f"{row['points']} points; " if row["points"] else ""
+                        answer.comment = f"[to an earlier answer: {before}{row['comment']}]"
+                elif row["points"]:
+                    answer.points = min(float(row["points"]), answer.maximum)
+        write_text(out / "feedback" / f"{_slug(report.student)}.html", feedback.page(report))
+    # The mark in front tells spreadsheets that this is UTF-8; without it they spoil names when they save.
+    write_text(out / "written.csv", "\ufeff" + tables.written_csv(reports, marked))
+    if board := tables.leaderboard_json(reports):
+        write_text(out / "leaderboard.json", board)
+    write_text(out / "grades.csv", tables.grades_csv(reports))
+
+
+def _slug(student: str) -> str:
+    """A file name; names that differ stay apart, also where file names know no case."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", student).strip(".")[:80]
+    tag = hashlib.sha256(student.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return plain if plain == student == student.lower() else f"{plain}-{tag}"

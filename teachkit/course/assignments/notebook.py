@@ -1,0 +1,360 @@
+"""Assignment notebooks: one instructor source, from which student copies and hidden tests are taken.
+
+A source is an ordinary notebook that carries nbgrader's cell metadata (schema version 3) and markers. `role` tells what
+a cell is for:
+
+    setup     locked, runs first on both sides: imports and helpers
+    answer    the student's code; the source holds the solution between ``### BEGIN SOLUTION`` and ``### END SOLUTION``
+    test      locked, worth points; ``### BEGIN HIDDEN TESTS`` ... ``### END HIDDEN TESTS`` is taken out of the copies
+    written   a question answered in words and marked by a person; the source holds the model answer and its rubric
+    text      locked text (markdown)
+    free      anything else: the student may change, add or delete it
+
+`student_copy` strips a source, `merge` puts a student's answers back into it. Everything locked always comes from the
+source, so a tampered test has no effect. The metadata and markers are those of nbgrader
+(https://nbgrader.readthedocs.io), which can therefore be used on the same files.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from teachkit import __version__
+from teachkit.checks import path as checked_path
+from teachkit.course.assignments import magics, pictures
+
+__all__ = [
+    "Part", "answer_cells", "answers_to", "leaks", "merge", "names_in", "other_version", "places", "read", "role",
+    "student_copy", "tests", "validate", "without_stub", "written_answers",
+]  # fmt: skip
+
+STUB = "...  # your code here"
+WRITTEN_STUB = "*Your answer here.*"
+SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION[ \t]*\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.S | re.M)
+HIDDEN = re.compile(r"^[ \t]*### BEGIN HIDDEN TESTS[ \t]*\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.S | re.M)
+MARKERS = re.compile(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)")
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of code that a submission runs: its label for messages, its role, and its source."""
+
+    label: str
+    role: str
+    code: str
+
+
+def read(path: Path | str, max_megabytes: float = 20.0) -> NotebookNode:
+    """Read a notebook of at most ``max_megabytes``.
+
+    Raises
+    ------
+    ValueError
+        With a sentence for the student, if it is too large, no notebook, or none that can be read.
+    """
+    path = checked_path("path", path)
+    if not path.is_file():
+        raise ValueError(f"{path.name} is not a file")
+    size = path.stat().st_size / 1e6
+    if size > max_megabytes:
+        raise ValueError(
+            f"the file is {size:.0f} MB, more than the {max_megabytes:g} MB allowed; clear the outputs and save again"
+        )
+    try:
+        raw = path.read_bytes()
+        text = raw.decode(json.detect_encoding(raw))  # Windows may put a byte order mark first, or write UTF-16
+        notebook = nbformat.reads(text, as_version=4)
+        cells = [NotebookNode(c) for c in notebook["cells"]]
+        for cell in cells:
+            if not isinstance(cell["source"], str) or cell["cell_type"] not in ("code", "markdown", "raw"):
+                raise ValueError("a cell without source or type")
+            if not isinstance(cell.get("metadata"), dict):
+                cell["metadata"] = NotebookNode()
+            if not isinstance(cell["metadata"].get("nbgrader", NotebookNode()), dict):
+                del cell["metadata"]["nbgrader"]
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise ValueError(f"the file is not a Jupyter notebook that can be read ({reason})") from error
+    notebook["cells"] = cells
+    return notebook
+
+
+def meta(cell: NotebookNode) -> dict[str, Any]:
+    """nbgrader's metadata of a cell, empty if it has none."""
+    return cell.metadata.get("nbgrader") or {}
+
+
+def grade_id(cell: NotebookNode) -> str:
+    """The name of a cell in nbgrader's metadata, or an empty string."""
+    return str(meta(cell).get("grade_id", ""))
+
+
+def role(cell: NotebookNode) -> str:
+    """``setup``, ``answer``, ``test``, ``written``, ``text`` or ``free``: see the module's description."""
+    m = meta(cell)
+    if not m:
+        return "free"
+    if m.get("solution"):
+        return "written" if m.get("grade") else "answer"
+    if m.get("grade"):
+        return "test" if cell.cell_type == "code" else "text"
+    return "setup" if cell.cell_type == "code" else "text"
+
+
+def validate(notebook: NotebookNode, name: str = "source") -> None:
+    """Raise a ValueError that names the cell, if a source breaks a rule: ids, points, markers, roles."""
+    nbformat.validate(notebook)
+    ids = Counter(grade_id(c) for c in notebook.cells if meta(c))
+    for cell in notebook.cells:
+        m, what = meta(cell), f"{name}, cell {grade_id(cell) or cell.source[:40]!r}"
+        kinds = Counter(kind for _, kind in MARKERS.findall(cell.source))
+        if any(n != 2 for n in kinds.values()) or MARKERS.search(HIDDEN.sub("", SOLUTION.sub("", cell.source))):
+            raise ValueError(f"{what}: BEGIN and END markers do not pair up")
+        if not m:
+            if kinds:
+                raise ValueError(f"{what}: has markers but no nbgrader metadata, so it would not be graded")
+            continue
+        if m.get("schema_version") != 3 or not re.fullmatch(r"[A-Za-z][\w-]*", grade_id(cell)):
+            raise ValueError(f"{what}: needs schema_version 3 and a grade_id of letters, digits, _ and -")
+        if ids[grade_id(cell)] > 1:
+            raise ValueError(f"{what}: the grade_id occurs more than once")
+        if bool(m.get("grade")) != (m.get("points", 0) > 0):
+            raise ValueError(f"{what}: points belong to graded cells, and only to those")
+        if bool(m.get("locked")) == bool(m.get("solution")):
+            raise ValueError(f"{what}: answers are not locked, everything else is")
+        if role(cell) in ("answer", "written") and "SOLUTION" not in kinds:
+            raise ValueError(f"{what}: an answer needs ### BEGIN SOLUTION and ### END SOLUTION")
+        if "HIDDEN TESTS" in kinds and role(cell) != "test":
+            raise ValueError(f"{what}: hidden tests belong into test cells")
+    for original, cell in zip(notebook.cells, student_copy(notebook).cells):
+        if cell.cell_type != "code" and (missing := pictures.attached(original, cell.source)[1]):
+            what = f"{name}, cell {grade_id(cell) or cell.source[:40]!r}"
+            raise ValueError(f"{what}: shows attachment:{missing[0]}, which is not attached to it")
+    _check_tests(notebook, name)
+
+
+def student_copy(source: NotebookNode) -> NotebookNode:
+    """The copy for students: solutions replaced by a stub, hidden tests, outputs and metadata gone.
+
+    It says which version of teachkit it was made with.
+    Of attachments, pictures above all, those stay that the text which stays refers to.
+    """
+    cells = []
+    for original in source.cells:
+        kind = role(original)
+        text = HIDDEN.sub("", original.source)
+        stub = STUB if original.cell_type == "code" else WRITTEN_STUB
+        text = SOLUTION.sub(rf"\g<1>{stub}", text).rstrip("\n")
+        cell = getattr(nbformat.v4, f"new_{original.cell_type}_cell")(text)
+        cell["id"] = original["id"]
+        if kept := pictures.attached(original, text)[0]:
+            cell["attachments"] = kept
+        if meta(original):
+            cell.metadata["nbgrader"] = dict(meta(original))
+            if kind in ("setup", "test", "text"):
+                cell.metadata["editable"], cell.metadata["deletable"] = False, False
+            else:
+                cell.metadata["deletable"] = False
+        cells.append(cell)
+    copy = nbformat.v4.new_notebook(cells=cells, metadata=nbformat.from_dict({**KERNEL, "teachkit": __version__}))
+    copy.nbformat_minor = 5
+    return copy
+
+
+def other_version(notebook: NotebookNode) -> str:
+    """A remark, if a copy was made with another version of teachkit than this one; else an empty string."""
+    held = notebook.get("metadata")
+    made = str(held.get("teachkit", __version__) if isinstance(held, dict) else __version__)[:40]
+    if made == __version__:
+        return ""
+    return (
+        f"This copy was made with teachkit {made}, and marked by {__version__}: "
+        "if an import fails below, its message says where the name is now."
+    )
+
+
+def leaks(source: NotebookNode, text: str) -> list[str]:
+    """Lines of solutions, rubrics and hidden tests of ``source`` that occur in ``text``, which should not."""
+    visible = "\n".join(c.source for c in student_copy(source).cells)
+    secret: list[str] = []
+    for cell in source.cells:
+        for pattern in (SOLUTION, HIDDEN):
+            for found in pattern.finditer(cell.source):
+                secret += [line.strip() for line in found[0].splitlines()]
+    return [line for line in secret if len(line) > 8 and line not in visible and _in_json(line, text)]
+
+
+def _in_json(line: str, text: str) -> bool:
+    return line in text or json.dumps(line)[1:-1] in text or json.dumps(line, ensure_ascii=False)[1:-1] in text
+
+
+def tests(source: NotebookNode, hidden: bool) -> list[NotebookNode]:
+    """The test cells of a notebook, with or without their hidden part."""
+    found = []
+    for cell in source.cells:
+        if role(cell) == "test":
+            cell = NotebookNode(cell)
+            if not hidden:
+                cell["source"] = HIDDEN.sub("", cell.source)
+            found.append(cell)
+    return found
+
+
+def answers_to(source: NotebookNode) -> dict[str, str]:
+    """For every test, the grade_id of the answer it marks: the last one before it."""
+    owner, last = {}, ""
+    for cell in source.cells:
+        if role(cell) == "answer":
+            last = grade_id(cell)
+        elif role(cell) == "test":
+            owner[grade_id(cell)] = last
+    return owner
+
+
+def merge(source: NotebookNode, submission: NotebookNode) -> tuple[list[Part], list[str]]:
+    """The code a submission runs, in its order, with everything locked taken from the source; and remarks for feedback.
+
+    Test cells are not among it. A locked set-up cell that was deleted is put back. Of a duplicated answer every copy
+    runs, as it would in the student's own kernel, so that the last one counts.
+    """
+    roles = {grade_id(c): role(c) for c in source.cells if meta(c)}
+    locked = {grade_id(c): c.source for c in source.cells if role(c) in ("setup", "test", "text")}
+    parts: list[Part] = []
+    notes: list[str] = []
+    present = Counter(grade_id(c) for c in submission.cells if grade_id(c) in roles)
+    for number, cell in enumerate(submission.cells, 1):
+        name = grade_id(cell)
+        kind = roles.get(name, "free")
+        if kind in ("setup", "test", "text"):
+            if _plain(locked[name]) != _plain(cell.source):
+                notes.append(f"The locked cell {name} was changed; the original was used.")
+            if kind == "setup" and not any(p.label == name for p in parts):
+                parts.append(Part(name, kind, locked[name]))
+        elif kind == "answer" and cell.cell_type != "code":
+            notes.append(f"The cell {name} is not a code cell any more; it was not run.")
+        elif kind != "written" and cell.cell_type == "code" and cell.source.strip():
+            parts.append(Part(name if kind == "answer" else f"cell {number}", kind, cell.source))
+    for name, count in present.items():
+        if count > 1 and roles[name] == "answer":
+            notes.append(f"The cell {name} occurs {count} times; all ran, and the last definition counts.")
+    before: str | None = None
+    for cell in source.cells:
+        name, kind = grade_id(cell), role(cell)
+        if kind == "setup" and not present[name]:
+            index = next((i + 1 for i, p in enumerate(parts) if p.label == before), 0)
+            parts.insert(index, Part(name, kind, locked[name]))
+        if kind in roles.values() and kind not in ("free", "text") and not present[name]:
+            notes.append(f"The cell {name} is missing" + ("; the original was used." if name in locked else "."))
+        if kind in ("setup", "answer"):
+            before = name
+    return parts, notes
+
+
+def _plain(text: str) -> str:
+    """A cell's text as students see it: without hidden tests, ends of lines as editors may leave them."""
+    return "\n".join(line.rstrip() for line in HIDDEN.sub("", text).splitlines()).strip()
+
+
+def written_answers(source: NotebookNode, submission: NotebookNode) -> dict[str, str]:
+    """What a student wrote to every written question: in its cells, and in own cells of text at the same place."""
+    texts = {name: [without_stub(c.source) for c in cells] for name, cells in answer_cells(source, submission).items()}
+    return {name: "\n\n".join(dict.fromkeys(filter(None, found))) for name, found in texts.items()}
+
+
+def without_stub(text: str) -> str:
+    """What a student wrote to a cell for a written answer."""
+    return text.replace(WRITTEN_STUB, "").strip()
+
+
+def answer_cells(source: NotebookNode, submission: NotebookNode) -> dict[str, list[NotebookNode]]:
+    """For every written question the cells that answer it, if only with the stub.
+
+    Many students answer below the cell that is meant for it, split it, or delete it and add another.
+    """
+    cells: dict[str, list[NotebookNode]] = {grade_id(c): [] for c in source.cells if role(c) == "written"}
+    for cell, question, own in places(source, submission):
+        if question and (grade_id(cell) in cells or (own and cell.cell_type != "code")):
+            cells[question].append(cell)
+    return cells
+
+
+def places(source: NotebookNode, submission: NotebookNode) -> list[tuple[NotebookNode, str, bool]]:
+    """Every cell of a submission with the written question that it stands at, or "", and whether it is the student's.
+
+    Cells that lost their metadata are known by their text.
+    """
+    questions: dict[str, str] = {}  # grade_id or text of a source cell -> the written question that it opens
+    for cell, after in zip(source.cells, [*source.cells[1:], None]):
+        opens = cell if role(cell) == "written" else after if cell.cell_type == "markdown" else None
+        name = grade_id(opens) if opens is not None and role(opens) == "written" else ""
+        questions[_plain(cell.source)] = name
+        if meta(cell):
+            questions[grade_id(cell)] = name
+    found, current = [], ""
+    for cell in submission.cells:
+        known = next((key for key in (grade_id(cell), _plain(cell.source)) if key and key in questions), None)
+        current = current if known is None else questions[known]
+        found.append((cell, current, known is None))
+    return found
+
+
+def names_in(code: str) -> set[str]:
+    """Names that a piece of code reads but does not bind itself. Raises SyntaxError."""
+    nodes = list(ast.walk(magics.parse(code)))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)} - _bound(nodes)
+
+
+def _bound(nodes: list[ast.AST]) -> set[str]:
+    names: set[str] = set()
+    for n in nodes:
+        if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load):
+            names.add(n.id)
+        elif isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(n.name)
+        elif isinstance(n, ast.arg):
+            names.add(n.arg)
+        elif isinstance(n, ast.alias):
+            names.add((n.asname or n.name).split(".")[0])
+        elif isinstance(n, ast.ExceptHandler) and n.name:
+            names.add(n.name)
+    return names
+
+
+def _check_tests(notebook: NotebookNode, name: str) -> None:
+    """Raise a ValueError if a test uses a name that neither set-up nor an answer defines: each test stands alone.
+
+    And if a cell cannot be read, or only a notebook could run what also runs without one.
+    """
+    known, read = set(dir(builtins)), []
+    for cell in notebook.cells:
+        kind, where = role(cell), f"{name}, cell {grade_id(cell)!r}"
+        if cell.cell_type != "code" or kind not in ("setup", "answer", "test"):
+            continue
+        try:
+            tree = magics.parse(cell.source, strict=kind != "answer")
+            compile(tree, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if kind == "answer" else 0)
+        except SyntaxError as error:
+            raise ValueError(f"{where}, {magics.line_of(cell.source, error.lineno)}: {error.msg}") from error
+        if kind == "test":
+            read.append((where, names_in(cell.source)))
+        else:
+            known |= _bound(list(ast.walk(tree)))
+    for where, names in read:
+        if unknown := sorted(names - known):
+            raise ValueError(f"{where}: uses {unknown[0]!r}, which neither a set-up cell nor an answer defines")

@@ -1,0 +1,126 @@
+"""What is known about a submission after marking, and what a submission may use."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["Limits", "Report", "Score", "Written"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one submission may use: seconds for a cell, a test and everything; megabytes of memory and of file.
+
+    Examples
+    --------
+    >>> Limits(cell_seconds=5).threads
+    1
+    """
+
+    cell_seconds: float = 60.0
+    test_seconds: float = 60.0
+    total_seconds: float = 600.0
+    memory_megabytes: int = 2048
+    file_megabytes: float = 20.0
+    output_characters: int = 4000
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (isinstance(value, (int, float)) and value > 0):
+                raise ValueError(f"{name} must be a number > 0, got {value!r}")
+
+
+@dataclass
+class Score:
+    """Outcome of one test; ``ratio`` is the error ratio, where the test gives points on a scale.
+
+    Examples
+    --------
+    >>> Score("a_test", "Basics", "a", 1.0, 2.0, "off by one").maximum
+    2.0
+    """
+
+    name: str
+    title: str
+    answer: str
+    points: float
+    maximum: float
+    message: str = ""
+    ratio: float | None = None
+
+
+@dataclass
+class Written:
+    """A question answered in words: what the student wrote, marked by a person; pictures as data addresses.
+
+    Examples
+    --------
+    >>> Written("why", "Why?", "Because.", 4.0).points is None
+    True
+    """
+
+    name: str
+    question: str
+    text: str
+    maximum: float
+    points: float | None = None
+    comment: str = ""
+    pictures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Report:
+    """One submission after marking.
+
+    ``errors`` are cells that failed, with the reason; ``failed`` says that marking itself did not come to an end, so
+    that a person must look.
+
+    Examples
+    --------
+    >>> Report("ann", "A1", scores=[Score("t", "Basics", "a", 1.0, 2.0)]).points
+    1.0
+    """
+
+    student: str
+    assignment: str
+    scores: list[Score] = field(default_factory=list)
+    written: list[Written] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    output: str = ""
+    seconds: float = 0.0
+    failed: bool = False
+
+    @property
+    def points(self) -> float:
+        """Points from tests."""
+        return sum(s.points for s in self.scores)
+
+    @property
+    def maximum(self) -> float:
+        """What the tests can give."""
+        return sum(s.maximum for s in self.scores)
+
+    @property
+    def written_points(self) -> float | None:
+        """Points for the written questions, or None while one of them is not marked."""
+        marks = [w.points for w in self.written if w.points is not None]
+        return sum(marks) if len(marks) == len(self.written) else None
+
+    @property
+    def written_maximum(self) -> float:
+        """What the written questions can give."""
+        return sum(w.maximum for w in self.written)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Report:
+        """The inverse of `to_dict`."""
+        scores, written = [Score(**s) for s in plain["scores"]], [Written(**w) for w in plain["written"]]
+        errors = [(where, what) for where, what in plain["errors"]]
+        return cls(**{**plain, "scores": scores, "written": written, "errors": errors})

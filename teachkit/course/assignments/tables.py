@@ -1,0 +1,159 @@
+"""The files that grading writes for the instructor: grades.csv, written.csv, leaderboard.json."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from teachkit.course.assignments.report import Report
+
+COLUMNS = ("student", "question", "points", "maximum", "comment", "answer", "version")
+Rows = dict[tuple[str, str], dict[str, str]]
+
+__all__ = ["grades_csv", "leaderboard_json", "read_written", "settle", "version", "written_csv"]
+
+
+def grades_csv(reports: Sequence[Report]) -> str:
+    """A row per student: points, written points once a person gave them, remarks, points of every test."""
+    tests = list(dict.fromkeys(s.name for r in reports for s in r.scores))
+    head = ["student", "assignment", "points", "maximum", "written", "written_maximum", "remarks"]
+    rows = [[*head, *tests]]
+    for r in reports:
+        points = {s.name: "" if r.failed else f"{s.points:g}" for s in r.scores}
+        written = "" if r.written_points is None or not r.written else f"{r.written_points:g}"
+        remarks = re.sub(r"\s+", " ", "; ".join([*r.notes, *(f"{where}: {what}" for where, what in r.errors)]))
+        row = [_safe(r.student), _safe(r.assignment), "" if r.failed else f"{r.points:g}", f"{r.maximum:g}"]
+        row += [written, f"{r.written_maximum:g}", _safe(remarks[:500])]
+        rows.append(row + [points.get(t, "") for t in tests])
+    return _csv(rows)
+
+
+def written_csv(reports: Sequence[Report], before: Mapping[tuple[str, str], dict[str, str]] | None = None) -> str:
+    """A row per written answer, for a person to fill in points and a comment.
+
+    Rows of ``before`` (from `read_written`) that were filled in and that no report has any more are kept at the end.
+    """
+    rows = [list(COLUMNS)]
+    for r in reports:
+        for w in r.written:
+            points = "" if w.points is None else f"{w.points:g}"
+            answer = _safe(w.text[:20_000])
+            rows.append([_safe(r.student), w.name, points, f"{w.maximum:g}", w.comment, answer, version(w.text)])
+    known = {(r.student, w.name) for r in reports for w in r.written}
+    rows += [
+        [row[column] for column in COLUMNS] for key, row in (before or {}).items() if key not in known and _filled(row)
+    ]
+    return _csv(rows)
+
+
+def version(text: str) -> str:
+    """A short name of an answer's text, by which points are known to be for it and not for an earlier one."""
+    return "v" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def settle(marked: Rows, reports: Sequence[Report]) -> Rows:
+    """The rows under the names of submissions, also where a spreadsheet has changed these.
+
+    Programs drop the apostrophe or the spaces around a name, and the zeros that a number begins with. A row with points
+    or a comment whose name is no submission's belongs to the only one that is called so but for these and has the same
+    answer, unless that one has a row with points or a comment of its own.
+    """
+    answers = {(r.student, w.name): version(w.text) for r in reports for w in r.written}
+    settled = {key: row for key, row in marked.items() if key in answers}
+    for (student, question), row in marked.items():
+        key = student, question
+        if key not in answers and _filled(row):
+            own = [k for k in answers if k[1] == question and _bare(k[0]) == _bare(student)]
+            if len(own) == 1 and row["version"] in ("", answers[own[0]]) and not _filled(settled.get(own[0], {})):
+                key = own[0]
+        settled[key] = row if key not in settled else settled[key] if _filled(settled[key]) else row
+    return settled
+
+
+def _filled(row: Mapping[str, str]) -> bool:
+    return bool(row.get("points") or row.get("comment"))
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\s']+", "", unicodedata.normalize("NFC", name)).lstrip("0")
+
+
+def read_written(path: Path) -> Rows:
+    """The rows that a person filled in, by (student, question); empty if there is no file.
+
+    Columns may be parted by semicolons and points have a decimal comma, as spreadsheets write in some countries.
+
+    Raises
+    ------
+    ValueError
+        That names the row, if points are no number from 0 to the maximum; or if it is another kind of file.
+    """
+    if not path.is_file():
+        return {}
+    csv.field_size_limit(10_000_000)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            semicolons = ";" in file.readline()
+            file.seek(0)
+            table = csv.DictReader(file, delimiter=";" if semicolons else ",")
+            rows = list(table)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path.name} is not in UTF-8: save it as 'CSV UTF-8' in the spreadsheet") from None
+    if rows and (missing := [c for c in COLUMNS[:-1] if c not in (table.fieldnames or ())]):
+        raise ValueError(f"{path.name} has no column {missing[0]!r}: keep its first line, and save it as 'CSV UTF-8'")
+    marked: Rows = {}
+    for row in rows:
+        try:
+            row = {column: row.get(column) or "" for column in COLUMNS}
+            row |= {column: row[column].strip() for column in ("question", "points", "maximum", "comment", "version")}
+            row["points"] = row["points"].replace(",", ".")
+            if row["points"] and not 0 <= float(row["points"]) <= float(row["maximum"]):
+                raise ValueError
+        except (ValueError, AttributeError):
+            who = f"{row.get('student')}, {row.get('question')}"
+            raise ValueError(f"{path.name}: points of {who} must be a number from 0 to {row.get('maximum')}") from None
+        key = _plain(row["student"]), row["question"]
+        if key not in marked or _filled(row):
+            marked[key] = row
+    return marked
+
+
+def leaderboard_json(reports: Sequence[Report]) -> str | None:
+    """The error ratios of the tests that give points on a scale, best first; None if no test does."""
+    rows = [
+        {"student": r.student, "test": s.name, "ratio": s.ratio, "points": s.points}
+        for r in reports
+        for s in r.scores
+        if s.ratio is not None and math.isfinite(s.ratio)
+    ]
+    rows.sort(key=lambda row: (row["test"], row["ratio"]))
+    return json.dumps(rows, indent=2) + "\n" if rows else None
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\r\n").writerows(rows)  # a field is quoted if it holds a character of the end
+    return file.getvalue()
+
+
+FORMULA = r"'*[=+\-@\t\r\n]"
+
+
+def _safe(text: str) -> str:
+    """Keep a spreadsheet from taking a student's text for a formula; `_plain` takes the apostrophe off again.
+
+    One more goes before those that stand before such a text already, so that no two texts become the same.
+    """
+    text = text.replace("\x00", "")
+    return "'" + text if re.match(FORMULA, text) else text
+
+
+def _plain(text: str) -> str:
+    return text[1:] if re.match("'" + FORMULA, text) else text

@@ -1,0 +1,155 @@
+"""What the test cells of an assignment are written with: fresh inputs, and a comparison that explains itself.
+
+A test draws random inputs with `generator`, calls the answer, and passes what came to `expect`, which compares within a
+tolerance and says what differs without showing the value expected. The inputs depend on the seed of the cohort, so that
+no printed number can be copied from last year. Used by the test cells in ``notebooks/assignments``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from teachkit.course import grading
+
+__all__ = ["PartialScore", "cohort", "expect", "forbid", "forbidden", "generator", "score_from_ratio", "seeded"]
+
+_COHORT: list[int] = []
+_FORBIDDEN: list[str] = []
+
+
+class PartialScore(float):
+    """Points on a scale, which remember the error ratio they were given for."""
+
+    ratio: float
+
+
+def cohort(seed: int | None = None) -> int:
+    """The seed of this cohort: ``seed``, which sets it for this process, else TEACHKIT_COHORT, else 0.
+
+    Raises
+    ------
+    ValueError
+        If TEACHKIT_COHORT is not an integer.
+    """
+    if seed is not None:
+        if not isinstance(seed, int):
+            raise TypeError(f"seed must be an integer, got {type(seed).__name__}")
+        _COHORT[:] = [seed]
+    if _COHORT:
+        return _COHORT[0]
+    text = os.environ.get("TEACHKIT_COHORT") or "0"
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"TEACHKIT_COHORT must be an integer, got {text!r}") from None
+
+
+@contextlib.contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Within the block ``seed`` is the seed of the cohort; None changes nothing."""
+    before = list(_COHORT)
+    try:
+        if seed is not None:
+            cohort(seed)
+        yield
+    finally:
+        _COHORT[:] = before
+
+
+def generator(name: str) -> torch.Generator:
+    """Random generator for the test ``name``: the same for the whole cohort, another for the next."""
+    digest = hashlib.sha256(f"{cohort()}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def expect(what: str, got: Any, expected: Any, *, rtol: float = 1e-4, atol: float = 1e-8, hint: str = "") -> None:
+    """Raise an AssertionError that says how ``got`` differs from ``expected``, if it does.
+
+    Numbers, arrays and tensors of any floating type agree when ``|got - expected| <= atol + rtol * max|expected|``.
+    Strings and bools must be equal. A 0-d tensor stands for a number. The message names type, shape and the size of the
+    error, never the values expected. See `teachkit.course.grading.compare`.
+    """
+    try:
+        problem = grading.compare(got, expected, rtol=rtol, atol=atol)
+    except Exception:  # grading.compare raises for an answer that is still missing
+        if got is None or got is ...:
+            raise AssertionError(f"{what}: not answered yet (got {got})") from None
+        raise
+    if problem:
+        raise AssertionError(f"{what}: {problem}." + (f" Hint: {hint}" if hint else ""))
+
+
+def score_from_ratio(ratio: float, *, full: float, none: float, points: float) -> PartialScore:
+    """Points on a scale: all of them for an error ratio of at most ``full``, none from ``none`` on, log-linear between.
+
+    Parameters
+    ----------
+    ratio : float
+        Error of the answer over the error of the baseline; smaller is better.
+    full, none : float
+        0 < full < none.
+    points : float
+        The maximum.
+
+    Returns
+    -------
+    PartialScore
+        A float; its ``ratio`` goes to the leaderboard if it is the value of a test's last line.
+    """
+    if not 0 < full < none:
+        raise ValueError(f"full and none must satisfy 0 < full < none, got {full} and {none}")
+    share = 0.0
+    if 0 <= ratio < none:  # neither for NaN
+        share = math.log(none / max(ratio, full)) / math.log(none / full)
+    score = PartialScore(round(share * points, 2))
+    score.ratio = float(ratio)
+    return score
+
+
+@contextlib.contextmanager
+def forbid(*functions: str) -> Iterator[None]:
+    """Within the block, the named parts of teachkit raise when called: ``with forbid("Empirical"): answer(x)``.
+
+    While a submission is graded this holds for the calls of its functions, in the process that runs them. Names are
+    classes or functions of ``teachkit`` and its modules, for example ``"GaussianMixture"``,
+    ``"meanshift.mean_shift"`` or ``"solvers.Heun.step"``.
+    """
+    import teachkit
+
+    undo: list[tuple[Any, str, Any]] = []
+    try:
+        for name in functions:
+            *parents, last = name.split(".")
+            owner: Any = teachkit
+            for part in parents:
+                owner = getattr(owner, part)
+            target = getattr(owner, last)
+            if isinstance(target, type):
+                owner, last, target = target, "__init__", target.__dict__.get("__init__", object.__init__)
+            undo.append((owner, last, target))
+            setattr(owner, last, _refusal(name))
+            _FORBIDDEN.append(name)
+        yield
+    finally:
+        del _FORBIDDEN[len(_FORBIDDEN) - len(undo) :]
+        for owner, last, target in reversed(undo):
+            setattr(owner, last, target)
+
+
+def forbidden() -> list[str]:
+    """What is forbidden now."""
+    return list(_FORBIDDEN)
+
+
+def _refusal(name: str) -> Any:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError(f"write it yourself: teachkit.{name} is not allowed in this exercise")
+
+    return refuse

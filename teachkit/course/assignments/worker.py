@@ -1,0 +1,96 @@
+"""Mark one submission in a process of its own, so that nothing it does can end the batch.
+
+`mark_apart` starts a process that runs `main`, and waits for the report, which that process writes to a file. The
+student's code runs in a third one (`teachkit.course.assignments.sandbox`).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from teachkit.course.assignments import notebook as nb
+from teachkit.course.assignments.build import write_text
+from teachkit.course.assignments.engine import mark
+from teachkit.course.assignments.process import end
+from teachkit.course.assignments.report import Limits, Report, Score
+from teachkit.course.assignments.sandbox import limit_resources
+
+__all__ = ["main", "mark_apart", "not_marked"]
+
+START_SECONDS = 120.0  # for importing torch twice on a busy machine
+
+
+def mark_apart(source: Path, student: str, files: Sequence[Path], limits: Limits, seed: int) -> Report:
+    """The report on one submission; never raises for what it holds.
+
+    Parameters
+    ----------
+    source : Path
+        The instructor source.
+    student : str
+        Name of the student.
+    files : sequence of Path
+        The notebooks found; anything but one is refused.
+    limits : Limits
+        Time, memory and file size.
+    seed : int
+        Seed of the cohort.
+    """
+    if len(files) != 1:
+        return not_marked(source, student, f"expected one notebook called {source.stem}.ipynb, found {len(files)}")
+    if files[0].suffix != ".ipynb":
+        return not_marked(source, student, f"expected a notebook (.ipynb), got {files[0].name}")
+    with tempfile.TemporaryDirectory(prefix="teachkit-") as folder:
+        result = Path(folder) / "report.json"
+        job = {
+            **{"source": str(source.resolve()), "submission": str(files[0].resolve()), "student": student},
+            **{"limits": vars(limits), "seed": seed, "result": str(result)},
+        }
+        command = [sys.executable, "-c", "from teachkit.course.assignments.worker import main; main()"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            _, words = process.communicate(json.dumps(job).encode(), limits.total_seconds + START_SECONDS)
+            why = words.decode("utf-8", "replace").strip().rpartition("\n")[2] or f"exit code {process.returncode}"
+        except subprocess.TimeoutExpired:
+            why = f"it did not end after {limits.total_seconds:g} s, the time limit, and {START_SECONDS:g} s more"
+        finally:
+            end(process.pid)
+            process.wait()
+        if result.is_file():
+            return Report.from_dict(json.loads(result.read_text(encoding="utf-8")))
+    return not_marked(source, student, f"marking failed ({why[:300]}); a person must look", failed=True)
+
+
+def not_marked(source: Path, student: str, why: str, failed: bool = False) -> Report:
+    """A report without points: ``why`` is its remark."""
+    report = Report(student, source.stem, notes=[why[:1000]], failed=failed)
+    original = nb.read(source)
+    owners = nb.answers_to(original)
+    for cell in nb.tests(original, hidden=False):
+        name = nb.grade_id(cell)
+        report.scores.append(Score(name, name, owners[name], 0.0, float(nb.meta(cell)["points"]), "not run"))
+    return report
+
+
+def _report(job: dict[str, Any], limits: Limits) -> Report:
+    source = Path(job["source"])
+    try:
+        submission = nb.read(job["submission"], limits.file_megabytes)
+    except ValueError as error:
+        return not_marked(source, job["student"], str(error))
+    original, name = nb.read(source), source.stem
+    return mark(original, submission, student=job["student"], assignment=name, limits=limits, seed=job["seed"])
+
+
+def main() -> None:
+    """Read the job from standard input, mark, write the report."""
+    job = json.loads(sys.stdin.readline())
+    limits = Limits(**job["limits"])
+    limit_resources(2 * limits.memory_megabytes)
+    write_text(Path(job["result"]), json.dumps(_report(job, limits).to_dict()))

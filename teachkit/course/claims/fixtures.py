@@ -1,0 +1,217 @@
+"""What several measurements share: data, networks, paths and references, each made once for a `Setting`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from teachkit import data, edm, metrics, regularity, sample, schedules
+from teachkit.course.claims.registry import Measurement, Setting, mean
+from teachkit.denoisers import Denoiser, Empirical, Gaussian, GaussianMixture
+from teachkit.metrics import Estimate
+from teachkit.noise import initial_noise
+from teachkit.sampling import Trajectory
+
+# What the networks that ship were trained on.
+TRAINED_ON = {"edm-digits8": "digits8", "edm-mnist": "mnist5k"}
+
+_Arguments = ParamSpec("_Arguments")
+_Value = TypeVar("_Value")
+_kept: list[Callable[[], None]] = []  # what empties each cache, of this module and of others
+
+
+def cached(function: Callable[_Arguments, _Value]) -> Callable[_Arguments, _Value]:
+    """Keep the last eight values of a function, until `forget`."""
+    kept = functools.lru_cache(maxsize=8)(function)
+    _kept.append(kept.cache_clear)
+    return kept  # type: ignore[return-value]
+
+
+def exact_number(value: float, unit: str = "", detail: str = "", control: float | None = None) -> Measurement:
+    """A measurement without scatter."""
+    return Measurement(float(value), float(value), float(value), unit, detail, control)
+
+
+def averaged(
+    values: Tensor,
+    unit: str = "",
+    detail: str = "",
+    control: float | None = None,
+    statistic: Callable[..., Tensor] | None = None,
+) -> Measurement:
+    """Mean, or another statistic, over paths with its interval: ``(B,)``, or ``(B, ...)`` for a statistic."""
+    own = mean(values, unit) if statistic is None else metrics.bootstrap(statistic, values.double().cpu())
+    return around(own, unit, detail, control)
+
+
+def ratio(above: Tensor, below: Tensor, unit: str = "", detail: str = "", control: float | None = None) -> Measurement:
+    """Ratio of two means over the same paths, which are drawn together: ``(B,)`` each."""
+    both = above.double().cpu(), below.double().cpu()
+    return around(metrics.bootstrap(lambda a, b: a.mean() / b.mean(), *both, paired=True), unit, detail, control)
+
+
+def around(estimate: Estimate, unit: str = "", detail: str = "", control: float | None = None) -> Measurement:
+    """A measurement from an estimate; the interval, which is centred on resampled values, is made to hold the value."""
+    value, low, high = estimate
+    return Measurement(value, min(low, value), max(high, value), unit, detail, control)
+
+
+@cached
+def digits() -> data.Dataset:
+    """1,797 digits of 8 x 8 pixels, float64, with labels."""
+    images, labels = data.load("digits8")
+    return data.Dataset(images.double(), labels)
+
+
+@cached
+def exact_denoiser() -> Empirical:
+    """The exact denoiser of these digits, which knows their classes."""
+    return Empirical(digits().images, labels=digits().labels)
+
+
+@cached
+def exact_paths(run: Setting) -> Trajectory:
+    """Paths of the exact denoiser: 100 Euler steps."""
+    return sample(exact_denoiser(), noise(run, run.pick(96, 1024), (1, 8, 8)), schedules.polynomial(100))
+
+
+@cached
+def ring_paths(run: Setting) -> Trajectory:
+    """Paths in the plane: a mixture of eight Gaussians of standard deviation 0.05 on a ring of radius 1."""
+    turn = 2 * torch.pi * torch.arange(8, dtype=torch.float64) / 8
+    ring = GaussianMixture([1 / 8] * 8, torch.stack([turn.cos(), turn.sin()], 1), [0.05**2] * 8)
+    return sample(ring, noise(run, run.pick(400, 4096), (2,)), schedules.polynomial(100))
+
+
+@cached
+def network(run: Setting) -> edm.LearnedDenoiser:
+    """The trained network; small ones on the CPU in float64, so that the digits printed are the same everywhere."""
+    model = edm.load(run.model, device=run.device)
+    if run.device == "cpu" and sum(p.numel() for p in model.parameters()) < 1e6:
+        model = edm.load(run.model, device=run.device, dtype=torch.float64)
+    return model.requires_grad_(False)
+
+
+def event(run: Setting) -> tuple[int, int, int]:
+    """Shape of one sample of the network."""
+    model = network(run)
+    return model.img_channels, model.img_resolution, model.img_resolution
+
+
+def labels(run: Setting, n: int) -> Tensor | None:
+    """Classes in turn, for a network that wants them; the networks that ship also go without."""
+    model = network(run)
+    if run.model in TRAINED_ON or not model.label_dim:
+        return None
+    return torch.arange(n, device=run.device) % model.label_dim
+
+
+def network_noise(run: Setting, n: int, stream: int = 0) -> Tensor:
+    """Starting noise for the network, in its dtype, on its device."""
+    parameter = next(network(run).parameters())
+    return noise(run, n, event(run), stream).to(parameter)
+
+
+def network_sample(run: Setting, x: Tensor, sigmas: Tensor, solver: object = "euler", keep: str = "all") -> Trajectory:
+    """`sample` with the network and the labels it wants."""
+    return sample(network(run), x, sigmas, solver, labels=labels(run, len(x)), keep=keep)  # type: ignore[arg-type]
+
+
+@cached
+def network_paths(run: Setting) -> Trajectory:
+    """Paths of the network: 100 Euler steps."""
+    return network_sample(run, network_noise(run, run.pick(32, 256)), schedules.polynomial(100))
+
+
+@cached
+def network_reference(run: Setting) -> tuple[Tensor, Tensor]:
+    """Fresh noise, and where the network's exact paths from it end."""
+    x = network_noise(run, run.pick(64, 256), stream=1)
+    return x, network_sample(run, x, schedules.polynomial(run.pick(50, 120)), "unipc", keep="final").final
+
+
+def network_error(run: Setting, sigmas: Tensor, solver: object) -> Tensor:
+    """Root-mean-square error of the network's samples to the reference: ``(B,)``."""
+    x, end = network_reference(run)
+    return metrics.error_to_reference(network_sample(run, x, sigmas, solver, keep="final").final, end)
+
+
+@cached
+def exact_reference(run: Setting) -> tuple[Tensor, Tensor]:
+    """Fresh noise, and where the exact denoiser's paths from it end."""
+    x = noise(run, run.pick(128, 1024), (1, 8, 8), stream=1)
+    return x, sample(exact_denoiser(), x, schedules.polynomial(200), "unipc", keep="final").final
+
+
+def exact_error(run: Setting, sigmas: Tensor, solver: object) -> Tensor:
+    """Root-mean-square error of the exact denoiser's samples to the reference: ``(B,)``."""
+    x, end = exact_reference(run)
+    final = sample(exact_denoiser(), x, sigmas, solver, keep="final").final  # type: ignore[arg-type]
+    return metrics.error_to_reference(final, end)
+
+
+@cached
+def training_data(run: Setting) -> tuple[data.Dataset, data.Dataset]:
+    """What the network was trained on, and what was held out, in its dtype.
+
+    Raises
+    ------
+    ValueError
+        If the network is not one of those that ship.
+    """
+    if run.model not in TRAINED_ON:
+        raise ValueError(f"model must be one whose data ship, {' or '.join(TRAINED_ON)}, got {run.model!r}")
+    parameter = next(network(run).parameters())
+    train, held_out = data.split(data.load(TRAINED_ON[run.model]))
+    return train._replace(images=train.images.to(parameter)), held_out._replace(images=held_out.images.to(parameter))
+
+
+@cached
+def optimum(run: Setting) -> Empirical:
+    """The exact denoiser of the network's training data."""
+    return Empirical(training_data(run)[0].images)
+
+
+@cached
+def optimal_paths(run: Setting) -> Trajectory:
+    """Its paths from the noise of `network_paths`."""
+    paths = network_paths(run)
+    return sample(optimum(run), paths.x[0], paths.sigmas)
+
+
+@cached
+def gaussians(run: Setting) -> dict[str, Gaussian]:
+    """Gaussians of the training data: with its covariance, and with one variance for all directions."""
+    images = training_data(run)[0].images.double()
+    centre = images.mean(0)
+    spread = (images - centre).square().mean()
+    like = next(network(run).parameters())
+    return {"Gaussian": Gaussian.fit(images).to(like), "isotropic": Gaussian(centre, spread).to(like)}
+
+
+def noise(run: Setting, n: int, shape: tuple[int, ...], stream: int = 0) -> Tensor:
+    """Starting noise at sigma = 80, float64 on the CPU."""
+    return initial_noise(n, shape, seed=run.seed, stream=stream, dtype=torch.float64, device="cpu")
+
+
+def bridges(traj: Trajectory, seed: int = 0) -> Tensor:
+    """Brownian bridges around the chords of these paths, of the same size: the null model."""
+    n, b, d = traj.x.flatten(2).shape
+    return regularity.brownian_bridge(n - 1, b, d, seed=seed, like=traj)
+
+
+def follows(run: Setting, denoiser: Denoiser, paths: Trajectory, radius: float) -> Tensor:
+    """Share of the steps, in %, for which a path of ``denoiser`` stays within 5 % of the data radius: ``(B,)``."""
+    own = sample(denoiser, paths.x[0], paths.sigmas)
+    away = regularity.state_gap(own, paths, radius) > 0.05
+    return 100 * away.int().argmax(0).double() / (len(paths.sigmas) - 1)
+
+
+def forget() -> None:
+    """Free what was kept by any function that is `cached`."""
+    for clear in _kept:
+        clear()

@@ -1,0 +1,163 @@
+"""Claims about trained networks beside the exact denoiser of their training data, r_net against r*.
+
+The optimum of the training loss replays its data; where a network departs from it is where it draws something new.
+Taught in ``notebooks/09_training_edm``, ``10_learned_vs_optimal`` and ``08_closed_form_scores``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from teachkit import geometry, metrics, regularity, schedules
+from teachkit.course.claims import fixtures
+from teachkit.course.claims.criteria import above_one, at_least, at_most, same_size
+from teachkit.course.claims.registry import Measurement, Setting, claim
+from teachkit.edm.loss import edm_loss
+
+P1, P2, P3 = "arXiv 2305.19947", "arXiv 2405.11326", "arXiv 2506.10177"
+OWN = "model and its data"
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vector_norm((a - b).flatten(1), dim=1)
+
+
+@claim(
+    "generalises",
+    "At sigma 0.4 a trained network denoises new images better than the exact denoiser of its training data.",
+    place=P1, criterion=above_one(), digits=1, needs=OWN, lesson="training_edm",
+)  # fmt: skip
+def _generalises(run: Setting) -> Measurement:
+    held_out = fixtures.training_data(run)[1].images
+    images = held_out[: run.pick(180, len(held_out))]
+    noise = fixtures.noise(run, len(images), tuple(images.shape[1:])).to(images) / 80
+    sigma = torch.full((len(images),), 0.4, dtype=images.dtype, device=images.device)
+    losses = [edm_loss(D, images, sigma, noise) for D in (fixtures.optimum(run), fixtures.network(run))]
+    return fixtures.ratio(losses[0], losses[1], detail="loss on held-out digits at sigma 0.4, exact / network")
+
+
+@claim(
+    "draws-new", "A trained network does not replay its training data.",
+    place=f"{P1}, Sec. 5", figure="no copies", criterion=at_most(1), digits=0, unit="%", needs=OWN,
+    lesson="learned_vs_optimal",
+    remark="no sample is a copy; so few samples cannot exclude a share of copies as large as the interval's upper end",
+)  # fmt: skip
+def _new(run: Setting) -> Measurement:
+    train, held_out = (part.images.flatten(1) for part in fixtures.training_data(run))
+    limit = 0.1 * torch.cdist(held_out, train).amin(1).median()
+    own, exact = (
+        100 * (torch.cdist(paths.final.flatten(1), train).amin(1) < limit).double()
+        for paths in (fixtures.network_paths(run), fixtures.optimal_paths(run))
+    )
+    return fixtures.averaged(own, "%", "copies among samples; control: exact denoiser", float(exact.mean()))
+
+
+@claim(
+    "same-bend", "Learned and exact denoisers make bends of one size.",
+    place=f"{P3}, Sec. 3 and 4", criterion=same_size(1), needs=OWN, lesson="learned_vs_optimal",
+)  # fmt: skip
+def _same(run: Setting) -> Measurement:
+    peaks = [geometry.deviation_peak(p)[0] for p in (fixtures.network_paths(run), fixtures.optimal_paths(run))]
+    return fixtures.ratio(peaks[0], peaks[1], detail="largest deviation, network / exact")
+
+
+def _regions(run: Setting, on_network: bool) -> Measurement:
+    paths = fixtures.network_paths(run) if on_network else fixtures.optimal_paths(run)
+    other = fixtures.optimum(run) if on_network else fixtures.network(run)
+    rows = range(0, len(paths.denoised), 6)
+    gaps = torch.stack([_distance(paths.denoised[n], other(paths.x[n], float(paths.sigmas[n]))) for n in rows], 1)
+    ends = (0, gaps.shape[1] - 1)
+
+    def statistic(g: Tensor) -> Tensor:
+        middle = g.median(0).values
+        return middle[1:-1].max() / max(middle[ends[0]], middle[ends[1]])
+
+    where = "network" if on_network else "exact denoiser"
+    return fixtures.averaged(
+        gaps, detail=f"largest gap between / larger gap at the ends, on paths of the {where}", statistic=statistic
+    )
+
+
+@claim(
+    "three-regions-exact-path",
+    "Network and exact denoiser agree at large and at small noise and differ between, on paths of the exact one.",
+    place=P1, figure="small, large, small", criterion=at_least(2), digits=1, needs=OWN, lesson="learned_vs_optimal",
+)  # fmt: skip
+def _regions_exact(run: Setting) -> Measurement:
+    return _regions(run, on_network=False)
+
+
+@claim(
+    "three-regions-network-path",
+    "Network and exact denoiser agree at large and at small noise and differ between, on paths of the network.",
+    place=P1, figure="small, large, small", criterion=at_least(2), digits=1, needs=OWN,
+    remark="a network's path ends away from all training data, and the exact denoiser points there until the end",
+    lesson="learned_vs_optimal",
+)  # fmt: skip
+def _regions_network(run: Setting) -> Measurement:
+    return _regions(run, on_network=True)
+
+
+@claim(
+    "closer-than-step", "The network's output is closer to the exact denoiser's than the state is, all along its path.",
+    place=f"{P2}, Prop. A.14", figure="all of 50,000 paths", criterion=at_least(99), digits=0, unit="%", needs=OWN,
+    remark="once the network has settled on a new image, the nearest training image is elsewhere",
+    lesson="learned_vs_optimal",
+)  # fmt: skip
+def _closer(run: Setting) -> Measurement:
+    paths, D = fixtures.network_paths(run), fixtures.optimum(run)
+    share = []
+    for n in range(0, len(paths.denoised), 4):
+        right = D(paths.x[n], float(paths.sigmas[n]))
+        share.append((_distance(paths.denoised[n], right) <= _distance(right, paths.x[n])).double())
+    return fixtures.averaged(100 * torch.stack(share).mean(0), "%", "states with |r_net - r*| <= |r* - x|")
+
+
+@claim(
+    "gaussian-first-steps",
+    "A Gaussian with the data's covariance can replace the first 15 to 30 % of a network's steps.",
+    place="arXiv 2412.09726", figure="15 to 30 %", criterion=at_least(15), digits=0, unit="%", needs=OWN,
+    remark="a Gaussian without directions nearly does so too: what ends it is the network's own error at large noise",
+    lesson="closed_form_scores",
+)  # fmt: skip
+def _first_steps(run: Setting) -> Measurement:
+    images = fixtures.training_data(run)[0].images.double()
+    radius = float((images - images.mean(0)).flatten(1).square().sum(1).mean().sqrt())
+    x = fixtures.network_paths(run).x[0]
+    paths = fixtures.network_sample(run, x, schedules.polynomial(50))
+    own, plain = (fixtures.follows(run, D, paths, radius) for D in fixtures.gaussians(run).values())
+    return fixtures.averaged(
+        own, "%", "steps within 5 % of the data radius; control: one variance for all directions", float(plain.mean())
+    )
+
+
+@claim(
+    "teleport", "Jumping to sigma 10 by the flow of a Gaussian saves evaluations of the network.",
+    place="arXiv 2412.09726", criterion=at_least(1), digits=1, needs=OWN,
+    remark="much of the saving is the grid's: one Euler step to 10 saves nearly as much", lesson="closed_form_scores",
+)  # fmt: skip
+def _teleport(run: Setting) -> Measurement:
+    x, end = fixtures.network_reference(run)
+    budgets = (8, 12, 16)
+
+    def error(start: Tensor, sigmas: Tensor) -> Tensor:
+        final = fixtures.network_sample(run, start, sigmas, "ipndm", keep="final").final
+        return metrics.error_to_reference(final, end)
+
+    plain = torch.stack([error(x, schedules.polynomial(n)) for n in budgets], 1)
+    short = schedules.polynomial(8, sigma_max=10.0)
+    jump = error(regularity.teleport(fixtures.gaussians(run)["Gaussian"], x, 80.0, 10.0), short)
+    euler = error(x, torch.cat([torch.tensor([80.0], dtype=torch.float64), schedules.polynomial(7, sigma_max=10.0)]))
+
+    def saved(rows: Tensor) -> float:
+        mean, nfe = rows.mean(0).log(), torch.tensor(budgets).double().log()
+        curve, target = mean[:-1], mean[-1]
+        i = int((curve > target).sum().clamp(1, len(curve) - 1))
+        share = ((target - curve[i - 1]) / (curve[i] - curve[i - 1])).clamp(0, 1)
+        return float((nfe[i - 1] + share * (nfe[i] - nfe[i - 1])).exp()) - 8
+
+    own, control = (metrics.bootstrap(saved, torch.cat([plain, e[:, None]], 1).double().cpu()) for e in (jump, euler))
+    return fixtures.around(
+        own, detail="evaluations saved at equal error, 8 used; control: one Euler step to 10", control=control.value
+    )

@@ -1,0 +1,235 @@
+"""Measuring the ledger, and showing it: plain text, JSON, a page of HTML."""
+
+from __future__ import annotations
+
+import html
+import platform
+import shutil
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from teachkit.course.claims import fixtures
+from teachkit.course.claims.criteria import HOLDS, LIMIT, VERDICTS
+from teachkit.course.claims.registry import Claim, Measurement, Setting, chosen
+
+FORMAT = "teachkit claims 1"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A claim with what was measured; ``measured`` is None, and ``problem`` says why, where that was impossible.
+
+    Examples
+    --------
+    >>> Result(chosen(["tweedie"])[0], None, "no network here").verdict
+    'not measured'
+    """
+
+    claim: Claim
+    measured: Measurement | None
+    problem: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """By the claim's criterion, or "not measured"."""
+        return "not measured" if self.measured is None else self.claim.verdict(self.measured)
+
+    @property
+    def shown(self) -> str:
+        """Value, interval and control in words."""
+        return self.problem if self.measured is None else self.claim.show(self.measured)
+
+
+def applicable(claims: Sequence[Claim], model: str | None) -> list[Claim]:
+    """Those that a model is about, and whose data there are; without a model, all of them."""
+    if model is None:
+        return list(claims)
+    needs = ("model", "model and its data") if model in fixtures.TRAINED_ON else ("model",)
+    return [entry for entry in claims if entry.needs in needs]
+
+
+def measure_all(claims: Sequence[Claim] | None = None, setting: Setting | None = None) -> Iterator[Result]:
+    """Measure claims one after another; what cannot be measured does not stop the others.
+
+    Parameters
+    ----------
+    claims : sequence of Claim, optional
+        By default all of the ledger.
+    setting : Setting, optional
+        By default the fast one.
+
+    Yields
+    ------
+    Result
+
+    Examples
+    --------
+    >>> results = list(measure_all(chosen(["mean-shift-step"])))
+    >>> results[0].verdict
+    'holds'
+    """
+    run = setting or Setting()
+    try:
+        for entry in chosen() if claims is None else claims:
+            try:
+                with torch.no_grad():
+                    measured = entry.measure(run)
+                entry.verdict(measured)  # refuses numbers that are not finite
+                yield Result(entry, measured)
+            except (ValueError, TypeError, OSError, RuntimeError) as error:
+                yield Result(entry, None, f"{type(error).__name__}: {error}".splitlines()[0])
+    finally:
+        fixtures.forget()
+
+
+def tally(results: Sequence[Result]) -> str:
+    """How many claims have which verdict."""
+    count = Counter(r.verdict for r in results)
+    parts = [f"{v}: {count[v]}" for v in (*VERDICTS, "not measured") if count[v]]
+    return f"{len(results)} claim{'' if len(results) == 1 else 's'}; " + ", ".join(parts)
+
+
+def to_text(results: Sequence[Result], width: int | None = None) -> str:
+    """A table for the terminal, no wider than it.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        As from `measure_all`.
+    width : int, optional
+        Of the terminal; without it wide enough for a pipe.
+
+    Returns
+    -------
+    str
+        A few lines for each claim, and the tally.
+
+    Examples
+    --------
+    >>> results = list(measure_all(chosen(["mean-shift-step"])))
+    >>> print(to_text(results).splitlines()[0])
+    + mean-shift-step: holds
+    """
+    width = max(60, width or shutil.get_terminal_size((120, 24)).columns)
+    lines = []
+    for r in results:
+        mark = {HOLDS: "+", LIMIT: "~"}.get(r.verdict, "-" if r.measured else "?")
+        lines.append(f"{mark} {r.claim.id}: {r.verdict}")
+        rows = [
+            r.claim.sentence,
+            f"here: {r.shown}" + (f" ({r.measured.detail})" if r.measured and r.measured.detail else ""),
+        ]
+        rows.append(
+            f"{r.claim.place}: "
+            + (f"{r.claim.figure}; " if r.claim.figure else "")
+            + f"criterion: {r.claim.criterion.words}"
+        )
+        if r.measured and r.claim.why(r.measured):
+            rows.append(f"why: {r.claim.why(r.measured)}")
+        lines += [textwrap.fill(row, width, initial_indent="    ", subsequent_indent="      ") for row in rows]
+    return "\n".join([*lines, tally(results)])
+
+
+def to_json(results: Sequence[Result], setting: Setting) -> dict[str, Any]:
+    """What a file keeps: numbers as they are shown, so that machines agree.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        As from `measure_all`.
+    setting : Setting
+        They were measured in.
+
+    Returns
+    -------
+    dict
+        Plain values.
+
+    Examples
+    --------
+    >>> results = list(measure_all(chosen(["mean-shift-step"])))
+    >>> to_json(results, Setting())["claims"][0]["here"]
+    'below 1e-12'
+    """
+    rows = []
+    for r in results:
+        m = r.measured
+        row: dict[str, Any] = {"id": r.claim.id, "claim": r.claim.sentence, "place": r.claim.place}
+        row |= {"figure": r.claim.figure, "criterion": r.claim.criterion.words, "here": r.shown}
+        row |= {"verdict": r.verdict, "remark": r.claim.remark, "lesson": r.claim.lesson}
+        if m is not None:
+            row |= {"detail": m.detail, "unit": m.unit}
+            for name in ("value", "low", "high", "control"):
+                number = getattr(m, name)
+                if number is None:
+                    continue
+                row[name] = (
+                    0.0 if r.claim.identity and r.claim.criterion.passes(number) else round(number, r.claim.digits)
+                )
+        rows.append(row)
+    head = {"format": FORMAT, "full": setting.full, "seed": setting.seed, "model": setting.model}
+    return {**head, "claims": rows}
+
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid #8886; }
+small { opacity: .8; display: block; } code { font-size: .9em; }
+.v0 { border-left: 4px solid #009e73; } .v1 { border-left: 4px solid #e69f00; } .v2 { border-left: 4px solid #d55e00; }
+.v3 { border-left: 4px solid #888; }
+"""
+
+
+def to_html(results: Sequence[Result], setting: Setting) -> str:
+    """One self-contained page: no scripts, no links to styles; everything that came from outside is escaped.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        As from `measure_all`.
+    setting : Setting
+        They were measured in.
+
+    Returns
+    -------
+    str
+        The page.
+
+    Examples
+    --------
+    >>> results = list(measure_all(chosen(["mean-shift-step"])))
+    >>> "<h1>Claims, measured</h1>" in to_html(results, Setting())
+    True
+    """
+    e = html.escape
+    rows = []
+    for r in results:
+        kind = VERDICTS.index(r.verdict) if r.verdict in VERDICTS else 3
+        figure = f"{e(r.claim.figure)}<small>{e(r.claim.place)}</small>" if r.claim.figure else e(r.claim.place)
+        detail = f"<small>{e(r.measured.detail)}</small>" if r.measured else ""
+        remark = f"<small>{e(r.claim.why(r.measured))}</small>" if r.measured and r.claim.why(r.measured) else ""
+        rows.append(
+            f'<tr><td class="v{kind}">{e(r.claim.sentence)}<small><code>{e(r.claim.id)}</code>, criterion: '
+            f"{e(r.claim.criterion.words)}</small></td><td>{figure}</td><td>{e(r.shown)}{detail}</td>"
+            f"<td>{e(r.verdict)}{remark}</td></tr>"
+        )
+    how = "full" if setting.full else "fast"
+    under = (
+        f"Measured: {how}, seed {setting.seed}, model {setting.model}, torch {torch.__version__}, {platform.machine()}."
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Claims, measured</title><style>{_STYLE}</style></head><body>\n<h1>Claims, measured</h1>\n"
+        f"<p>{e(tally(results))}. {e(under)} In brackets 95 % intervals, exact where paths are counted.</p>\n"
+        "<table><thead><tr><th>claim</th><th>paper</th><th>here</th><th>verdict</th></tr></thead><tbody>\n"
+        + "\n".join(rows)
+        + "\n</tbody></table></body></html>\n"
+    )

@@ -1,0 +1,161 @@
+"""Claims about schedules found by dynamic programming, their coefficient, and what beats them.
+
+Levels are chosen on a teacher's paths from some noise and judged on other noise, by the error of each sample to the
+exact end of its path; ratios are taken over the same samples. Taught in
+``notebooks/11_schedules_by_dynamic_programming``.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from teachkit import data, schedules, scheduling
+from teachkit.course.claims import fixtures
+from teachkit.course.claims.criteria import at_least, at_most, below_one
+from teachkit.course.claims.registry import Measurement, Setting, claim
+from teachkit.sampling import Trajectory
+
+P2 = "arXiv 2405.11326, Sec. 4"
+NFE = 6
+
+
+@fixtures.cached
+def _exact_teacher(run: Setting) -> Trajectory:
+    return scheduling.teacher_paths(fixtures.exact_denoiser(), fixtures.noise(run, run.pick(64, 256), (1, 8, 8)))
+
+
+@fixtures.cached
+def _network_teacher(run: Setting) -> Trajectory:
+    """The teacher of the paper: iPNDM on 61 levels."""
+    x = fixtures.network_noise(run, run.pick(32, 256))
+    return fixtures.network_sample(run, x, schedules.polynomial(60), "ipndm")
+
+
+@fixtures.cached
+def _published(run: Setting) -> Tensor:
+    """Errors with the levels of the published programme, deviation cost and coefficient 1.15, iPNDM and network."""
+    teacher = _network_teacher(run)
+    path = scheduling.shortest_path(scheduling.cost_matrix(teacher, "deviation"), NFE, 1.15)
+    return fixtures.network_error(run, teacher.sigmas[path], "ipndm")
+
+
+@fixtures.cached
+def _usual(run: Setting, solver: str) -> dict[str, Tensor]:
+    """Errors of the network with the usual grids."""
+    return {name: fixtures.network_error(run, make(NFE), solver) for name, make in schedules.REGISTRY.items()}
+
+
+@claim(
+    "programme-exact", "The dynamic programme finds the cheapest of all routes.",
+    place=f"{P2}, Alg. 1", figure="always", criterion=at_least(100), digits=0, unit="%",
+    lesson="schedules_by_dynamic_programming",
+    remark="right in every trial, as Bellman's principle proves; trials alone cannot say always",
+)  # fmt: skip
+def _programme(run: Setting) -> Measurement:
+    rng = torch.Generator().manual_seed(run.seed)
+    right = []
+    for _ in range(run.pick(30, 300)):
+        cost = torch.randn(10, 10, generator=rng, dtype=torch.float64)
+        coefficient = float(0.8 + 0.4 * torch.rand((), generator=rng))
+        steps = int(torch.randint(1, 10, (), generator=rng))
+        found = scheduling.path_cost(cost, scheduling.shortest_path(cost, steps, coefficient), coefficient)
+        best = min(
+            scheduling.path_cost(cost, torch.tensor([0, *middle, 9]), coefficient)
+            for middle in itertools.combinations(range(1, 9), steps - 1)
+        )
+        right.append(100.0 * (abs(found - best) < 1e-9))
+    return fixtures.averaged(torch.tensor(right), "%", "random costs of both signs, against every route of 10 levels")
+
+
+@claim(
+    "programme-polynomial",
+    "Levels of the published programme (coefficient 1.15) beat the polynomial grid, with iPNDM and 6 evaluations.",
+    place=f"{P2}, Table 2", figure="FID 4.88 / 7.05 = 0.69", criterion=below_one(), needs="model",
+    lesson="schedules_by_dynamic_programming",
+)  # fmt: skip
+def _polynomial(run: Setting) -> Measurement:
+    return fixtures.ratio(_published(run), _usual(run, "ipndm")["polynomial"], detail="ratio of errors, network")
+
+
+@claim(
+    "programme-best-grid",
+    "Levels of the published programme (coefficient 1.15) beat every usual grid, with iPNDM and 6 evaluations.",
+    place="carried over from arXiv 2405.11326, Sec. 4", criterion=below_one(), needs="model",
+    remark="the baseline decides the story: a cosine grid is better for this small network",
+    lesson="schedules_by_dynamic_programming",
+)  # fmt: skip
+def _best_grid(run: Setting) -> Measurement:
+    name, best = min(_usual(run, "ipndm").items(), key=lambda item: float(item[1].mean()))
+    return fixtures.ratio(_published(run), best, detail=f"ratio of errors to the best usual grid ({name}), network")
+
+
+@claim(
+    "coefficient", "The coefficient 1.15 is good everywhere: at most 5 % worse than the best, for every solver.",
+    place="default of the published method", figure="1.15", criterion=at_most(1.05),
+    remark="the best coefficient depends on solver and budget, and the error jumps where the route does",
+    lesson="schedules_by_dynamic_programming",
+)  # fmt: skip
+def _coefficient(run: Setting) -> Measurement:
+    teacher = _exact_teacher(run)
+    cost = scheduling.cost_matrix(teacher, "deviation")
+    found = []
+    for solver in ("euler", "ipndm", "unipc"):
+        errors: dict[float, Tensor] = {}
+        for c in (0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2):
+            errors[c] = fixtures.exact_error(run, teacher.sigmas[scheduling.shortest_path(cost, NFE, c)], solver)
+        best = min(errors, key=lambda c: float(errors[c].mean()))
+        found.append((fixtures.ratio(errors[1.15], errors[best]), f"{solver}, best at {best:g}"))
+    worst, where = max(found, key=lambda item: item[0].value)
+    return worst._replace(detail=f"largest ratio of errors to the best coefficient ({where}), digits 8x8")
+
+
+@claim(
+    "few-paths", "Sixteen paths are enough to find a route.",
+    place=f"{P2}, ablation of the warm-up", criterion=at_most(1.1), lesson="schedules_by_dynamic_programming",
+)  # fmt: skip
+def _few(run: Setting) -> Measurement:
+    teacher = scheduling.teacher_paths(fixtures.exact_denoiser(), fixtures.noise(run, 256, (1, 8, 8)))
+    few = teacher[:16]
+    errors = []
+    for paths in (few, teacher):
+        route = scheduling.shortest_path(scheduling.cost_matrix(paths, "l2"), NFE)
+        errors.append(fixtures.exact_error(run, teacher.sigmas[route], "euler"))
+    return fixtures.ratio(errors[0], errors[1], detail="error with a route from 16 / from 256 paths, Euler, digits 8x8")
+
+
+@claim(
+    "levels-for-solver", "Levels searched for iPNDM, which will use them, beat every usual grid, with 6 evaluations.",
+    place="this library; goes beyond arXiv 2405.11326", criterion=below_one(),
+    lesson="schedules_by_dynamic_programming",
+)  # fmt: skip
+def _levels(run: Setting) -> Measurement:
+    teacher = _exact_teacher(run)
+    found = scheduling.find_schedule(fixtures.exact_denoiser(), teacher.x[0], NFE, "ipndm", teacher=teacher)
+    grids = {name: fixtures.exact_error(run, make(NFE), "ipndm") for name, make in schedules.REGISTRY.items()}
+    name = min(grids, key=lambda g: float(grids[g].mean()))
+    own = fixtures.exact_error(run, found.sigmas, found.make_solver())
+    return fixtures.ratio(
+        own, grids[name], detail=f"ratio of errors to the best usual grid ({name}), iPNDM, digits 8x8"
+    )
+
+
+@claim(
+    "fitted-solver", "Multistep weights fitted to a few paths beat UniPC on its best usual grid.",
+    place="this library; goes beyond arXiv 2405.11326", criterion=below_one(), needs="model",
+    lesson="schedules_by_dynamic_programming",
+)  # fmt: skip
+def _fitted(run: Setting) -> Measurement:
+    file = data.directory() / "schedules" / f"{run.model}-fitted-{NFE}.json"
+    if file.is_file() and not run.full:
+        schedule, origin = scheduling.Schedule.load(file), "shipped"
+    else:
+        x = fixtures.network_noise(run, run.pick(16, 128), stream=2)
+        schedule = scheduling.fit_solver(fixtures.network(run), x, NFE, labels=fixtures.labels(run, len(x)))
+        origin = f"fitted to {len(x)} paths"
+    usual = _usual(run, "unipc")
+    best = min(usual, key=lambda g: float(usual[g].mean()))
+    own = fixtures.network_error(run, schedule.sigmas, schedule.make_solver())
+    return fixtures.ratio(own, usual[best], detail=f"ratio of errors, {NFE} evaluations, weights {origin}, grid {best}")

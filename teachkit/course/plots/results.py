@@ -1,0 +1,237 @@
+"""Pictures of results: samples, cost matrices, work against precision, and loss by noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+
+from teachkit.checks import integer, shown, text
+from teachkit.course.plots.figure import VERMILLION, Picture, style
+from teachkit.course.plots.shared import (
+    MARKERS,
+    Array,
+    as_array,
+    as_indices,
+    as_levels,
+    as_lines,
+    axes_or_new,
+    band,
+    finish,
+    legend,
+    noise_axis,
+    short,
+    show_pixels,
+)
+
+
+def image_grid(
+    images: Array, *, columns: int = 8, titles: Sequence[object] | None = None, title: str = "Images"
+) -> Picture:
+    """Images row by row, grey or RGB.
+
+    Parameters
+    ----------
+    images : (B, C, H, W) or (B, H, W)
+        In [-1, 1]; values outside are clipped.
+    columns : int
+        Images in a row.
+    titles : sequence, optional
+        One for each image.
+    title : str
+        Above them all.
+
+    Examples
+    --------
+    >>> print(image_grid(np.zeros((3, 4, 4))).alt)
+    Images: 3 images of 4 by 4 pixels.
+    """
+    a = as_array("images", images)
+    if a.ndim not in (3, 4) or not len(a) or (a.ndim == 4 and a.shape[1] not in (1, 3)):
+        raise ValueError(f"images must have shape (B, H, W), (B, 1, H, W) or (B, 3, H, W), got {a.shape}")
+    columns = integer("columns", columns, 1)
+    listed = isinstance(titles, Sequence) or getattr(titles, "ndim", 0) > 0
+    if titles is not None and not (listed and len(titles) == len(a)):
+        raise ValueError(f"titles must hold one for each of the {len(a)} images, got {shown(titles)}")
+    columns, rows = min(columns, len(a)), -(-len(a) // columns)
+    with style():
+        cell = 0.75 if titles is None else 0.9
+        picture = Picture(figsize=(max(cell * columns, 3.0), cell * rows + 0.4))
+        axes = picture.subplots(rows, columns, squeeze=False).ravel()
+        for ax in axes[len(a) :]:
+            ax.remove()
+        for k, (ax, image) in enumerate(zip(axes, a)):
+            show_pixels(ax, image)
+            if titles is not None:
+                ax.set_title(str(titles[k]), fontsize=8, loc="center", pad=2)
+        picture.suptitle(text("title", title), x=0.01, ha="left", fontsize=11)
+    picture.alt = f"{title}: {len(a)} images of {a.shape[-2]} by {a.shape[-1]} pixels."
+    picture.caption = ""
+    return picture
+
+
+def cost_matrix(
+    cost: Array,
+    sigmas: Array | None = None,
+    path: Sequence[int] | None = None,
+    *,
+    ax: Axes | None = None,
+    title: str = "Cost of one jump",
+) -> Picture:
+    """Costs of jumping from level i (down) to j > i (across), and a chosen path.
+
+    Logarithmic colour; entries that are not positive (or not above the diagonal) stay white.
+
+    Parameters
+    ----------
+    cost : (N+1, N+1)
+        As from ``scheduling.cost_matrix``.
+    sigmas : (N+1,), optional
+        Noise levels, to label the axes.
+    path : sequence of int, optional
+        Indices of a chosen route.
+    ax : Axes, optional
+        Draw into these; otherwise a figure is made.
+    title : str
+        Above the axes.
+
+    Examples
+    --------
+    >>> print(cost_matrix([[0, 1, 4], [0, 0, 1], [0, 0, 0]], path=[0, 1, 2]).alt)
+    Cost of one jump: Costs between 3 noise levels, from 1 to 4. The path stops at 0, 1, 2.
+    """
+    c = np.array(as_array("cost", cost, (None, None), finite=False))
+    if c.shape[0] != c.shape[1]:
+        raise ValueError(f"cost must be square, got {c.shape}")
+    c[~(np.isfinite(c) & (c > 0)) | np.tri(len(c), dtype=bool)] = np.nan
+    if not np.isfinite(c).any():
+        raise ValueError("cost has no positive entry above its diagonal")
+    if path is not None:
+        path = as_indices("path", path, len(c), least=2)
+    low, high = max(np.nanmin(c), 1e-6 * np.nanmax(c)), np.nanmax(c)
+    alt = f"Costs between {len(c)} noise levels, from {short(np.nanmin(c))} to {short(high)}."
+    with style():
+        ax = axes_or_new(ax, size=(5.6, 4.8))
+        image = ax.imshow(c, norm=LogNorm(low, high) if low < high else Normalize(), cmap="cividis")
+        ax.figure.colorbar(image, ax=ax, label="cost", shrink=0.85, extend="min" if low > np.nanmin(c) else "neither")
+        if path is not None:
+            p = np.asarray(path)
+            corners = np.repeat(p, 2)
+            ax.plot(corners[1:], corners[:-1], color=VERMILLION, lw=1.2)
+            ax.plot(p[1:], p[:-1], "o", color=VERMILLION, mec="white", label=f"path of {len(p) - 1} jumps")
+            ax.legend(loc="lower left")
+            names = p if sigmas is None else [short(s) for s in as_levels(sigmas, len(c))[p]]
+            alt += f" The path stops at {', '.join(map(str, names))}."
+        if sigmas is not None:
+            s, at = as_levels(sigmas, len(c)), np.linspace(0, len(c) - 1, 6).round().astype(int)
+            ax.set_xticks(at, [short(v) for v in s[at]])
+            ax.set_yticks(at, [short(v) for v in s[at]])
+        unit = "index of the level" if sigmas is None else "noise level σ"
+        ax.set(xlabel=f"to: {unit}", ylabel=f"from: {unit}")
+        ax.grid(False)
+    return finish(
+        ax,
+        title,
+        alt,
+        "" if path is None else "A dot is a jump: its row is where it starts, its column where it lands.",
+    )
+
+
+def work_precision(
+    results: Mapping[str, tuple[Array, Array]],
+    *,
+    error: str = "error",
+    ax: Axes | None = None,
+    title: str = "Work and precision",
+) -> Picture:
+    """Error against function evaluations, one line per name.
+
+    Parameters
+    ----------
+    results : mapping of names to (K,), (K,)
+        Numbers of evaluations and errors of each method.
+    error : str
+        What the error is, for the axis.
+    ax : Axes, optional
+        Draw into these; otherwise a figure is made.
+    title : str
+        Above the axes.
+
+    Examples
+    --------
+    >>> print(work_precision({"Euler": ([5, 10], [0.2, 0.1])}).alt)
+    Work and precision: error against evaluations: Euler from 0.2 at 5 to 0.1 at 10.
+    """
+    if not isinstance(results, Mapping) or not all(isinstance(r, Sequence) and len(r) == 2 for r in results.values()):
+        raise TypeError(f"results must be a mapping of names to (nfe, errors), got {shown(results)}")
+    if not results:
+        raise ValueError("results must have at least one entry, got an empty mapping")
+    parts = []
+    with style():
+        ax = axes_or_new(ax)
+        for (name, (nfe, errors)), marker in zip(results.items(), MARKERS * len(results)):
+            n = as_array("nfe", nfe, (None,))
+            e = as_array("errors", errors, (len(n),))
+            if (n <= 0).any() or (e <= 0).any():
+                raise ValueError(f"nfe and errors must be positive on logarithmic axes, got those of {name!r}")
+            ax.loglog(n, e, marker + "-", label=name)
+            parts.append(f"{name} from {short(e[0])} at {n[0]:.0f} to {short(e[-1])} at {n[-1]:.0f}")
+        ticks = sorted({float(v) for nfe, _ in results.values() for v in as_array("nfe", nfe)})
+        ticks = ticks if len(ticks) <= 8 else ticks[:: -(-len(ticks) // 8)]
+        ax.set_xticks(ticks, [f"{t:.0f}" for t in ticks])
+        ax.set_xticks([], minor=True)
+        ax.set(xlabel="number of function evaluations (NFE)", ylabel=text("error", error))
+        ax.legend()
+    return finish(ax, title, f"{error} against evaluations: " + "; ".join(parts) + ".", "Lower left is better.")
+
+
+def loss_by_noise_level(
+    sigmas: Array,
+    losses: Mapping[str, Array] | Array,
+    *,
+    ylabel: str = "loss",
+    ax: Axes | None = None,
+    title: str = "Loss by noise level",
+) -> Picture:
+    """Loss against noise level; a mapping of names draws a line each.
+
+    Parameters
+    ----------
+    sigmas : (S,)
+        Noise levels.
+    losses : (S,) or (S, B), or a mapping of names to these
+        With a batch, median and band.
+    ylabel : str
+        What the loss is, for the axis.
+    ax : Axes, optional
+        Draw into these; otherwise a figure is made.
+    title : str
+        Above the axes.
+
+    Examples
+    --------
+    >>> print(loss_by_noise_level([10.0, 1.0, 0.1], [0.1, 0.5, 0.9]).alt)
+    Loss by noise level: loss by noise level. from 0.1 at sigma 10 to 0.9 at 0.1.
+    """
+    lines = as_lines("losses", losses)
+    s = as_levels(sigmas, len(next(iter(lines.values()))))
+    for name, y in lines.items():
+        if len(y) != len(s):
+            raise ValueError(f"losses must have a row for each of the {len(s)} sigmas, got {len(y)} for {name!r}")
+    parts = []
+    with style():
+        ax = axes_or_new(ax)
+        for k, (name, y) in enumerate(lines.items()):
+            middle = band(ax, s, y.reshape(len(y), -1), f"C{k}", name)
+            i, j = int(middle.argmax()), int(middle.argmin())
+            parts.append(
+                f"{name + ': ' if name else ''}from {short(middle[j])} at sigma {short(s[j])}"
+                f" to {short(middle[i])} at {short(s[i])}"
+            )
+        ax.set_ylabel(text("ylabel", ylabel))
+        ax.set_yscale("log")
+        noise_axis(ax)
+        legend(ax)
+    return finish(ax, title, f"{ylabel} by noise level. " + "; ".join(parts) + ".", "")

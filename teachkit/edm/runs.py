@@ -1,0 +1,208 @@
+"""A training run on one of its processes: its step, its checkpoint, its log, and its compiler where there is one.
+
+What is random in a step, and how long a run is, follows from its recipe (`teachkit.edm.recipes`);
+`teachkit.edm.training` runs it.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from teachkit import data
+from teachkit.checks import installed
+from teachkit.edm.loss import edm_loss, validation_loss
+from teachkit.edm.recipes import Batch, Recipe, check_data, draw_batch, learning_rate, make_denoiser, share_kept
+from teachkit.files import write_images, write_whole
+from teachkit.launcher import Processes
+from teachkit.noise import initial_noise
+from teachkit.sampling import sample
+from teachkit.schedules import polynomial
+
+
+class Run:
+    """The state of one training run on one process."""
+
+    def __init__(self, recipe: Recipe, folder: Path, group: Processes) -> None:
+        self.recipe, self.folder, self.group, self.device = recipe, folder, group, group.device
+        self.checkpoint, self.log = folder / "checkpoint.pt", folder / "log.jsonl"
+        if recipe.batch % group.world:
+            raise ValueError(f"batch must be a multiple of the {group.world} processes, got {recipe.batch}")
+        self.train_set, self.held_out = data.split(data.load(recipe.data))
+        self.denoiser = make_denoiser(recipe).to(self.device)
+        check_data(recipe, self.train_set, self.denoiser)
+        self.ema = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
+        self.forward: Callable[..., Tensor] = self.denoiser
+        self.optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
+        self.step = 0
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, if there is one."""
+        if not self.checkpoint.exists():
+            return
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        if state["recipe"] != self.recipe.text():
+            raise ValueError(f"{self.folder} holds a run of another recipe; choose another folder or delete it")
+        self.denoiser.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        self._forget_after(self.step * self.recipe.batch)
+
+    def prepare(self, compiled: bool) -> None:
+        """Before the first step: what validation and checkpoints will need, the compiler, and the other processes."""
+        if self.group.first:
+            installed("torchvision.utils", "the pictures of a training run")  # at the first validation
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(f"run_dir {self.folder} cannot be written")
+        if compiled:
+            compile_if_possible(self.denoiser.model, self._accumulate_gradients, self.group)
+            self.optimiser.zero_grad(set_to_none=True)
+        if self.group.world > 1:
+            self.forward = DistributedDataParallel(self.denoiser)
+
+    def _forget_after(self, images: int) -> None:
+        """Drop what a killed run logged after its last checkpoint: it will be logged again."""
+        if not self.group.first or not self.log.exists():
+            return
+        lines = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        text = "".join(line for line in lines if json.loads(line)["images"] <= images)
+        write_whole(self.log, lambda beside: beside.write_text(text))
+
+    def save(self) -> None:
+        """Write a checkpoint, which is whole or absent."""
+        if not self.group.first:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "recipe": self.recipe.text(),
+            "step": self.step,
+            "model": self.denoiser.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+        content = io.BytesIO()  # not straight into the file: on a full disk torch would not say so
+        torch.save(state, content)
+        write_whole(self.checkpoint, lambda beside: beside.write_bytes(content.getbuffer()))
+
+    def batch(self) -> Batch:
+        """This process's share of the current step."""
+        return draw_batch(self.recipe, self.train_set, self.denoiser, self.step, self.group.rank, self.group.world)
+
+    def train_step(self) -> float:
+        """One optimiser step on a full batch; returns its mean loss over all processes."""
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = learning_rate(self.recipe, self.step)
+        self.denoiser.train()
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.recipe.seed * 1_000_003 + self.step * self.group.world + self.group.rank)  # dropout
+            total = self._accumulate_gradients()
+        if self.group.world > 1:
+            dist.all_reduce(total)
+            total /= self.group.world
+        if not math.isfinite(float(total)):
+            raise FloatingPointError(f"the loss is {float(total)} at step {self.step}; the last checkpoint is kept")
+        self.scaler.unscale_(self.optimiser)
+        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.recipe.gradient_clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        self._average()
+        return float(total)
+
+    def _accumulate_gradients(self) -> Tensor:
+        """Forward and backward over this process's images, ``micro_batch`` at a time; returns their mean loss."""
+        recipe, device = self.recipe, self.device
+        images, sigma, noise, labels, augmented = self.batch()
+        total = torch.zeros((), dtype=torch.float32, device=device)
+        size = min(recipe.micro_batch or len(images), len(images))
+        dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.precision, torch.float32)
+        for start in range(0, len(images), size):
+            rows = slice(start, start + size)
+            with torch.autocast(device.type, dtype, enabled=recipe.precision != "float32"):
+                loss = edm_loss(
+                    self.forward, images[rows], sigma[rows], noise[rows], labels[rows] if labels.shape[1] else None,
+                    None if augmented is None else augmented[rows], recipe.sigma_data,
+                ).sum() / len(images)  # fmt: skip
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        keep = share_kept(self.recipe, self.step)
+        for mean, value in zip(self.ema.parameters(), self.denoiser.parameters()):
+            mean.lerp_(value, 1 - keep)
+        for target, source in zip(self.ema.buffers(), self.denoiser.buffers()):
+            target.copy_(source)
+
+    def validate(self, loss: float, sigmas: Tensor) -> None:
+        """Append the held-out loss at these noise levels to the log, and write a grid of samples."""
+        if not self.group.first:
+            return
+        images, labels = self.held_out.images.to(self.device), self.held_out.labels.to(self.device)
+        classes = labels if self.denoiser.label_dim else None
+        held_out = validation_loss(self.ema, images, classes, sigmas, self.recipe.sigma_data)
+        seen = self.step * self.recipe.batch
+        row = {
+            "images": seen,
+            "loss": round(loss, 5),
+            "held_out": {f"{s:.4g}": round(v, 5) for s, v in zip(sigmas.tolist(), held_out.tolist())},
+        }
+        with open(self.log, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        self._draw(seen)
+
+    def _draw(self, seen: int) -> None:
+        count = 40
+        x = initial_noise(count, self.held_out.images.shape[1:], seed=0, dtype=torch.float32, device=self.device)
+        classes = self.denoiser.label_dim
+        labels = torch.arange(count, device=self.device) % classes if classes else None
+        final = sample(self.ema, x, polynomial(18), "heun", labels=labels, keep="final").final
+        write_images(self.folder / f"samples-{seen:09d}.png", final, columns=10)
+
+
+def compile_if_possible(network: nn.Module, rehearse: Callable[[], object], group: Processes) -> None:
+    """Have a network compiled at its first call, which is in ``rehearse``: for all processes, or for none.
+
+    What compiling needs (a compiler, its headers, a driver that fits) shows only when it is done, so it is tried. The
+    network is as before where something is missing, and the first process says so on stderr.
+    """
+    network.compile(dynamic=False)
+    reason = ""
+    try:
+        with torch.random.fork_rng(devices=[group.device] if group.device.type == "cuda" else []):
+            rehearse()
+    except Exception as error:  # whatever compilers raise; an error that is not theirs comes again without them
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2])[:200] or type(error).__name__  # torch says first who raised, then what
+    failed = torch.tensor(float(bool(reason)), device=group.device, dtype=torch.float32)
+    if group.world > 1:
+        dist.all_reduce(failed)
+    if not float(failed):
+        return
+    network._compiled_call_impl = None
+    if group.first:
+        print(
+            "teachkit: the network cannot be compiled and is trained uncompiled, which takes longer "
+            f"({reason or 'another process has no compiler'}). On a CPU torch needs a C++ compiler: apt install g++, "
+            "or set CXX. Without this notice: --no-compile",
+            file=sys.stderr,
+        )
