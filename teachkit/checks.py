@@ -21,12 +21,12 @@ from torch import Tensor
 LARGEST = 2**63 - 1  # that torch holds
 
 
-def choice(name: str, value: Any, among: Collection[str]) -> str:
-    """One of a few words."""
-    word = isinstance(value, str)
-    if word and value in among:
+def choice(name: str, value: Any, among: Collection[Any]) -> Any:
+    """One of a few words, or of a few integers; True is not 1."""
+    known_kind = isinstance(value, tuple({type(one) for one in among})) and not isinstance(value, bool)
+    if known_kind and value in among:
         return value
-    raise (ValueError if word else TypeError)(
+    raise (ValueError if known_kind else TypeError)(
         f"{name} must be one of {', '.join(map(repr, among))}, got {shown(value)}"
     )
 
@@ -270,12 +270,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{type(value).__name__} {text[:50]}..."
 
 
-def installed(module: str, purpose: str) -> Any:
-    """A module that the library itself does not need; a ModuleNotFoundError that says what to install without it."""
+def installed(module: str, purpose: str, extra: str = "course") -> Any:
+    """A module that only an extra of teachkit brings; a ModuleNotFoundError that says what to install without it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
         raise ModuleNotFoundError(
-            f"{purpose} needs {package}: pip install 'teachkit[lab]' ({error})", name=package
+            f"{purpose} needs {package}: pip install 'teachkit[{extra}]' ({error})", name=package
         ) from None

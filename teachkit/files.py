@@ -66,7 +66,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_images(path: Path, images: Tensor, columns: int) -> None:
-    """Write images as one picture, row by row; needs torchvision, which ``pip install 'teachkit[lab]'`` brings.
+    """Write images as one picture, row by row; needs torchvision, which ``pip install 'teachkit[course]'`` brings.
 
     Parameters
     ----------

@@ -463,7 +463,7 @@ def test_classifier_file_is_checked(tmp_path):
 
 def test_inception_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
-    with pytest.raises(ImportError, match="pip install torchmetrics torch-fidelity"):
+    with pytest.raises(ImportError, match=r"pip install 'teachkit\[fid\]'"):
         metrics.inception_features(torch.zeros(1, 3, 32, 32))
     with pytest.raises(ValueError, match="N, 1 or 3, H, W"):
         metrics.inception_features(torch.zeros(1, 2, 32, 32))

@@ -57,13 +57,27 @@ def test_rows_and_page_hold_the_share_that_ends_elsewhere(small):
     assert line.endswith(f"| {shares[0]:.1f} % / {shares[1]:.1f} % |")
 
 
-def test_shares_are_added_to_rows_that_were_measured_without(small):
-    bare = json.loads(json.dumps(small))
-    for row in bare:
-        for entry in (row["found"], *row.get("usual", {}).values()):
-            del entry["elsewhere"]
-    schedule_table.ROWS.write_text("".join(json.dumps(row) + "\n" for row in bare))
-    assert "%" not in schedule_table.report().split("## hills")[1]
-    with torch.no_grad():
-        schedule_table.add_shares(["hills"])
-    assert schedule_table.rows() == json.loads(json.dumps(small))
+def test_what_is_known_is_not_measured_again_until_the_model_changes(tmp_path, monkeypatch):
+    measured = []
+
+    def measure(name, seed, known):
+        if (name, seed, "heun", 5) not in known:
+            measured.append(seed)
+            yield {"problem": name, "seed": seed, "solver": "heun", "nfe": 5, "found": {"mean": 0.1}}
+
+    monkeypatch.setattr(schedule_table, "measure", measure)
+    monkeypatch.setattr(schedule_table, "write_report", lambda: None)
+    monkeypatch.setattr(schedule_table, "ROWS", tmp_path / "rows.jsonl")
+    for hills in (two_hills, two_hills, lambda: (GaussianMixture([1.0], [[0.0, 0.0]], [0.1]), (2,))):
+        monkeypatch.setattr(schedule_table, "PROBLEMS", {"hills": schedule_table.Problem("hills", hills, 16, 64)})
+        schedule_table.main(["--seeds", "2"])
+    assert measured == [0, 1, 0, 1]
+    assert len(schedule_table.rows()) == 2
+
+
+def test_a_row_depends_on_all_code_that_decides_it(monkeypatch):
+    """Search, solvers, schedules and sampling; a key that cannot find its files keeps nothing."""
+    read, seen = Path.read_text, set()
+    monkeypatch.setattr(Path, "read_text", lambda self, *a, **k: (seen.add(self.name), read(self, *a, **k))[1])
+    assert schedule_table.key_of(two_hills()[0]) == schedule_table.key_of(two_hills()[0])
+    assert {"search.py", "fit.py", "teacher.py", "multistep.py", "families.py", "levels.py", "sampling.py"} <= seen

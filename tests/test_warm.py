@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -64,3 +65,26 @@ def test_modules_and_files_are_run_and_other_programs_started_as_usual(tmp_path)
         assert shown.stdout.startswith("__main__ ['")
         assert shown.stdout.endswith("own.py', 'x']\n")
     assert subprocess.run(["echo", "a"], capture_output=True, text=True).stdout == "a\n"
+
+
+def test_few_processes_wait(monkeypatch):
+    """They hold 400 MB each: the name of the running test starts no new one, and of many settings the last few stay."""
+
+    def children():
+        listed = subprocess.run(["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+        return sum("recv_fds" in line for line in listed.stdout.splitlines())
+
+    say_nothing = [sys.executable, "-c", ""]
+    subprocess.run(say_nothing, check=True)
+    waiting = list(warm._lines.values())
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "another (call)")
+    subprocess.run(say_nothing, check=True)
+    assert list(warm._lines.values()) == waiting
+    for seed in range(warm.MOST + 1):
+        monkeypatch.setenv("PYTHONHASHSEED", str(seed))
+        subprocess.run(say_nothing, check=True)
+    assert len(warm._lines) == warm.MOST
+    patience = time.monotonic() + 60
+    while children() != warm.MOST:
+        assert time.monotonic() < patience
+        time.sleep(0.1)

@@ -3,8 +3,9 @@
 Importing torch, torchvision and nbformat is most of what a short command does, and the tests start more than a hundred.
 `Popen` stands in for `subprocess.Popen` (fixture ``warm``): where that would start this Python, it forks a process that
 has imported these three, and nothing of teachkit, to run the same. All else is as ever: a child of the caller with its
-own arguments, environment, folder, session, streams, signals and exit code. One such process waits for each setting of
-the variables that are read when Python or torch start. Elsewhere than on Linux every process starts as usual.
+own arguments, environment, folder, session, streams, signals and exit code. One such process waits for each of the last
+few settings of the variables that are read when Python or torch start. Elsewhere than on Linux every process starts as
+usual.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import sys
 import threading
 from typing import Any
 
-READ_AT_START = ("PYT", "OMP_", "MKL_", "KMP_", "LD_", "CUDA_", "TORCH", "LANG", "LC_", "TZ")
+READ_AT_START = ("PYTHON", "OMP_", "MKL_", "KMP_", "LD_", "CUDA_", "TORCH", "LANG", "LC_", "TZ")
+MOST = 3  # processes that wait, of 400 MB each: most tests use one setting
 PR_SET_CHILD_SUBREAPER = 36  # who sets it becomes the parent of its grandchildren that have lost theirs
 SERVER = """
 import gc, json, os, signal, socket, sys
@@ -108,7 +110,10 @@ class Popen(subprocess.Popen):
 def _fork(job: dict[str, Any], streams: list[int]) -> int:
     """The process id of a new child that does the job."""
     read = {name: value for name, value in job["environment"].items() if name.startswith(READ_AT_START)}
-    line = _lines.get(key := json.dumps(read, sort_keys=True)) or _lines.setdefault(key, _serve(read))
+    key = json.dumps(read, sort_keys=True)
+    line = _lines[key] = _lines.pop(key, None) or _serve(read)  # last, as the one used last
+    while len(_lines) > MOST:
+        _lines.pop(next(iter(_lines))).close()  # without its line a process ends
     own = ctypes.CDLL(None, use_errno=True)
     own.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:

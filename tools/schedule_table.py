@@ -3,7 +3,6 @@
     python tools/schedule_table.py                      # all that is missing or out of date, then the report
     python tools/schedule_table.py edm-digits8          # the same for one problem
     python tools/schedule_table.py --samples edm-digits8   # adds to docs/schedule_samples.json
-    python tools/schedule_table.py --shares edm-digits8    # adds the share that ends elsewhere to rows without it
     python tools/schedule_table.py --report             # docs/SCHEDULES.md, and data/schedules/ for the shipped models
 
 Per problem, seed, solver and number of evaluations: the mean error of the final samples to a converged reference from
@@ -110,8 +109,8 @@ def errors(final: Tensor, reference: Tensor) -> dict[str, float]:
 def key_of(denoiser: Denoiser) -> str:
     """What a row depends on: the model, and the code that searches, steps and samples (not its prose)."""
     package = Path(scheduling.__file__).parents[1]
-    files = [*(package / "scheduling").glob("*.py"), *(package / "solvers").glob("*.py")]
-    files += [package / "sampling.py", package / "schedules.py"]
+    rooms = ("scheduling", "solvers", "schedules")
+    files = [package / "sampling.py", *(file for room in rooms for file in (package / room).glob("*.py"))]
     return fingerprint([fingerprint(denoiser), [without_prose(file.read_text("utf-8")) for file in sorted(files)]])[:16]
 
 
@@ -169,32 +168,6 @@ def measure(name: str, seed: int, known: set[tuple[str, int, str, int]]) -> Iter
                         row["programme"][f"{metric} {coefficient}{suffix}"] = tried[key]
         row["schedule"] = json.loads(schedule.to_json())
         yield row
-
-
-def add_shares(names: list[str]) -> None:
-    """Add the share that ends elsewhere to the rows of these problems that do not have it; no search is run again."""
-    every = rows()
-    lacking = defaultdict(list)
-    for row in every:
-        if row["problem"] in names and "elsewhere" not in row["found"]:
-            lacking[row["problem"], row["seed"]].append(row)
-    for (name, seed), some in lacking.items():
-        denoiser, shape = PROBLEMS[name].make()
-        noise, reference = held_out(PROBLEMS[name], denoiser, shape, seed)
-        for row in some:
-            schedule = Schedule(**{k: v for k, v in row["schedule"].items() if k != "format"})
-            runs = [(row["found"], schedule.sigmas, schedule.make_solver())]
-            if row["solver"] != "fitted":
-                for steps, options in scheduling.search.step_counts(row["solver"], row["nfe"]):
-                    suffix = ", Euler last" if options.get("euler_last") else ""
-                    for make in schedules.REGISTRY.values():
-                        solver = solvers.get(row["solver"], **options)
-                        runs.append((row["usual"][make.__name__ + suffix], make(steps), solver))
-            for entry, sigmas, solver in runs:
-                final = sample(denoiser, noise, sigmas, solver, keep="final").final
-                entry |= share_elsewhere(final, reference)
-        save_rows(every)
-        print(name, seed, len(some), flush=True)
 
 
 def sample_quality(name: str) -> list[dict[str, Any]]:
@@ -413,28 +386,24 @@ def write_found() -> int:
     return count
 
 
-def main() -> None:
+@torch.no_grad()
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problems", nargs="*", metavar="problem", help=", ".join(PROBLEMS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", action="store_true")
-    parser.add_argument("--shares", action="store_true")
     parser.add_argument("--report", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if unknown := set(options.problems) - set(PROBLEMS):
         parser.error(f"problem must be one of {', '.join(PROBLEMS)}, got {', '.join(sorted(unknown))}")
     if options.report:
         write_report()
         return
-    torch.set_grad_enabled(False)
     if options.samples:
         old = json.loads(SAMPLES.read_text()) if SAMPLES.exists() else []
         new = [r for name in options.problems for r in sample_quality(name)]
         kept = [r for r in old if r["problem"] not in options.problems]
         SAMPLES.write_text(json.dumps(kept + new, indent=1) + "\n")
-        return
-    if options.shares:
-        add_shares(options.problems)
         return
     ROWS.parent.mkdir(exist_ok=True)
     names = options.problems or list(PROBLEMS)

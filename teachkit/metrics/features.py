@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from teachkit import checks, data
-from teachkit.checks import finite, integer, real_tensor, squarable
+from teachkit.checks import finite, installed, integer, real_tensor, squarable
 
 
 class DigitClassifier(nn.Module):
@@ -189,7 +189,7 @@ def _apply(function: Callable[[DigitClassifier, Tensor], Tensor], images: Tensor
 def inception_features(images: Tensor, batch_size: int = 64) -> Tensor:
     """Inception-v3 features for the FID, from torchmetrics.
 
-    Optional: it needs ``pip install torchmetrics torch-fidelity`` and, the first time, the internet for the
+    Optional: it needs ``pip install 'teachkit[fid]'`` and, the first time, the internet for the
     network's weights. Images are rounded to 8 bits first and resized as TensorFlow 1 does it, as for published FIDs;
     one channel is repeated to three.
 
@@ -218,16 +218,11 @@ def inception_features(images: Tensor, batch_size: int = 64) -> Tensor:
     images, batch_size = real_tensor("images", images), integer("batch_size", batch_size, 1)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"images must have shape (N, 1 or 3, H, W) with N >= 1, got {tuple(images.shape)}")
+    purpose = "Inception features (28x28 digits have digit_features)"
+    fid = [installed(module, purpose, "fid") for module in ("torch_fidelity", "torchmetrics.image.fid")][-1]
     try:
-        from torchmetrics.image.fid import FrechetInceptionDistance
-
-        network: Any = FrechetInceptionDistance(feature=2048).inception.to(images.device).eval()
+        network: Any = fid.FrechetInceptionDistance(feature=2048).inception.to(images.device).eval()
         network.use_antialias = False  # torchmetrics' own way to resize is not the one of published FIDs
-    except ImportError as error:
-        raise ImportError(
-            "Inception features need two more packages: pip install torchmetrics torch-fidelity. "
-            "For 28x28 digits, digit_features needs neither."
-        ) from error
     except OSError as error:
         raise ConnectionError(f"the Inception weights could not be downloaded: {error}") from error
     pixels = (images.detach().float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8).expand(-1, 3, -1, -1)

@@ -21,8 +21,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from teachkit import schedules, solvers
-from teachkit.checks import flag, integer
+from teachkit import schedules
+from teachkit.checks import choice, flag, integer
 from teachkit.denoisers import Denoiser
 from teachkit.sampling import Trajectory
 from teachkit.scheduling.fitted import FittedMultistep, fit_weights
@@ -113,7 +113,7 @@ def fit_solver(
     >>> found.solver, found.nfe, [len(row) for row in found.options["weights"]]
     ('fitted', 4, [1, 2, 2, 2])
     """
-    solvers.base.check_choice("order", order, (1, 2, 3, 4))
+    choice("order", order, (1, 2, 3, 4))
     check_warm_up(denoiser, x, budget, teacher, (sigma_min, sigma_max), labels, guidance, objective)
     refine = flag("refine", refine)
     levels: Tensor | None = None

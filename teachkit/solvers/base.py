@@ -127,9 +127,3 @@ def combine(first: Tensor, weight: float, *terms: tuple[float, Tensor]) -> Tenso
     for w, tensor in terms:
         out = out.add_(tensor, alpha=w)
     return out
-
-
-def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Raise a ValueError unless ``value`` is one of ``choices``."""
-    if not any(type(value) is type(choice) and value == choice for choice in choices):
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -22,7 +22,8 @@ import numpy as np
 from torch import Tensor
 
 from teachkit.checks import flag
-from teachkit.solvers.base import Point, Solver, check_choice, combine, euler_step
+from teachkit.checks import choice
+from teachkit.solvers.base import Point, Solver, combine, euler_step
 
 
 def phi(z: float) -> tuple[float, float, float, float]:
@@ -51,8 +52,8 @@ class _Exponential(Solver):
     lower_order_final: bool = True
 
     def __post_init__(self) -> None:
-        check_choice("order", self.order, range(1, type(self).order + 1))  # the default is the highest
-        check_choice("prediction", self.prediction, ("x0", "eps"))
+        choice("order", self.order, range(1, type(self).order + 1))  # the default is the highest
+        choice("prediction", self.prediction, ("x0", "eps"))
         self.lower_order_final = flag("lower_order_final", self.lower_order_final)
         self.memory = self.order - 1
 
@@ -297,7 +298,7 @@ class UniPC(_Exponential):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("variant", self.variant, ("bh1", "bh2"))
+        choice("variant", self.variant, ("bh1", "bh2"))
         self.memory = self.order  # the corrector looks one point further back
 
     def _update(self, start: Point, sigma_next: float, older: Sequence[Point], end: Tensor | None) -> Tensor:

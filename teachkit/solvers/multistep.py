@@ -23,7 +23,8 @@ import numpy as np
 from torch import Tensor
 
 from teachkit.schedules.linear_beta import LinearBeta
-from teachkit.solvers.base import Point, Solver, check_choice, combine, euler_step
+from teachkit.checks import choice
+from teachkit.solvers.base import Point, Solver, combine, euler_step
 
 # Adams-Bashforth weights for equal steps, newest direction first (PNDM, arXiv 2202.09778; DEIS, arXiv 2204.13902).
 ADAMS_BASHFORTH: tuple[tuple[float, ...], ...] = (
@@ -41,7 +42,7 @@ class _Multistep(Solver):
     order: int = 4
 
     def __post_init__(self) -> None:
-        check_choice("order", self.order, (1, 2, 3, 4))
+        choice("order", self.order, (1, 2, 3, 4))
         self.memory = self.order - 1
 
     @abstractmethod
@@ -194,7 +195,7 @@ class DEIS(_Multistep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("mode", self.mode, ("tab", "rhoab"))
+        choice("mode", self.mode, ("tab", "rhoab"))
 
     def _weights(self, now: Point, sigma_next: float, past: tuple[float, ...]) -> Sequence[float]:
         if self.mode == "rhoab":
