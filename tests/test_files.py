@@ -89,7 +89,7 @@ def test_what_does_need_one_says_what_to_install(missing, call, tmp_path, monkey
     for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ModuleNotFoundError, match=rf"needs {missing}: pip install 'teachkit\[lab\]'"):
+    with pytest.raises(ModuleNotFoundError, match=rf"needs {missing}: pip install 'teachkit\[course\]'"):
         call(tmp_path)
     assert not os.listdir(tmp_path)
 

@@ -3,6 +3,7 @@
 import doctest
 import math
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -462,6 +463,7 @@ def test_classifier_file_is_checked(tmp_path):
 
 
 def test_inception_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
     with pytest.raises(ImportError, match=r"pip install 'teachkit\[fid\]'"):
         metrics.inception_features(torch.zeros(1, 3, 32, 32))
@@ -471,7 +473,6 @@ def test_inception_says_what_is_missing(monkeypatch):
 
 def test_inception_gets_eight_bit_colour(monkeypatch):
     """Against a stand-in with torchmetrics' interface: the pixels handed over are those of a saved picture."""
-    from types import SimpleNamespace
 
     class Network(torch.nn.Module):
         def forward(self, x):
@@ -479,6 +480,7 @@ def test_inception_gets_eight_bit_colour(monkeypatch):
             return x.float().flatten(1)
 
     fid = SimpleNamespace(FrechetInceptionDistance=lambda feature: SimpleNamespace(inception=Network()))
+    monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "torchmetrics", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "torchmetrics.image", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", fid)

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from teachkit import GaussianMixture, initial_noise, sample, schedules
 

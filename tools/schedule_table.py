@@ -44,7 +44,6 @@ from teachkit import (
 from teachkit.denoisers import Denoiser
 from teachkit.files import write_whole
 from teachkit.fingerprints import fingerprint, without_prose
-from teachkit.scheduling import Schedule
 from teachkit.scheduling.teacher import SIGMA_MIN
 from teachkit.scheduling.warm_up import elsewhere
 

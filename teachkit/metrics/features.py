@@ -219,7 +219,8 @@ def inception_features(images: Tensor, batch_size: int = 64) -> Tensor:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"images must have shape (N, 1 or 3, H, W) with N >= 1, got {tuple(images.shape)}")
     purpose = "Inception features (28x28 digits have digit_features)"
-    fid = [installed(module, purpose, "fid") for module in ("torch_fidelity", "torchmetrics.image.fid")][-1]
+    installed("torch_fidelity", purpose, "fid")
+    fid = installed("torchmetrics.image.fid", purpose, "fid")
     try:
         network: Any = fid.FrechetInceptionDistance(feature=2048).inception.to(images.device).eval()
         network.use_antialias = False  # torchmetrics' own way to resize is not the one of published FIDs

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from teachkit.checks import flag
-from teachkit.checks import choice
+from teachkit.checks import choice, flag
 from teachkit.solvers.base import Point, Solver, combine, euler_step
 
 

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from teachkit.schedules.linear_beta import LinearBeta
 from teachkit.checks import choice
+from teachkit.schedules.linear_beta import LinearBeta
 from teachkit.solvers.base import Point, Solver, combine, euler_step
 
 # Adams-Bashforth weights for equal steps, newest direction first (PNDM, arXiv 2202.09778; DEIS, arXiv 2204.13902).
