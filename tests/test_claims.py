@@ -52,9 +52,9 @@ def test_the_ledger_is_whole():
 
 def test_names_are_unique_and_unknown_ones_are_refused():
     with pytest.raises(ValueError, match="in the ledger already"):
-        registry.claim("tweedie", "Twice.", place="here", criterion=criteria.exact())(lambda run: None)
+        registry.claim("tweedie", place="here", criterion=criteria.exact())(lambda run: None)
     with pytest.raises(ValueError, match="needs must be one of"):
-        registry.claim("new", "New.", place="here", criterion=criteria.exact(), needs="luck")(lambda run: None)
+        registry.claim("new", place="here", criterion=criteria.exact(), needs="luck")(lambda run: None)
     assert "new" not in claims.REGISTRY
     with pytest.raises(ValueError, match="'no-such'"):
         claims.get("no-such")
@@ -160,7 +160,7 @@ def test_pairs_are_drawn_together():
 def test_an_interval_always_holds_its_value():
     x = torch.tensor([0.0] * 30 + [1.0] * 2, dtype=torch.float64)
     for seed in range(20):
-        m = fixtures.averaged(x.roll(seed))
+        m = registry.measured(x.roll(seed))
         assert m.low <= m.value <= m.high
 
 
@@ -171,11 +171,11 @@ def test_an_interval_always_holds_its_value():
 def test_none_or_all_of_a_few_paths_do_not_prove_a_rule(seen):
     """A bootstrap of values that are all alike has no width; the exact bound of a share has."""
     values, end = torch.full((96,), seen), 100 * (1 - 0.05 ** (1 / 96))
-    for found in (fixtures.averaged(values, "%"), registry.mean(values, "%")):
+    for found in (registry.measured(values, "%"), registry.mean(values, "%")):
         assert found[:3] == pytest.approx((0, 0, end) if seen == 0 else (100, 100 - end, 100))
     assert 3.0 < end < 3.1
-    assert claims.get("draws-new").verdict(fixtures.averaged(torch.zeros(96), "%")) == "holds with a limit"
-    assert claims.get("draws-new").verdict(fixtures.averaged(torch.zeros(300), "%")) == "holds"
+    assert claims.get("draws-new").verdict(registry.measured(torch.zeros(96), "%")) == "holds with a limit"
+    assert claims.get("draws-new").verdict(registry.measured(torch.zeros(300), "%")) == "holds"
 
 
 def test_what_is_no_count_is_resampled():

@@ -22,26 +22,6 @@ from teachkit.course.claims.registry import (
 )
 from teachkit.course.claims.report import Result, measure_all, to_html, to_json, to_text
 
-__all__ = [
-    "DEFAULT_MODEL",
-    "REGISTRY",
-    "VERDICTS",
-    "Claim",
-    "Criterion",
-    "Measurement",
-    "Result",
-    "Setting",
-    "chosen",
-    "closed_forms",
-    "geometry",
-    "get",
-    "learned",
-    "measure_all",
-    "scheduling",
-    "solvers",
-    "state",
-    "to_html",
-    "to_json",
-    "to_text",
-    "verdict",
-]
+__all__ = ["DEFAULT_MODEL", "REGISTRY", "VERDICTS", "Claim", "Criterion", "Measurement", "Result", "Setting"]
+__all__ += ["chosen", "closed_forms", "geometry", "get", "learned", "measure_all", "scheduling", "solvers", "state"]
+__all__ += ["to_html", "to_json", "to_text", "verdict"]

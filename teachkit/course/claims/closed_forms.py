@@ -13,17 +13,16 @@ import torch
 from teachkit import data, geometry, meanshift, regularity, sample, schedules
 from teachkit.course.claims import fixtures
 from teachkit.course.claims.criteria import above_one, at_least, at_most, exact, same_size
-from teachkit.course.claims.registry import Measurement, Setting, claim
+from teachkit.course.claims.fixtures import ratio
+from teachkit.course.claims.registry import Measurement, Setting, claim, measured
 from teachkit.denoisers import Empirical, Gaussian
 
 P3, P2, P1 = "arXiv 2506.10177", "arXiv 2405.11326", "arXiv 2305.19947"
 
 
-@claim(
-    "tweedie", "The best denoiser is x + sigma^2 times the gradient of the log-density.",
-    place=f"{P3}, Lemma 1", figure="equal", criterion=exact(1e-8), lesson="noise_and_denoising",
-)  # fmt: skip
+@claim("tweedie", place=f"{P3}, Lemma 1", figure="equal", criterion=exact(1e-8), lesson="noise_and_denoising")
 def _tweedie(run: Setting) -> Measurement:
+    """The best denoiser is x + sigma^2 times the gradient of the log-density."""
     D = fixtures.exact_denoiser()
     worst = 0.0
     for sigma in (0.5, 2.0, 10.0, 80.0):
@@ -32,16 +31,13 @@ def _tweedie(run: Setting) -> Measurement:
             (gradient,) = torch.autograd.grad(D.log_prob(x, sigma).sum(), x)
         right = D(x, sigma).detach()
         worst = max(worst, float((x.detach() + sigma**2 * gradient - right).abs().max() / right.abs().max()))
-    return fixtures.exact_number(worst, detail="largest relative difference, digits 8x8, four noise levels")
+    return measured(worst, detail="largest relative difference, digits 8x8, four noise levels")
 
 
-@claim(
-    "denoiser-ends",
-    "The exact denoiser is the nearest data point at small noise and the mean of the data at large noise.",
-    place=f"{P3}, Lemma 3 and Sec. 4", figure="equal in the limits", criterion=at_most(5), digits=1, unit="%",
-    lesson="noise_and_denoising",
-)  # fmt: skip
+@claim("denoiser-ends", place=f"{P3}, Lemma 3 and Sec. 4", figure="equal in the limits", criterion=at_most(5), digits=1,
+       unit="%", lesson="noise_and_denoising")  # fmt: skip
 def _ends(run: Setting) -> Measurement:
+    """The exact denoiser is the nearest data point at small noise and the mean of the data at large noise."""
     D, images = fixtures.exact_denoiser(), fixtures.digits().images
     some = images[:: run.pick(20, 2)]
     eps = fixtures.noise(run, len(some), (1, 8, 8)) / 80
@@ -49,19 +45,14 @@ def _ends(run: Setting) -> Measurement:
     size = (images - mean).flatten(1).norm(dim=1).mean()
     near, far = some + 0.002 * eps, some + 80 * eps
     nearest = images[torch.cdist(near.flatten(1), images.flatten(1)).argmin(1)]
-    away = torch.stack(
-        [(D(near, 0.002) - nearest).flatten(1).norm(dim=1), (D(far, 80.0) - mean).flatten(1).norm(dim=1)]
-    )
-    return fixtures.averaged(
-        100 * away.amax(0) / size, "%", "larger of both distances, sigma 0.002 and 80, in shares of digit to mean"
-    )
+    away = [gap.flatten(1).norm(dim=1) for gap in (D(near, 0.002) - nearest, D(far, 80.0) - mean)]
+    share = 100 * torch.maximum(*away) / size
+    return measured(share, "%", "larger of both distances, sigma 0.002 and 80, in shares of digit to mean")
 
 
-@claim(
-    "one-ode", "Variance-preserving and variance-exploding sampling follow one curve: DDIM is Euler's method in sigma.",
-    place=f"{P3}, Lemma 4", figure="equal", criterion=exact(), lesson="the_ode",
-)  # fmt: skip
+@claim("one-ode", place=f"{P3}, Lemma 4", figure="equal", criterion=exact(), lesson="the_ode")
 def _one_ode(run: Setting) -> Measurement:
+    """Variance-preserving and variance-exploding sampling follow one curve: DDIM is Euler's method in sigma."""
     D, sigmas = fixtures.exact_denoiser(), schedules.polynomial(30)
     x = fixtures.noise(run, run.pick(16, 256), (1, 8, 8))
     path = sample(D, x, sigmas)
@@ -71,62 +62,49 @@ def _one_ode(run: Setting) -> Measurement:
         x0 = D(z / alpha[n], s)
         eps = (z - alpha[n] * x0) / (1 - alpha[n] ** 2).sqrt()
         z = alpha[n + 1] * x0 + (1 - alpha[n + 1] ** 2).sqrt() * eps
-    return fixtures.exact_number(
-        float((z / alpha[-1] - path.final).abs().max()), detail="largest difference of the ends"
-    )
+    return measured((z / alpha[-1] - path.final).abs().max(), detail="largest difference of the ends")
 
 
-@claim(
-    "mean-shift-step", "A full Euler step of the exact denoiser, from sigma to 0, is one step of mean shift.",
-    place=f"{P3}, Sec. 4.2", figure="equal", criterion=exact(1e-12), lesson="mean_shift",
-)  # fmt: skip
+@claim("mean-shift-step", place=f"{P3}, Sec. 4.2", figure="equal", criterion=exact(1e-12), lesson="mean_shift")
 def _mean_shift(run: Setting) -> Measurement:
+    """A full Euler step of the exact denoiser, from sigma to 0, is one step of mean shift."""
     moons = data.two_moons(300, seed=0)
     start = fixtures.noise(run, run.pick(200, 20_000), (2,)) / 80
     step = sample(Empirical(moons), start, [0.3, 0.0]).final
     by_hand = torch.softmax(-torch.cdist(start, moons).square() / (2 * 0.3**2), 1) @ moons
     library = meanshift.annealed_mean_shift(Empirical(moons), start, [0.3])[-1]
     worst = max(float((step - other).abs().max()) for other in (by_hand, library))
-    return fixtures.exact_number(worst, detail="largest difference, two moons, bandwidth 0.3")
+    return measured(worst, detail="largest difference, two moons, bandwidth 0.3")
 
 
-@claim(
-    "euler-average", "A path by Euler's method is a weighted average of its start and of the denoiser's outputs.",
-    place=f"{P3}, Prop. 1, step after step", figure="equal", criterion=exact(1e-12), lesson="the_ode",
-)  # fmt: skip
+@claim("euler-average", place=f"{P3}, Prop. 1, step after step", figure="equal", criterion=exact(1e-12),
+       lesson="the_ode")  # fmt: skip
 def _average(run: Setting) -> Measurement:
-    path = sample(
-        Empirical(data.ring(400, seed=0)), fixtures.noise(run, run.pick(100, 4000), (2,)), schedules.polynomial(40)
-    )
+    """A path by Euler's method is a weighted average of its start and of the denoiser's outputs."""
+    x = fixtures.noise(run, run.pick(100, 4000), (2,))
+    path = sample(Empirical(data.ring(400, seed=0)), x, schedules.polynomial(40))
     start, weights = regularity.unrolled_weights(path.sigmas)
     rebuilt = start[-1] * path.x[0] + torch.einsum("m,mbd->bd", weights[-1], path.denoised)
     negative = float(weights.clamp(max=0).abs().max())
     off = float((weights.sum(1) + start - 1).abs().max())
     worst = max(float((rebuilt - path.final).abs().max()), negative, off)
-    return fixtures.exact_number(
-        worst, detail="largest of: difference of the ends, a negative weight, sum of weights - 1"
-    )
+    return measured(worst, detail="largest of: difference of the ends, a negative weight, sum of weights - 1")
 
 
-@claim(
-    "span", "A path stays in the span of its start and of what the denoiser said on the way.",
-    place=f"{P3}, Sec. 4.3", figure="distance 0", criterion=exact(), lesson="closed_form_scores",
-)  # fmt: skip
+@claim("span", place=f"{P3}, Sec. 4.3", figure="distance 0", criterion=exact(), lesson="closed_form_scores")
 def _span(run: Setting) -> Measurement:
+    """A path stays in the span of its start and of what the denoiser said on the way."""
     x = fixtures.noise(run, run.pick(32, 256), (1, 8, 8))
     path = sample(fixtures.exact_denoiser(), x, schedules.polynomial(20))
-    other = dataclasses.replace(path, denoised=path.denoised.roll(1, dims=1))
-    control = regularity.span_residual(other)[-1].mean()
-    own = float(regularity.span_residual(path)[-1].max())
-    return fixtures.exact_number(own, detail="end to its span; control: to another path's", control=float(control))
+    swapped = dataclasses.replace(path, denoised=path.denoised.roll(1, dims=1))
+    own, control = (regularity.span_residual(paths)[-1] for paths in (path, swapped))
+    return measured(own.max(), detail="end to its span; control: to another path's", control=control)
 
 
-@claim(
-    "likelihood-one-bandwidth",
-    "Moving to the denoised point raises the likelihood, with one bandwidth for mean and density.",
-    place=f"{P2}, Prop. A.14", figure="never falls", criterion=at_least(0), digits=1, unit="nats", lesson="the_ode",
-)  # fmt: skip
+@claim("likelihood-one-bandwidth", place=f"{P2}, Prop. A.14", figure="never falls", criterion=at_least(0), digits=1,
+       unit="nats", lesson="the_ode")  # fmt: skip
 def _likelihood(run: Setting) -> Measurement:
+    """Moving to the denoised point raises the likelihood, with one bandwidth for mean and density."""
     paths = fixtures.exact_paths(run)
     rises = []
     for n in range(0, len(paths.denoised), run.pick(10, 2)):
@@ -134,85 +112,62 @@ def _likelihood(run: Setting) -> Measurement:
         if bool((gain[-1] < bound[-1] * (1 - 1e-9)).any()):
             raise RuntimeError("a rise of the likelihood is below its lower bound: the density is wrong")
         rises.append(gain[-1])
-    return fixtures.exact_number(
-        float(torch.stack(rises).min()),
-        "nats",
-        "smallest rise of log p on paths of digits 8x8; all above |D - x|^2 / 2 sigma^2",
-    )
+    detail = "smallest rise of log p on paths of digits 8x8; all above |D - x|^2 / 2 sigma^2"
+    return measured(torch.stack(rises).min(), "nats", detail)
 
 
-@claim(
-    "likelihood-any-bandwidth", "Moving to the denoised point raises the likelihood at any bandwidth of the density.",
-    place=f"{P2}, Prop. A.14, as it is quoted", figure="never falls", criterion=at_least(0), unit="nats",
-    remark="the mean must be taken with the bandwidth of the density: between two points it falls into the valley",
-    lesson="the_ode",
-)  # fmt: skip
+@claim("likelihood-any-bandwidth", place=f"{P2}, Prop. A.14, as it is quoted", figure="never falls",
+       criterion=at_least(0), unit="nats",
+       remark="the mean must be taken with the bandwidth of the density: between two points it falls into the valley",
+       lesson="the_ode")  # fmt: skip
 def _any_bandwidth(run: Setting) -> Measurement:
+    """Moving to the denoised point raises the likelihood at any bandwidth of the density."""
     two = Empirical(torch.tensor([[0.0], [10.0]], dtype=torch.float64))
     x = torch.tensor([[1.0]], dtype=torch.float64)
     changes = {s: float(two.log_prob(two(x, s), 1.0) - two.log_prob(x, 1.0)) for s in (1.0, 3.0, 10.0, 30.0, 100.0)}
-    return fixtures.exact_number(
-        min(changes.values()), "nats", "worst change of log p_1 from x = 1, data {0, 10}, mean at sigma 1 to 100"
-    )
+    detail = "worst change of log p_1 from x = 1, data {0, 10}, mean at sigma 1 to 100"
+    return measured(min(changes.values()), "nats", detail)
 
 
-@claim(
-    "isotropic-straight", "For data with one variance in all directions the paths are straight lines.",
-    place="closed form; the control of the deviation", figure="deviation 0", criterion=exact(),
-    lesson="one_line_and_a_bend",
-)  # fmt: skip
+@claim("isotropic-straight", place="closed form; the control of the deviation", figure="deviation 0", criterion=exact(),
+       lesson="one_line_and_a_bend")  # fmt: skip
 def _isotropic(run: Setting) -> Measurement:
+    """For data with one variance in all directions the paths are straight lines."""
     D = Gaussian(torch.zeros(1, 8, 8, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64))
     path = sample(D, fixtures.noise(run, run.pick(32, 512), (1, 8, 8)), schedules.polynomial(50))
-    return fixtures.exact_number(
-        float(geometry.deviation(path, relative=True).max()), detail="largest deviation / chord"
-    )
+    return measured(geometry.deviation(path, relative=True).max(), detail="largest deviation / chord")
 
 
-@claim(
-    "replay", "The exact denoiser of a data set can only replay it.",
-    place=f"{P1}, Sec. 5", figure="all samples", criterion=at_least(99), digits=1, unit="%",
-    lesson="learned_vs_optimal",
-)  # fmt: skip
+@claim("replay", place=f"{P1}, Sec. 5", figure="all samples", criterion=at_least(99), digits=1, unit="%",
+       lesson="learned_vs_optimal")  # fmt: skip
 def _replay(run: Setting) -> Measurement:
+    """The exact denoiser of a data set can only replay it."""
     images = fixtures.digits().images.flatten(1)
     own = torch.cdist(images[:: run.pick(8, 1)], images).kthvalue(2, dim=1).values.median()
     nearest = torch.cdist(fixtures.exact_paths(run).final.flatten(1), images).amin(1)
-    return fixtures.averaged(100 * (nearest < 0.1 * own).double(), "%", "samples that are a digit of the data, 8x8")
+    return measured(100 * (nearest < 0.1 * own).double(), "%", "samples that are a digit of the data, 8x8")
 
 
-@claim(
-    "covariance-matters",
-    "A Gaussian with the covariance of the data follows the exact paths longer than one without directions.",
-    place=f"{P3}, Sec. 4.3; arXiv 2412.09726", criterion=above_one(), lesson="closed_form_scores",
-)  # fmt: skip
+@claim("covariance-matters", place=f"{P3}, Sec. 4.3; arXiv 2412.09726", criterion=above_one(),
+       lesson="closed_form_scores")  # fmt: skip
 def _covariance(run: Setting) -> Measurement:
+    """A Gaussian with the covariance of the data follows the exact paths longer than one without directions."""
     images, paths = fixtures.digits().images, fixtures.exact_paths(run)
-    centred = images - images.mean(0)
-    radius = float(centred.flatten(1).square().sum(1).mean().sqrt())
-    full, plain = (
-        fixtures.follows(run, D, paths, radius)
-        for D in (Gaussian.fit(images), Gaussian(images.mean(0), centred.square().mean()))
-    )
+    full, plain = (fixtures.follows(D, paths, images) for D in fixtures.two_gaussians(images))
     detail = f"steps within 5 % of the data radius: {full.mean():.0f} % against {plain.mean():.0f} %"
-    return fixtures.ratio(full, plain, detail=detail)
+    return ratio(full, plain, detail=detail)
 
 
-@claim(
-    "speciation", "A path chooses its class where the noise is as wide as the data in its widest direction.",
-    place="arXiv 2402.18491", figure="ratio 1", criterion=same_size(1),
-    remark="the right size only: classes at random come to about half of it", lesson="closed_form_scores",
-)  # fmt: skip
+@claim("speciation", place="arXiv 2402.18491", figure="ratio 1", criterion=same_size(1), lesson="closed_form_scores",
+       remark="the right size only: classes at random come to about half of it")  # fmt: skip
 def _speciation(run: Setting) -> Measurement:
+    """A path chooses its class where the noise is as wide as the data in its widest direction."""
     images, classes = fixtures.digits()
     paths = fixtures.exact_paths(run)
     predicted = regularity.speciation_sigma(images)
-    measured = []
+    levels = []
     for labels in (classes, classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(run.seed))]):
         posteriors = regularity.class_posteriors(Empirical(images, labels=labels), paths)
-        measured.append(regularity.commitment_sigma(posteriors, paths.sigmas) / predicted)
-    return fixtures.averaged(
-        measured[0],
-        detail="level of commitment / predicted, ten digits; control: labels shuffled",
-        control=float(measured[1].mean()),
-    )
+        levels.append(regularity.commitment_sigma(posteriors, paths.sigmas) / predicted)
+    detail = "level of commitment / predicted, ten digits; control: labels shuffled"
+    return measured(levels[0], detail=detail, control=levels[1])

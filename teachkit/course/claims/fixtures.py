@@ -4,60 +4,35 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from teachkit import data, edm, metrics, regularity, sample, schedules
-from teachkit.course.claims.registry import Measurement, Setting, mean
+from teachkit.course.claims.registry import Measurement, Setting, measured
 from teachkit.denoisers import Denoiser, Empirical, Gaussian, GaussianMixture
-from teachkit.metrics import Estimate
 from teachkit.noise import initial_noise
 from teachkit.sampling import Trajectory
 
 # What the networks that ship were trained on.
 TRAINED_ON = {"edm-digits8": "digits8", "edm-mnist": "mnist5k"}
 
-_Arguments = ParamSpec("_Arguments")
-_Value = TypeVar("_Value")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _kept: list[Callable[[], None]] = []  # what empties each cache, of this module and of others
 
 
-def cached(function: Callable[_Arguments, _Value]) -> Callable[_Arguments, _Value]:
+def cached(function: _Function) -> _Function:
     """Keep the last eight values of a function, until `forget`."""
     kept = functools.lru_cache(maxsize=8)(function)
     _kept.append(kept.cache_clear)
     return kept  # type: ignore[return-value]
 
 
-def exact_number(value: float, unit: str = "", detail: str = "", control: float | None = None) -> Measurement:
-    """A measurement without scatter."""
-    return Measurement(float(value), float(value), float(value), unit, detail, control)
-
-
-def averaged(
-    values: Tensor,
-    unit: str = "",
-    detail: str = "",
-    control: float | None = None,
-    statistic: Callable[..., Tensor] | None = None,
-) -> Measurement:
-    """Mean, or another statistic, over paths with its interval: ``(B,)``, or ``(B, ...)`` for a statistic."""
-    own = mean(values, unit) if statistic is None else metrics.bootstrap(statistic, values.double().cpu())
-    return around(own, unit, detail, control)
-
-
-def ratio(above: Tensor, below: Tensor, unit: str = "", detail: str = "", control: float | None = None) -> Measurement:
+def ratio(above: Tensor, below: Tensor, *, detail: str = "") -> Measurement:
     """Ratio of two means over the same paths, which are drawn together: ``(B,)`` each."""
     both = above.double().cpu(), below.double().cpu()
-    return around(metrics.bootstrap(lambda a, b: a.mean() / b.mean(), *both, paired=True), unit, detail, control)
-
-
-def around(estimate: Estimate, unit: str = "", detail: str = "", control: float | None = None) -> Measurement:
-    """A measurement from an estimate; the interval, which is centred on resampled values, is made to hold the value."""
-    value, low, high = estimate
-    return Measurement(value, min(low, value), max(high, value), unit, detail, control)
+    return measured(metrics.bootstrap(lambda a, b: a.mean() / b.mean(), *both, paired=True), detail=detail)
 
 
 @cached
@@ -96,12 +71,6 @@ def network(run: Setting) -> edm.LearnedDenoiser:
     return model.requires_grad_(False)
 
 
-def event(run: Setting) -> tuple[int, int, int]:
-    """Shape of one sample of the network."""
-    model = network(run)
-    return model.img_channels, model.img_resolution, model.img_resolution
-
-
 def labels(run: Setting, n: int) -> Tensor | None:
     """Classes in turn, for a network that wants them; the networks that ship also go without."""
     model = network(run)
@@ -112,8 +81,9 @@ def labels(run: Setting, n: int) -> Tensor | None:
 
 def network_noise(run: Setting, n: int, stream: int = 0) -> Tensor:
     """Starting noise for the network, in its dtype, on its device."""
-    parameter = next(network(run).parameters())
-    return noise(run, n, event(run), stream).to(parameter)
+    model = network(run)
+    shape = model.img_channels, model.img_resolution, model.img_resolution
+    return noise(run, n, shape, stream).to(next(model.parameters()))
 
 
 def network_sample(run: Setting, x: Tensor, sigmas: Tensor, solver: object = "euler", keep: str = "all") -> Trajectory:
@@ -184,13 +154,17 @@ def optimal_paths(run: Setting) -> Trajectory:
 
 
 @cached
-def gaussians(run: Setting) -> dict[str, Gaussian]:
-    """Gaussians of the training data: with its covariance, and with one variance for all directions."""
-    images = training_data(run)[0].images.double()
-    centre = images.mean(0)
-    spread = (images - centre).square().mean()
+def gaussians(run: Setting) -> tuple[Gaussian, Gaussian]:
+    """The `two_gaussians` of the training data, for the network's dtype and device."""
+    full, plain = two_gaussians(training_data(run)[0].images.double())
     like = next(network(run).parameters())
-    return {"Gaussian": Gaussian.fit(images).to(like), "isotropic": Gaussian(centre, spread).to(like)}
+    return full.to(like), plain.to(like)
+
+
+def two_gaussians(images: Tensor) -> tuple[Gaussian, Gaussian]:
+    """Gaussians of data: with their covariance, and with one variance for all directions."""
+    centre = images.mean(0)
+    return Gaussian.fit(images), Gaussian(centre, (images - centre).square().mean())
 
 
 def noise(run: Setting, n: int, shape: tuple[int, ...], stream: int = 0) -> Tensor:
@@ -204,8 +178,9 @@ def bridges(traj: Trajectory, seed: int = 0) -> Tensor:
     return regularity.brownian_bridge(n - 1, b, d, seed=seed, like=traj)
 
 
-def follows(run: Setting, denoiser: Denoiser, paths: Trajectory, radius: float) -> Tensor:
+def follows(denoiser: Denoiser, paths: Trajectory, images: Tensor) -> Tensor:
     """Share of the steps, in %, for which a path of ``denoiser`` stays within 5 % of the data radius: ``(B,)``."""
+    radius = float((images - images.mean(0)).flatten(1).square().sum(1).mean().sqrt())
     own = sample(denoiser, paths.x[0], paths.sigmas)
     away = regularity.state_gap(own, paths, radius) > 0.05
     return 100 * away.int().argmax(0).double() / (len(paths.sigmas) - 1)

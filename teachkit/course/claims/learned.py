@@ -12,7 +12,8 @@ from torch import Tensor
 from teachkit import geometry, metrics, regularity, schedules
 from teachkit.course.claims import fixtures
 from teachkit.course.claims.criteria import above_one, at_least, at_most, same_size
-from teachkit.course.claims.registry import Measurement, Setting, claim
+from teachkit.course.claims.fixtures import ratio
+from teachkit.course.claims.registry import Measurement, Setting, claim, measured
 from teachkit.edm.loss import edm_loss
 
 P1, P2, P3 = "arXiv 2305.19947", "arXiv 2405.11326", "arXiv 2506.10177"
@@ -23,43 +24,37 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vector_norm((a - b).flatten(1), dim=1)
 
 
-@claim(
-    "generalises",
-    "At sigma 0.4 a trained network denoises new images better than the exact denoiser of its training data.",
-    place=P1, criterion=above_one(), digits=1, needs=OWN, lesson="training_edm",
-)  # fmt: skip
+@claim("generalises", place=P1, criterion=above_one(), digits=1, needs=OWN, lesson="training_edm")
 def _generalises(run: Setting) -> Measurement:
+    """At sigma 0.4 a trained network denoises new images better than the exact denoiser of its training data."""
     held_out = fixtures.training_data(run)[1].images
     images = held_out[: run.pick(180, len(held_out))]
     noise = fixtures.noise(run, len(images), tuple(images.shape[1:])).to(images) / 80
     sigma = torch.full((len(images),), 0.4, dtype=images.dtype, device=images.device)
     losses = [edm_loss(D, images, sigma, noise) for D in (fixtures.optimum(run), fixtures.network(run))]
-    return fixtures.ratio(losses[0], losses[1], detail="loss on held-out digits at sigma 0.4, exact / network")
+    return ratio(*losses, detail="loss on held-out digits at sigma 0.4, exact / network")
 
 
-@claim(
-    "draws-new", "A trained network does not replay its training data.",
-    place=f"{P1}, Sec. 5", figure="no copies", criterion=at_most(1), digits=0, unit="%", needs=OWN,
-    lesson="learned_vs_optimal",
-    remark="no sample is a copy; so few samples cannot exclude a share of copies as large as the interval's upper end",
-)  # fmt: skip
+@claim("draws-new", place=f"{P1}, Sec. 5", figure="no copies", criterion=at_most(1), digits=0, unit="%", needs=OWN,
+       lesson="learned_vs_optimal",
+       remark="no sample is a copy; so few samples cannot exclude a share of copies as large as the "
+              "interval's upper end")  # fmt: skip
 def _new(run: Setting) -> Measurement:
+    """A trained network does not replay its training data."""
     train, held_out = (part.images.flatten(1) for part in fixtures.training_data(run))
     limit = 0.1 * torch.cdist(held_out, train).amin(1).median()
     own, exact = (
         100 * (torch.cdist(paths.final.flatten(1), train).amin(1) < limit).double()
         for paths in (fixtures.network_paths(run), fixtures.optimal_paths(run))
     )
-    return fixtures.averaged(own, "%", "copies among samples; control: exact denoiser", float(exact.mean()))
+    return measured(own, "%", "copies among samples; control: exact denoiser", exact)
 
 
-@claim(
-    "same-bend", "Learned and exact denoisers make bends of one size.",
-    place=f"{P3}, Sec. 3 and 4", criterion=same_size(1), needs=OWN, lesson="learned_vs_optimal",
-)  # fmt: skip
+@claim("same-bend", place=f"{P3}, Sec. 3 and 4", criterion=same_size(1), needs=OWN, lesson="learned_vs_optimal")
 def _same(run: Setting) -> Measurement:
+    """Learned and exact denoisers make bends of one size."""
     peaks = [geometry.deviation_peak(p)[0] for p in (fixtures.network_paths(run), fixtures.optimal_paths(run))]
-    return fixtures.ratio(peaks[0], peaks[1], detail="largest deviation, network / exact")
+    return ratio(*peaks, detail="largest deviation, network / exact")
 
 
 def _regions(run: Setting, on_network: bool) -> Measurement:
@@ -67,77 +62,60 @@ def _regions(run: Setting, on_network: bool) -> Measurement:
     other = fixtures.optimum(run) if on_network else fixtures.network(run)
     rows = range(0, len(paths.denoised), 6)
     gaps = torch.stack([_distance(paths.denoised[n], other(paths.x[n], float(paths.sigmas[n]))) for n in rows], 1)
-    ends = (0, gaps.shape[1] - 1)
 
     def statistic(g: Tensor) -> Tensor:
         middle = g.median(0).values
-        return middle[1:-1].max() / max(middle[ends[0]], middle[ends[1]])
+        return middle[1:-1].max() / torch.maximum(middle[0], middle[-1])
 
     where = "network" if on_network else "exact denoiser"
-    return fixtures.averaged(
-        gaps, detail=f"largest gap between / larger gap at the ends, on paths of the {where}", statistic=statistic
-    )
+    detail = f"largest gap between / larger gap at the ends, on paths of the {where}"
+    return measured(metrics.bootstrap(statistic, gaps.double().cpu()), detail=detail)
 
 
-@claim(
-    "three-regions-exact-path",
-    "Network and exact denoiser agree at large and at small noise and differ between, on paths of the exact one.",
-    place=P1, figure="small, large, small", criterion=at_least(2), digits=1, needs=OWN, lesson="learned_vs_optimal",
-)  # fmt: skip
+@claim("three-regions-exact-path", place=P1, figure="small, large, small", criterion=at_least(2), digits=1, needs=OWN,
+       lesson="learned_vs_optimal")  # fmt: skip
 def _regions_exact(run: Setting) -> Measurement:
+    """Network and exact denoiser agree at large and at small noise and differ between, on paths of the exact one."""
     return _regions(run, on_network=False)
 
 
-@claim(
-    "three-regions-network-path",
-    "Network and exact denoiser agree at large and at small noise and differ between, on paths of the network.",
-    place=P1, figure="small, large, small", criterion=at_least(2), digits=1, needs=OWN,
-    remark="a network's path ends away from all training data, and the exact denoiser points there until the end",
-    lesson="learned_vs_optimal",
-)  # fmt: skip
+@claim("three-regions-network-path", place=P1, figure="small, large, small", criterion=at_least(2), digits=1, needs=OWN,
+       remark="a network's path ends away from all training data, and the exact denoiser points there until the end",
+       lesson="learned_vs_optimal")  # fmt: skip
 def _regions_network(run: Setting) -> Measurement:
+    """Network and exact denoiser agree at large and at small noise and differ between, on paths of the network."""
     return _regions(run, on_network=True)
 
 
-@claim(
-    "closer-than-step", "The network's output is closer to the exact denoiser's than the state is, all along its path.",
-    place=f"{P2}, Prop. A.14", figure="all of 50,000 paths", criterion=at_least(99), digits=0, unit="%", needs=OWN,
-    remark="once the network has settled on a new image, the nearest training image is elsewhere",
-    lesson="learned_vs_optimal",
-)  # fmt: skip
+@claim("closer-than-step", place=f"{P2}, Prop. A.14", figure="all of 50,000 paths", criterion=at_least(99), digits=0,
+       unit="%", needs=OWN, lesson="learned_vs_optimal",
+       remark="once the network has settled on a new image, the nearest training image is elsewhere")  # fmt: skip
 def _closer(run: Setting) -> Measurement:
+    """The network's output is closer to the exact denoiser's than the state is, all along its path."""
     paths, D = fixtures.network_paths(run), fixtures.optimum(run)
     share = []
     for n in range(0, len(paths.denoised), 4):
         right = D(paths.x[n], float(paths.sigmas[n]))
         share.append((_distance(paths.denoised[n], right) <= _distance(right, paths.x[n])).double())
-    return fixtures.averaged(100 * torch.stack(share).mean(0), "%", "states with |r_net - r*| <= |r* - x|")
+    return measured(100 * torch.stack(share).mean(0), "%", "states with |r_net - r*| <= |r* - x|")
 
 
-@claim(
-    "gaussian-first-steps",
-    "A Gaussian with the data's covariance can replace the first 15 to 30 % of a network's steps.",
-    place="arXiv 2412.09726", figure="15 to 30 %", criterion=at_least(15), digits=0, unit="%", needs=OWN,
-    remark="a Gaussian without directions nearly does so too: what ends it is the network's own error at large noise",
-    lesson="closed_form_scores",
-)  # fmt: skip
+@claim("gaussian-first-steps", place="arXiv 2412.09726", figure="15 to 30 %", criterion=at_least(15), digits=0,
+       unit="%", needs=OWN, lesson="closed_form_scores",
+       remark="a Gaussian without directions nearly does so too: what ends it is the network's own error at "
+              "large noise")  # fmt: skip
 def _first_steps(run: Setting) -> Measurement:
+    """A Gaussian with the data's covariance can replace the first 15 to 30 % of a network's steps."""
     images = fixtures.training_data(run)[0].images.double()
-    radius = float((images - images.mean(0)).flatten(1).square().sum(1).mean().sqrt())
-    x = fixtures.network_paths(run).x[0]
-    paths = fixtures.network_sample(run, x, schedules.polynomial(50))
-    own, plain = (fixtures.follows(run, D, paths, radius) for D in fixtures.gaussians(run).values())
-    return fixtures.averaged(
-        own, "%", "steps within 5 % of the data radius; control: one variance for all directions", float(plain.mean())
-    )
+    paths = fixtures.network_sample(run, fixtures.network_paths(run).x[0], schedules.polynomial(50))
+    own, plain = (fixtures.follows(D, paths, images) for D in fixtures.gaussians(run))
+    return measured(own, "%", "steps within 5 % of the data radius; control: one variance for all directions", plain)
 
 
-@claim(
-    "teleport", "Jumping to sigma 10 by the flow of a Gaussian saves evaluations of the network.",
-    place="arXiv 2412.09726", criterion=at_least(1), digits=1, needs=OWN,
-    remark="much of the saving is the grid's: one Euler step to 10 saves nearly as much", lesson="closed_form_scores",
-)  # fmt: skip
+@claim("teleport", place="arXiv 2412.09726", criterion=at_least(1), digits=1, needs=OWN, lesson="closed_form_scores",
+       remark="much of the saving is the grid's: one Euler step to 10 saves nearly as much")  # fmt: skip
 def _teleport(run: Setting) -> Measurement:
+    """Jumping to sigma 10 by the flow of a Gaussian saves evaluations of the network."""
     x, end = fixtures.network_reference(run)
     budgets = (8, 12, 16)
 
@@ -147,7 +125,7 @@ def _teleport(run: Setting) -> Measurement:
 
     plain = torch.stack([error(x, schedules.polynomial(n)) for n in budgets], 1)
     short = schedules.polynomial(8, sigma_max=10.0)
-    jump = error(regularity.teleport(fixtures.gaussians(run)["Gaussian"], x, 80.0, 10.0), short)
+    jump = error(regularity.teleport(fixtures.gaussians(run)[0], x, 80.0, 10.0), short)
     euler = error(x, torch.cat([torch.tensor([80.0], dtype=torch.float64), schedules.polynomial(7, sigma_max=10.0)]))
 
     def saved(rows: Tensor) -> float:
@@ -158,6 +136,5 @@ def _teleport(run: Setting) -> Measurement:
         return float((nfe[i - 1] + share * (nfe[i] - nfe[i - 1])).exp()) - 8
 
     own, control = (metrics.bootstrap(saved, torch.cat([plain, e[:, None]], 1).double().cpu()) for e in (jump, euler))
-    return fixtures.around(
-        own, detail="evaluations saved at equal error, 8 used; control: one Euler step to 10", control=control.value
-    )
+    detail = "evaluations saved at equal error, 8 used; control: one Euler step to 10"
+    return measured(own, detail=detail, control=control)

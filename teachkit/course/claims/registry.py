@@ -75,6 +75,10 @@ class Measurement(NamedTuple):
     control: float | None = None
 
 
+Measure = Callable[[Setting], Measurement]
+Number = float | Estimate | Measurement | Tensor
+
+
 @dataclass(frozen=True)
 class Claim:
     """A statement that can be measured.
@@ -115,17 +119,26 @@ class Claim:
     place: str
     figure: str | None
     criterion: Criterion
-    measure: Callable[[Setting], Measurement] = field(repr=False, compare=False)
+    measure: Measure = field(repr=False, compare=False)
     digits: int = 2
     unit: str = ""
     needs: str = "nothing"
     remark: str = ""
     lesson: str = ""
 
+    @property
+    def source(self) -> str:
+        """Where it is claimed, what is reported there, and the criterion."""
+        return f"{self.place}: {f'{self.figure}; ' if self.figure else ''}criterion: {self.criterion.words}"
+
+    @property
+    def identity(self) -> bool:
+        """Whether it claims equality: the value is then shown as below a bound, for it is rounding."""
+        return 0 < self.criterion.most <= 1e-6
+
     def verdict(self, measured: Measurement | Estimate) -> str:
         """One of `VERDICTS`."""
-        control = measured.control if isinstance(measured, Measurement) else None
-        return self.criterion.verdict(measured.value, measured.low, measured.high, control)
+        return self.criterion.verdict(*measured[:3], control=getattr(measured, "control", None))
 
     def why(self, measured: Measurement | Estimate) -> str:
         """What to say where the claim does not simply hold: the remark, or what the rule found; else nothing."""
@@ -139,29 +152,22 @@ class Claim:
 
     def show(self, measured: Measurement | Estimate) -> str:
         """Value, interval and control as they are printed, at the precision that is the same on every machine."""
+        low, high = map(self._text, measured[1:3])
+        interval = "" if self.identity or low == high else f" [{low}, {high}]"
+        control = getattr(measured, "control", None)
+        beside = "" if control is None else f"; control {self._shown(control)}"
+        return f"{self._shown(measured.value)}{interval}{beside}"
+
+    def rounded(self, value: float) -> float:
+        """As it is shown, for a file: what an identity leaves counts as nothing."""
+        return 0.0 if self.identity and self.criterion.passes(value) else round(value, self.digits)
+
+    def _shown(self, value: float) -> str:
         if self.identity:
-            text = self._small(measured.value)
-        else:
-            value, low, high = (self._number(v) for v in measured[:3])
-            text = f"{value}{self._unit}" if low == high else f"{value}{self._unit} [{low}, {high}]"
-        control = measured.control if isinstance(measured, Measurement) else None
-        if control is None:
-            return text
-        return f"{text}; control {self._small(control) if self.identity else self._number(control) + self._unit}"
+            return f"below {self.criterion.most:g}" if self.criterion.passes(value) else f"{value:.2g}"
+        return f"{self._text(value)} {self.unit}".rstrip()
 
-    @property
-    def identity(self) -> bool:
-        """Whether it claims equality: the value is then shown as below a bound, for it is rounding."""
-        return 0 < self.criterion.most <= 1e-6
-
-    @property
-    def _unit(self) -> str:
-        return f" {self.unit}" if self.unit else ""
-
-    def _small(self, value: float) -> str:
-        return f"below {self.criterion.most:g}" if self.criterion.passes(value) else f"{value:.2g}"
-
-    def _number(self, value: float) -> str:
+    def _text(self, value: float) -> str:
         text = f"{value:.{self.digits}f}"
         return text.removeprefix("-") if float(text) == 0 else text
 
@@ -169,21 +175,16 @@ class Claim:
 REGISTRY: dict[str, Claim] = {}
 
 
-def claim(
-    name: str,
-    sentence: str,
-    *,
-    place: str,
-    criterion: Criterion,
-    figure: str | None = None,
-    lesson: str = "",
-    **more: Any,
-) -> Callable[[Callable[[Setting], Measurement]], Callable[[Setting], Measurement]]:
-    """Decorator that enters a measurement into the ledger; ``lesson`` by name, ``more`` as attributes of `Claim`."""
+def claim(name: str, *, figure: str | None = None, lesson: str = "", **more: Any) -> Callable[[Measure], Measure]:
+    """Decorator that enters a measurement into the ledger; its docstring is the sentence that is claimed.
 
-    def enter(function: Callable[[Setting], Measurement]) -> Callable[[Setting], Measurement]:
+    ``lesson`` is given by name, and ``more`` as attributes of `Claim`: ``place`` and ``criterion`` at least.
+    """
+
+    def enter(function: Measure) -> Measure:
         taught = outline.number(lesson) if lesson else ""
-        entry = Claim(name, sentence, place, figure, criterion, function, lesson=taught, **more)
+        sentence = " ".join((function.__doc__ or "").split())
+        entry = Claim(name, sentence, figure=figure, measure=function, lesson=taught, **more)
         if name in REGISTRY:
             raise ValueError(f"name must be new, {name!r} is in the ledger already")
         if entry.needs not in NEEDS:
@@ -253,9 +254,6 @@ def verdict(
     return get(name).criterion.verdict(float(value), low, high, control)
 
 
-Number = float | Estimate | Measurement | Tensor
-
-
 def mean(values: Tensor, unit: str = "") -> Estimate:
     """Mean over paths, ``(B,)``, with its interval: by resampling, or exact where each path counts as 0 or 100 %."""
     values = values.double().cpu()
@@ -264,12 +262,16 @@ def mean(values: Tensor, unit: str = "") -> Estimate:
     return bootstrap(torch.mean, values)
 
 
-def _numbers(value: Number, unit: str) -> tuple[float, float, float]:
-    """Value and interval of what a lesson hands over; of a tensor, those of its mean."""
+def measured(value: Number, unit: str = "", detail: str = "", control: Number | None = None) -> Measurement:
+    """What was found: a number, an estimate, or values of paths ``(B,)``, whose `mean` is taken.
+
+    The interval, which is centred on resampled values, is made to hold the value. ``control`` is given likewise.
+    """
     if isinstance(value, Tensor) and value.ndim > 0:
         value = mean(value, unit)
-    value, low, high = value[:3] if isinstance(value, (Estimate, Measurement)) else (value,) * 3
-    return float(value), min(float(low), float(value)), max(float(high), float(value))
+    middle, low, high = map(float, value[:3] if isinstance(value, tuple) else (value,) * 3)
+    beside = None if control is None else measured(control, unit).value
+    return Measurement(middle, min(low, middle), max(high, middle), unit, detail, beside)
 
 
 def state(
@@ -306,19 +308,15 @@ def state(
     entry = get(name)
     rows = dict(value) if isinstance(value, Mapping) else {"": value}
     controls = dict(control) if isinstance(control, Mapping) else dict.fromkeys(rows, control)
-    print(f"claim: {entry.sentence}")
-    figure = f"{entry.figure}; " if entry.figure else ""
-    print(f"  {entry.place}: {figure}criterion: {entry.criterion.words}")
+    print(f"claim: {entry.sentence}\n  {entry.source}")
     width = max(len(key) for key in rows)
     reasons: dict[str, list[str]] = {}
     for key, number in rows.items():
-        v, a, b = _numbers(number, entry.unit)
-        a, b = a if low is None else float(low), b if high is None else float(high)
-        beside = controls.get(key)
-        measured = Measurement(v, a, b, entry.unit, control=None if beside is None else _numbers(beside, entry.unit)[0])
+        own = measured(number, entry.unit, control=controls.get(key))
+        own = own._replace(low=own.low if low is None else float(low), high=own.high if high is None else float(high))
         label = f"here, {key:{width}s}" if key else "here"
-        reasons.setdefault(entry.why(measured), []).append(key)
-        print(f"  {label}: {entry.show(measured)} -> {entry.verdict(measured)}")
+        reasons.setdefault(entry.why(own), []).append(key)
+        print(f"  {label}: {entry.show(own)} -> {entry.verdict(own)}")
     for reason in filter(None, reasons):
         whose = "" if reason == entry.remark or not any(rows) else f", {', '.join(reasons[reason])}"
         print(f"  why{whose}: {reason}")

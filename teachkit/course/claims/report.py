@@ -44,6 +44,16 @@ class Result:
         """Value, interval and control in words."""
         return self.problem if self.measured is None else self.claim.show(self.measured)
 
+    @property
+    def detail(self) -> str:
+        """What was measured, in words."""
+        return self.measured.detail if self.measured else ""
+
+    @property
+    def why(self) -> str:
+        """What to say where the claim does not simply hold."""
+        return self.claim.why(self.measured) if self.measured else ""
+
 
 def applicable(claims: Sequence[Claim], model: str | None) -> list[Claim]:
     """Those that a model is about, and whose data there are; without a model, all of them."""
@@ -120,17 +130,8 @@ def to_text(results: Sequence[Result], width: int | None = None) -> str:
     for r in results:
         mark = {HOLDS: "+", LIMIT: "~"}.get(r.verdict, "-" if r.measured else "?")
         lines.append(f"{mark} {r.claim.id}: {r.verdict}")
-        rows = [
-            r.claim.sentence,
-            f"here: {r.shown}" + (f" ({r.measured.detail})" if r.measured and r.measured.detail else ""),
-        ]
-        rows.append(
-            f"{r.claim.place}: "
-            + (f"{r.claim.figure}; " if r.claim.figure else "")
-            + f"criterion: {r.claim.criterion.words}"
-        )
-        if r.measured and r.claim.why(r.measured):
-            rows.append(f"why: {r.claim.why(r.measured)}")
+        here = f"here: {r.shown} ({r.detail})" if r.detail else f"here: {r.shown}"
+        rows = [r.claim.sentence, here, r.claim.source, *([f"why: {r.why}"] if r.why else [])]
         lines += [textwrap.fill(row, width, initial_indent="    ", subsequent_indent="      ") for row in rows]
     return "\n".join([*lines, tally(results)])
 
@@ -158,19 +159,13 @@ def to_json(results: Sequence[Result], setting: Setting) -> dict[str, Any]:
     """
     rows = []
     for r in results:
-        m = r.measured
         row: dict[str, Any] = {"id": r.claim.id, "claim": r.claim.sentence, "place": r.claim.place}
         row |= {"figure": r.claim.figure, "criterion": r.claim.criterion.words, "here": r.shown}
         row |= {"verdict": r.verdict, "remark": r.claim.remark, "lesson": r.claim.lesson}
-        if m is not None:
-            row |= {"detail": m.detail, "unit": m.unit}
-            for name in ("value", "low", "high", "control"):
-                number = getattr(m, name)
-                if number is None:
-                    continue
-                row[name] = (
-                    0.0 if r.claim.identity and r.claim.criterion.passes(number) else round(number, r.claim.digits)
-                )
+        if r.measured:
+            row |= {"detail": r.detail, "unit": r.measured.unit}
+            numbers = ((name, getattr(r.measured, name)) for name in ("value", "low", "high", "control"))
+            row |= {name: r.claim.rounded(number) for name, number in numbers if number is not None}
         rows.append(row)
     head = {"format": FORMAT, "full": setting.full, "seed": setting.seed, "model": setting.model}
     return {**head, "claims": rows}
@@ -213,17 +208,14 @@ def to_html(results: Sequence[Result], setting: Setting) -> str:
     for r in results:
         kind = VERDICTS.index(r.verdict) if r.verdict in VERDICTS else 3
         figure = f"{e(r.claim.figure)}<small>{e(r.claim.place)}</small>" if r.claim.figure else e(r.claim.place)
-        detail = f"<small>{e(r.measured.detail)}</small>" if r.measured else ""
-        remark = f"<small>{e(r.claim.why(r.measured))}</small>" if r.measured and r.claim.why(r.measured) else ""
+        detail, why = (f"<small>{e(text)}</small>" if text else "" for text in (r.detail, r.why))
         rows.append(
             f'<tr><td class="v{kind}">{e(r.claim.sentence)}<small><code>{e(r.claim.id)}</code>, criterion: '
             f"{e(r.claim.criterion.words)}</small></td><td>{figure}</td><td>{e(r.shown)}{detail}</td>"
-            f"<td>{e(r.verdict)}{remark}</td></tr>"
+            f"<td>{e(r.verdict)}{why}</td></tr>"
         )
-    how = "full" if setting.full else "fast"
-    under = (
-        f"Measured: {how}, seed {setting.seed}, model {setting.model}, torch {torch.__version__}, {platform.machine()}."
-    )
+    how = f"{'full' if setting.full else 'fast'}, seed {setting.seed}, model {setting.model}"
+    under = f"Measured: {how}, torch {torch.__version__}, {platform.machine()}."
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

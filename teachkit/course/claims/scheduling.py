@@ -15,11 +15,13 @@ from torch import Tensor
 from teachkit import data, schedules, scheduling
 from teachkit.course.claims import fixtures
 from teachkit.course.claims.criteria import at_least, at_most, below_one
-from teachkit.course.claims.registry import Measurement, Setting, claim
+from teachkit.course.claims.fixtures import ratio
+from teachkit.course.claims.registry import Measurement, Setting, claim, measured
 from teachkit.sampling import Trajectory
 
 P2 = "arXiv 2405.11326, Sec. 4"
 NFE = 6
+LESSON = "schedules_by_dynamic_programming"
 
 
 @fixtures.cached
@@ -48,13 +50,11 @@ def _usual(run: Setting, solver: str) -> dict[str, Tensor]:
     return {name: fixtures.network_error(run, make(NFE), solver) for name, make in schedules.REGISTRY.items()}
 
 
-@claim(
-    "programme-exact", "The dynamic programme finds the cheapest of all routes.",
-    place=f"{P2}, Alg. 1", figure="always", criterion=at_least(100), digits=0, unit="%",
-    lesson="schedules_by_dynamic_programming",
-    remark="right in every trial, as Bellman's principle proves; trials alone cannot say always",
-)  # fmt: skip
+@claim("programme-exact", place=f"{P2}, Alg. 1", figure="always", criterion=at_least(100), digits=0, unit="%",
+       lesson=LESSON,
+       remark="right in every trial, as Bellman's principle proves; trials alone cannot say always")  # fmt: skip
 def _programme(run: Setting) -> Measurement:
+    """The dynamic programme finds the cheapest of all routes."""
     rng = torch.Generator().manual_seed(run.seed)
     right = []
     for _ in range(run.pick(30, 300)):
@@ -67,87 +67,69 @@ def _programme(run: Setting) -> Measurement:
             for middle in itertools.combinations(range(1, 9), steps - 1)
         )
         right.append(100.0 * (abs(found - best) < 1e-9))
-    return fixtures.averaged(torch.tensor(right), "%", "random costs of both signs, against every route of 10 levels")
+    return measured(torch.tensor(right), "%", "random costs of both signs, against every route of 10 levels")
 
 
-@claim(
-    "programme-polynomial",
-    "Levels of the published programme (coefficient 1.15) beat the polynomial grid, with iPNDM and 6 evaluations.",
-    place=f"{P2}, Table 2", figure="FID 4.88 / 7.05 = 0.69", criterion=below_one(), needs="model",
-    lesson="schedules_by_dynamic_programming",
-)  # fmt: skip
+@claim("programme-polynomial", place=f"{P2}, Table 2", figure="FID 4.88 / 7.05 = 0.69", criterion=below_one(),
+       needs="model", lesson=LESSON)  # fmt: skip
 def _polynomial(run: Setting) -> Measurement:
-    return fixtures.ratio(_published(run), _usual(run, "ipndm")["polynomial"], detail="ratio of errors, network")
+    """Levels of the published programme (coefficient 1.15) beat the polynomial grid, with iPNDM and 6 evaluations."""
+    return ratio(_published(run), _usual(run, "ipndm")["polynomial"], detail="ratio of errors, network")
 
 
-@claim(
-    "programme-best-grid",
-    "Levels of the published programme (coefficient 1.15) beat every usual grid, with iPNDM and 6 evaluations.",
-    place="carried over from arXiv 2405.11326, Sec. 4", criterion=below_one(), needs="model",
-    remark="the baseline decides the story: a cosine grid is better for this small network",
-    lesson="schedules_by_dynamic_programming",
-)  # fmt: skip
+@claim("programme-best-grid", place="carried over from arXiv 2405.11326, Sec. 4", criterion=below_one(), needs="model",
+       lesson=LESSON,
+       remark="the baseline decides the story: a cosine grid is better for this small network")  # fmt: skip
 def _best_grid(run: Setting) -> Measurement:
+    """Levels of the published programme (coefficient 1.15) beat every usual grid, with iPNDM and 6 evaluations."""
     name, best = min(_usual(run, "ipndm").items(), key=lambda item: float(item[1].mean()))
-    return fixtures.ratio(_published(run), best, detail=f"ratio of errors to the best usual grid ({name}), network")
+    return ratio(_published(run), best, detail=f"ratio of errors to the best usual grid ({name}), network")
 
 
-@claim(
-    "coefficient", "The coefficient 1.15 is good everywhere: at most 5 % worse than the best, for every solver.",
-    place="default of the published method", figure="1.15", criterion=at_most(1.05),
-    remark="the best coefficient depends on solver and budget, and the error jumps where the route does",
-    lesson="schedules_by_dynamic_programming",
-)  # fmt: skip
+@claim("coefficient", place="default of the published method", figure="1.15", criterion=at_most(1.05),
+       remark="the best coefficient depends on solver and budget, and the error jumps where the route does",
+       lesson=LESSON)  # fmt: skip
 def _coefficient(run: Setting) -> Measurement:
+    """The coefficient 1.15 is good everywhere: at most 5 % worse than the best, for every solver."""
     teacher = _exact_teacher(run)
     cost = scheduling.cost_matrix(teacher, "deviation")
+    routes = {c: scheduling.shortest_path(cost, NFE, c) for c in (0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2)}
     found = []
     for solver in ("euler", "ipndm", "unipc"):
-        errors: dict[float, Tensor] = {}
-        for c in (0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2):
-            errors[c] = fixtures.exact_error(run, teacher.sigmas[scheduling.shortest_path(cost, NFE, c)], solver)
+        errors = {c: fixtures.exact_error(run, teacher.sigmas[route], solver) for c, route in routes.items()}
         best = min(errors, key=lambda c: float(errors[c].mean()))
-        found.append((fixtures.ratio(errors[1.15], errors[best]), f"{solver}, best at {best:g}"))
+        found.append((ratio(errors[1.15], errors[best]), f"{solver}, best at {best:g}"))
     worst, where = max(found, key=lambda item: item[0].value)
     return worst._replace(detail=f"largest ratio of errors to the best coefficient ({where}), digits 8x8")
 
 
-@claim(
-    "few-paths", "Sixteen paths are enough to find a route.",
-    place=f"{P2}, ablation of the warm-up", criterion=at_most(1.1), lesson="schedules_by_dynamic_programming",
-)  # fmt: skip
+@claim("few-paths", place=f"{P2}, ablation of the warm-up", criterion=at_most(1.1), lesson=LESSON)
 def _few(run: Setting) -> Measurement:
+    """Sixteen paths are enough to find a route."""
     teacher = scheduling.teacher_paths(fixtures.exact_denoiser(), fixtures.noise(run, 256, (1, 8, 8)))
     few = teacher[:16]
     errors = []
     for paths in (few, teacher):
         route = scheduling.shortest_path(scheduling.cost_matrix(paths, "l2"), NFE)
         errors.append(fixtures.exact_error(run, teacher.sigmas[route], "euler"))
-    return fixtures.ratio(errors[0], errors[1], detail="error with a route from 16 / from 256 paths, Euler, digits 8x8")
+    return ratio(*errors, detail="error with a route from 16 / from 256 paths, Euler, digits 8x8")
 
 
-@claim(
-    "levels-for-solver", "Levels searched for iPNDM, which will use them, beat every usual grid, with 6 evaluations.",
-    place="this library; goes beyond arXiv 2405.11326", criterion=below_one(),
-    lesson="schedules_by_dynamic_programming",
-)  # fmt: skip
+@claim("levels-for-solver", place="this library; goes beyond arXiv 2405.11326", criterion=below_one(), lesson=LESSON)
 def _levels(run: Setting) -> Measurement:
+    """Levels searched for iPNDM, which will use them, beat every usual grid, with 6 evaluations."""
     teacher = _exact_teacher(run)
     found = scheduling.find_schedule(fixtures.exact_denoiser(), teacher.x[0], NFE, "ipndm", teacher=teacher)
     grids = {name: fixtures.exact_error(run, make(NFE), "ipndm") for name, make in schedules.REGISTRY.items()}
     name = min(grids, key=lambda g: float(grids[g].mean()))
     own = fixtures.exact_error(run, found.sigmas, found.make_solver())
-    return fixtures.ratio(
-        own, grids[name], detail=f"ratio of errors to the best usual grid ({name}), iPNDM, digits 8x8"
-    )
+    return ratio(own, grids[name], detail=f"ratio of errors to the best usual grid ({name}), iPNDM, digits 8x8")
 
 
-@claim(
-    "fitted-solver", "Multistep weights fitted to a few paths beat UniPC on its best usual grid.",
-    place="this library; goes beyond arXiv 2405.11326", criterion=below_one(), needs="model",
-    lesson="schedules_by_dynamic_programming",
-)  # fmt: skip
+@claim("fitted-solver", place="this library; goes beyond arXiv 2405.11326", criterion=below_one(), needs="model",
+       lesson=LESSON)  # fmt: skip
 def _fitted(run: Setting) -> Measurement:
+    """Multistep weights fitted to a few paths beat UniPC on its best usual grid."""
     file = data.directory() / "schedules" / f"{run.model}-fitted-{NFE}.json"
     if file.is_file() and not run.full:
         schedule, origin = scheduling.Schedule.load(file), "shipped"
@@ -158,4 +140,4 @@ def _fitted(run: Setting) -> Measurement:
     usual = _usual(run, "unipc")
     best = min(usual, key=lambda g: float(usual[g].mean()))
     own = fixtures.network_error(run, schedule.sigmas, schedule.make_solver())
-    return fixtures.ratio(own, usual[best], detail=f"ratio of errors, {NFE} evaluations, weights {origin}, grid {best}")
+    return ratio(own, usual[best], detail=f"ratio of errors, {NFE} evaluations, weights {origin}, grid {best}")
