@@ -59,114 +59,64 @@ PARTS = {
 }
 
 LESSONS = (
-    Lesson(
-        "start_here", "start", "Start here: the boomerang", 15,
-        "what is the boomerang?",
-        "Every sampling path of a diffusion model is very nearly a straight line, and what is left over has "
-        "nearly the same shape for every picture. In two minutes you will see it on real digits.",
-    ),
-    Lesson(
-        "noise_and_denoising", "plane", "Noise and denoising", 40,
-        "what is D(x; sigma), and why does it point along the score?",
-        "What a denoiser is, why the best one is an average, and why it points where the data gets denser.",
-        needs=("start_here",),
-    ),
-    Lesson(
-        "mean_shift", "plane", "Mean shift", 45,
-        "why is a denoiser an old clustering algorithm?",
-        "The best denoiser of a data set is a clustering step from 1975, and a sampler takes the same steps with "
-        "a shrinking bandwidth, each cut short.",
-        needs=("noise_and_denoising",),
-    ),
-    Lesson(
-        "the_ode", "plane", "The ODE", 50,
-        "which curve does a sampler follow, and in which stages?",
-        "The sampler follows a curve. The curve obeys an equation, every step along it is an average of two "
-        "points you can name, and the walk has three stages.",
-        needs=("noise_and_denoising", "mean_shift"),
-    ),
-    Lesson(
-        "solvers", "plane", "Solvers", 60,
-        "how do Euler, Heun and multistep methods follow it?",
-        "Six evaluations instead of a hundred: every solver is a guess at what the direction does during a step. "
-        "You will derive the main ones, measure their orders, and learn to recognise a broken one by its plots.",
-        needs=("the_ode",),
-    ),
-    Lesson(
-        "high_dimensions", "digits", "High dimensions", 40,
-        "what changes, and what becomes simple, in 784 dimensions?",
-        "The code that moved dots in the plane draws digits in 784 dimensions, unchanged. What changes is the "
-        "geometry, and it becomes simpler.",
-        needs=("the_ode",),
-    ),
-    Lesson(
-        "one_line_and_a_bend", "digits", "One line and a bend", 40,
-        "how straight is a path, and where does it bend?",
-        "A sampling path is a straight line but for one small bend. You measure how small, where it sits, what "
-        "causes it, and for which data the story fails.",
-        needs=("the_ode", "high_dimensions"),
-    ),
-    Lesson(
-        "the_boomerang", "digits", "The boomerang", 55,
-        "is it really one shape? the controls",
-        "Seen along its chord, every sampling path bends the same way. Most of what seems to prove it proves "
-        "nothing; this lesson finds the part that does.",
-        needs=("high_dimensions", "one_line_and_a_bend"),
-    ),
-    Lesson(
-        "closed_form_scores", "digits", "Closed-form scores", 55,
-        "how far do Gaussian approximations carry?",
-        "A mean and a covariance go a long way: how far, until when, and how many evaluations of a network that "
-        "saves.",
-        needs=("the_ode", "solvers", "high_dimensions", "one_line_and_a_bend"), helps=("the_boomerang",),
-    ),
-    Lesson(
-        "training_edm", "networks", "Training an EDM network", 35,
-        "how is a denoiser learned?",
-        "A denoiser can be learned by regression. Four constants decide whether that is easy or hopeless, and "
-        "three of them follow from one line each.",
-        needs=("noise_and_denoising", "the_ode"), helps=("solvers",),
-    ),
-    Lesson(
-        "learned_vs_optimal", "networks", "Learned against optimal", 25,
-        "where does a network differ from the exact denoiser?",
-        "The best possible denoiser of a data set can only replay it. A trained network is a worse denoiser of "
-        "that set, and a better model of digits.",
-        needs=("high_dimensions", "one_line_and_a_bend", "training_edm"),
-    ),
-    Lesson(
-        "schedules_by_dynamic_programming", "networks", "Schedules by dynamic programming", 50,
-        "where should a sampler stop if it may stop only five times?",
-        "With six evaluations to spend, where do you stop? All paths have one shape, so a few of them can answer "
-        "for all. You derive the paper's method, find what its coefficient does, and go beyond it.",
-        needs=("solvers", "one_line_and_a_bend"), helps=("training_edm",),
-    ),
-    Lesson(
-        "real_gpu_models", "networks", "Real GPU models", 25,
-        "does all of it hold for published networks?",
-        "The same cells, a published network: load it safely, sample, measure the boomerang, find a schedule, "
-        "fill in the table.",
-        needs=("solvers", "one_line_and_a_bend"),
-        helps=("the_boomerang", "training_edm", "schedules_by_dynamic_programming"),
-    ),
+    Lesson("start_here", "start", "Start here: the boomerang", 15, "what is the boomerang?",
+           "Every sampling path of a diffusion model is very nearly a straight line, and what is left over has "
+           "nearly the same shape for every picture. In two minutes you will see it on real digits."),
+    Lesson("noise_and_denoising", "plane", "Noise and denoising", 40,
+           "what is D(x; sigma), and why does it point along the score?",
+           "What a denoiser is, why the best one is an average, and why it points where the data gets denser.",
+           needs=("start_here",)),
+    Lesson("mean_shift", "plane", "Mean shift", 45, "why is a denoiser an old clustering algorithm?",
+           "The best denoiser of a data set is a clustering step from 1975, and a sampler takes the same steps with "
+           "a shrinking bandwidth, each cut short.", needs=("noise_and_denoising",)),
+    Lesson("the_ode", "plane", "The ODE", 50, "which curve does a sampler follow, and in which stages?",
+           "The sampler follows a curve. The curve obeys an equation, every step along it is an average of two "
+           "points you can name, and the walk has three stages.", needs=("noise_and_denoising", "mean_shift")),
+    Lesson("solvers", "plane", "Solvers", 60, "how do Euler, Heun and multistep methods follow it?",
+           "Six evaluations instead of a hundred: every solver is a guess at what the direction does during a step. "
+           "You will derive the main ones, measure their orders, and learn to recognise a broken one by its plots.",
+           needs=("the_ode",)),
+    Lesson("high_dimensions", "digits", "High dimensions", 40,
+           "what changes, and what becomes simple, in 784 dimensions?",
+           "The code that moved dots in the plane draws digits in 784 dimensions, unchanged. What changes is the "
+           "geometry, and it becomes simpler.", needs=("the_ode",)),
+    Lesson("one_line_and_a_bend", "digits", "One line and a bend", 40,
+           "how straight is a path, and where does it bend?",
+           "A sampling path is a straight line but for one small bend. You measure how small, where it sits, what "
+           "causes it, and for which data the story fails.", needs=("the_ode", "high_dimensions")),
+    Lesson("the_boomerang", "digits", "The boomerang", 55, "is it really one shape? the controls",
+           "Seen along its chord, every sampling path bends the same way. Most of what seems to prove it proves "
+           "nothing; this lesson finds the part that does.", needs=("high_dimensions", "one_line_and_a_bend")),
+    Lesson("closed_form_scores", "digits", "Closed-form scores", 55, "how far do Gaussian approximations carry?",
+           "A mean and a covariance go a long way: how far, until when, and how many evaluations of a network that "
+           "saves.", needs=("the_ode", "solvers", "high_dimensions", "one_line_and_a_bend"), helps=("the_boomerang",)),
+    Lesson("training_edm", "networks", "Training an EDM network", 35, "how is a denoiser learned?",
+           "A denoiser can be learned by regression. Four constants decide whether that is easy or hopeless, and "
+           "three of them follow from one line each.", needs=("noise_and_denoising", "the_ode"), helps=("solvers",)),
+    Lesson("learned_vs_optimal", "networks", "Learned against optimal", 25,
+           "where does a network differ from the exact denoiser?",
+           "The best possible denoiser of a data set can only replay it. A trained network is a worse denoiser of "
+           "that set, and a better model of digits.", needs=("high_dimensions", "one_line_and_a_bend", "training_edm")),
+    Lesson("schedules_by_dynamic_programming", "networks", "Schedules by dynamic programming", 50,
+           "where should a sampler stop if it may stop only five times?",
+           "With six evaluations to spend, where do you stop? All paths have one shape, so a few of them can answer "
+           "for all. You derive the paper's method, find what its coefficient does, and go beyond it.",
+           needs=("solvers", "one_line_and_a_bend"), helps=("training_edm",)),
+    Lesson("real_gpu_models", "networks", "Real GPU models", 25, "does all of it hold for published networks?",
+           "The same cells, a published network: load it safely, sample, measure the boomerang, find a schedule, "
+           "fill in the table.",
+           needs=("solvers", "one_line_and_a_bend"),
+           helps=("the_boomerang", "training_edm", "schedules_by_dynamic_programming")),
 )  # fmt: skip
 
 ASSIGNMENTS = (
-    Assignment(
-        "A1_denoisers_and_mean_shift", "denoisers and mean shift", "3–5", 30,
-        ("start_here", "noise_and_denoising", "mean_shift"),
-    ),
-    Assignment(
-        "A2_solvers", "solvers", "3–5", 30,
-        ("start_here", "noise_and_denoising", "mean_shift", "the_ode", "solvers"),
-    ),
-    Assignment(
-        "A3_geometry", "geometry", "3–5", 30, ("high_dimensions", "one_line_and_a_bend", "the_boomerang")
-    ),
-    Assignment(
-        "A4_scheduling", "scheduling", "3–5", 30,
-        ("solvers", "one_line_and_a_bend", "schedules_by_dynamic_programming"),
-    ),
+    Assignment("A1_denoisers_and_mean_shift", "denoisers and mean shift", "3–5", 30,
+               ("start_here", "noise_and_denoising", "mean_shift")),
+    Assignment("A2_solvers", "solvers", "3–5", 30,
+               ("start_here", "noise_and_denoising", "mean_shift", "the_ode", "solvers")),
+    Assignment("A3_geometry", "geometry", "3–5", 30, ("high_dimensions", "one_line_and_a_bend", "the_boomerang")),
+    Assignment("A4_scheduling", "scheduling", "3–5", 30,
+               ("solvers", "one_line_and_a_bend", "schedules_by_dynamic_programming")),
 )  # fmt: skip
 
 

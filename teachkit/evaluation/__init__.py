@@ -14,19 +14,5 @@ from teachkit.evaluation.table import Method, Row, identify, methods, table
 from teachkit.fingerprints import fingerprint
 from teachkit.launcher import Processes, processes
 
-__all__ = [
-    "SHARD",
-    "GeometryStatistics",
-    "Method",
-    "Processes",
-    "Row",
-    "Shards",
-    "features_for",
-    "fingerprint",
-    "geometry_of",
-    "identify",
-    "methods",
-    "processes",
-    "samples_of",
-    "table",
-]
+__all__ = ["SHARD", "GeometryStatistics", "Method", "Processes", "Row", "Shards"]
+__all__ += ["features_for", "fingerprint", "geometry_of", "identify", "methods", "processes", "samples_of", "table"]

@@ -80,9 +80,8 @@ class Shards:
         """
         if group.first:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(
-                self.folder / "about.json", lambda p: p.write_text(json.dumps(self.about, indent=1, sort_keys=True))
-            )
+            about = json.dumps(self.about, indent=1, sort_keys=True)
+            write_whole(self.folder / "about.json", lambda beside: beside.write_text(about))
         group.wait()
         missing = self.missing()
         group.wait()  # nobody begins before all have looked
@@ -101,8 +100,7 @@ class Shards:
         FileNotFoundError
             If one is missing.
         """
-        for samples in self.ranges():
-            yield self.one(samples)
+        return map(self.one, self.ranges())
 
     def one(self, samples: range) -> dict[str, Tensor]:
         """One shard, by its samples. Raises FileNotFoundError."""
@@ -117,5 +115,5 @@ class Shards:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 marks = {"key": self.key, "content": fingerprint(tensors)}
                 return tensors if file.metadata() == marks else None
-        except (FileNotFoundError, SafetensorError, OSError):
+        except (OSError, SafetensorError):
             return None

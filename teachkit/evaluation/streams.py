@@ -121,10 +121,8 @@ def unpack(shards: Iterable[dict[str, Tensor]]) -> FeatureStatistics:
     """All shards of `pack`, merged in their order (Chan, Golub & LeVeque 1979)."""
     total = FeatureStatistics()
     for shard in shards:
-        part = FeatureStatistics()
-        if "features" in shard:
-            part.update(shard["features"])
-        else:
+        part = FeatureStatistics(shard.get("features"))
+        if "features" not in shard:
             part.count, part.mean, part.scatter = int(shard["count"]), shard["mean"], shard["scatter"]
         total.merge(part)
     return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from teachkit.evaluation.streams import GeometryStatistics, features_for, geomet
 from teachkit.fingerprints import fingerprint
 from teachkit.launcher import Processes
 from teachkit.metrics import FeatureStatistics
-from teachkit.sampling import Trajectory
 from teachkit.scheduling import Schedule
 from teachkit.scheduling.search import step_counts
 from teachkit.solvers import Solver
@@ -198,14 +198,10 @@ def table(
     levels = schedules.polynomial(REFERENCE_STEPS, sigma_min=max(ends[0], 0.002), sigma_max=ends[1])
     reference = Method("unipc", "polynomial", REFERENCE_STEPS, levels, solvers.get("unipc"))
 
-    def draw(method: Method, samples: range, keep: str = "final") -> Trajectory:
-        return samples_of(
-            denoiser, shape, method.sigmas, method.step, samples, seed=seed, classes=classes, dtype=dtype,
-            device=group.device, keep=keep,
-        )  # fmt: skip
+    draw = partial(samples_of, denoiser, shape, seed=seed, classes=classes, dtype=dtype, device=group.device)
 
     def solved(samples: range) -> dict[str, Tensor]:
-        path = draw(reference, samples, keep="all")
+        path = draw(reference.sigmas, reference.step, samples, keep="all")
         return {"final": path.final, **geometry_of(path)}
 
     finals = Shards(folder, {**common, **reference.about(), "kept": "samples"}, count)
@@ -215,7 +211,7 @@ def table(
 
         def measured(samples: range, method: Method = method) -> dict[str, Tensor]:
             there = finals.one(samples)["final"].to(group.device)
-            made = there if method is reference else draw(method, samples).final
+            made = there if method is reference else draw(method.sigmas, method.step, samples).final
             return {"error": metrics.error_to_reference(made, there), **pack(extract(made))}
 
         kept = {"kept": "statistics", "features": features, "reference": finals.key}

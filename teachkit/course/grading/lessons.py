@@ -145,11 +145,8 @@ def _measured_order(answer: Any, rng: Generator) -> Cases:
         steps = [8, 16, 32, 64]
         noise = 1 + 0.1 * torch.rand(4, generator=rng, dtype=torch.float64)
         errors = (noise * 5 / torch.tensor(steps) ** order).tolist()
-        yield (
-            f"order of errors {[f'{e:.2g}' for e in errors]}",
-            answer(steps, errors),
-            -np.polyfit(np.log(steps), np.log(errors), 1)[0],
-        )
+        expected = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+        yield f"order of errors {[f'{e:.2g}' for e in errors]}", answer(steps, errors), expected
 
 
 @register("bug_museum", "a line that never falls, a line you know, a slope that is too low: which bug can do that?")
