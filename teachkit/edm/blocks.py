@@ -12,6 +12,7 @@ and Nichol 2021 (arXiv 2105.05233), Section 3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,7 @@ from teachkit.checks import integer, is_finite, number, shown
 
 from .layers import Conv2d, Init, Linear, downsample, group_norm, upsample
 
+SQRT_HALF = math.sqrt(0.5)
 _LARGEST = 2**20  # of any size: more is a mistake, and would take the memory before anyone could say so
 
 
@@ -75,7 +77,6 @@ class UNetBlock(nn.Module):
         attention: bool = False,
     ) -> None:
         super().__init__()
-        self.in_channels, self.out_channels = in_channels, out_channels
         self.dropout, self.skip_scale, self.taps = style.dropout, style.skip_scale, style.taps
         self.adaptive_scale, self.resample = style.adaptive_scale, resample
 
@@ -85,13 +86,9 @@ class UNetBlock(nn.Module):
         self.affine = Linear(style.emb_channels, affine_channels, init=style.init)
         self.norm1 = group_norm(out_channels, style.eps)
         self.conv1 = Conv2d(out_channels, out_channels, 3, init=style.init_out)
-        if in_channels != out_channels or (resample is not None and style.project_resampled):
-            self.skip: Conv2d | None = Conv2d(in_channels, out_channels, 1, init=style.init)
-        else:
-            self.skip = None
-        self.num_heads = 0
-        if attention:
-            self.num_heads = 1 if style.channels_per_head is None else out_channels // style.channels_per_head
+        projects = in_channels != out_channels or (resample is not None and style.project_resampled)
+        self.skip = Conv2d(in_channels, out_channels, 1, init=style.init) if projects else None
+        self.num_heads = out_channels // (style.channels_per_head or out_channels) if attention else 0
         if self.num_heads:
             if out_channels % self.num_heads:
                 raise ValueError(f"{out_channels} channels cannot be divided between {self.num_heads} attention heads")
@@ -146,10 +143,24 @@ class UNetBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """What both families share: checked sizes, and the labels of a batch turned into an embedding."""
+    """What both families are: an encoder and a decoder of blocks, steered by noise level, class and augmentation.
 
-    map_layer0: Linear
+    A family makes the layers of the embedding, then the levels, in the order of the published parameters.
+    """
+
     attends_in_decoder: Literal["all", "last"] = "all"  # blocks of the levels that have attention
+    labels_enter: Literal["before", "after"]  # the layers of the embedding
+    label_scale = 1.0
+    encoder_type = "standard"
+    decoder_type: str | None = None  # of a family whose last layers are out_norm and out_conv
+    taps: tuple[int, ...] = (1, 1)
+    map_noise: nn.Module
+    map_label: Linear | None
+    map_augment: Linear | None
+    map_layer0: Linear
+    map_layer1: Linear
+    out_norm: nn.GroupNorm
+    out_conv: Conv2d
 
     def __init__(
         self,
@@ -167,14 +178,9 @@ class UNet(nn.Module):
         label_dropout: float,
     ) -> None:
         super().__init__()
-        integer("img_resolution", img_resolution, 1, _LARGEST)
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            integer(name, value, 1, _LARGEST)
-        for name, value in (("label_dim", label_dim), ("augment_dim", augment_dim)):
-            integer(name, value, 0, _LARGEST)
-        integer("model_channels", model_channels, 4, _LARGEST)
-        integer("channel_mult_emb", channel_mult_emb, 1, _LARGEST)
-        integer("num_blocks", num_blocks, 1, _LARGEST)
+        given, least = locals(), {"label_dim": 0, "augment_dim": 0, "model_channels": 4}
+        for name in ("img_resolution", "in_channels", "out_channels", *least, "channel_mult_emb", "num_blocks"):
+            integer(name, given[name], least.get(name, 1), _LARGEST)
         for name, values in (("channel_mult", channel_mult), ("attn_resolutions", attn_resolutions)):
             if not isinstance(values, Sequence) or isinstance(values, str):
                 raise TypeError(f"{name} must be a sequence of integers, got {shown(values)}")
@@ -184,36 +190,38 @@ class UNet(nn.Module):
             raise ValueError("channel_mult must hold a factor for one level at least")
         for name, share in (("dropout", dropout), ("label_dropout", label_dropout)):
             number(name, share, least=0, most=1)
-        if img_resolution % 2 ** (len(channel_mult) - 1):
-            raise ValueError(
-                f"img_resolution must halve {len(channel_mult) - 1} times without remainder, got {img_resolution}"
-            )
+        halvings = len(channel_mult) - 1
+        if img_resolution % 2**halvings:
+            raise ValueError(f"img_resolution must halve {halvings} times without remainder, got {img_resolution}")
         self.img_resolution, self.in_channels, self.out_channels = img_resolution, in_channels, out_channels
         self.label_dim, self.augment_dim, self.label_dropout = label_dim, augment_dim, label_dropout
-        self.num_blocks = num_blocks
         sides = [img_resolution >> level for level in range(len(channel_mult))]
-        self.level_names = [f"{side}x{side}" for side in sides]
-        self.widths = [model_channels * mult for mult in channel_mult]  # channels of the blocks of each level
-        self.attends = [side in attn_resolutions for side in sides]
+        self.num_blocks, self.widths = num_blocks, [model_channels * mult for mult in channel_mult]
+        # Name, channels of the blocks, and whether they attend.
+        self.levels = [(f"{s}x{s}", width, s in attn_resolutions) for s, width in zip(sides, self.widths)]
 
     def _add_levels(self, channels: int, style: BlockStyle) -> int:
         """Make encoder and decoder; ``channels`` leave the first convolution, and those of the last block return."""
         self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
         left = []  # channels of the feature maps that the encoder leaves for the decoder
-        levels = list(enumerate(zip(self.level_names, self.widths, self.attends)))
-        for level, (name, width, attends) in levels:
+        beside = self.in_channels  # of the image that goes down beside the features
+        for level, (name, width, attends) in enumerate(self.levels):
             if level == 0:
                 self.enc[f"{name}_conv"] = Conv2d(self.in_channels, channels, 3, init=style.init)
             else:
                 self.enc[f"{name}_down"] = UNetBlock(channels, channels, style, resample="down")
-                self._add_beside_encoder(name, channels, style)
+                if self.encoder_type == "skip":
+                    self.enc[f"{name}_aux_skip"] = Conv2d(beside, channels, 1, init=style.init)
+                elif self.encoder_type == "residual":
+                    self.enc[f"{name}_aux_residual"] = Conv2d(beside, channels, 3, stride=2, init=style.init)
+                    beside = channels
             left.append(channels)
             for i in range(self.num_blocks):
                 self.enc[f"{name}_block{i}"] = UNetBlock(channels, width, style, attention=attends)
                 channels = width
                 left.append(channels)
-        for level, (name, width, attends) in reversed(levels):
-            if level == len(levels) - 1:
+        for level, (name, width, attends) in reversed(list(enumerate(self.levels))):
+            if level == len(self.levels) - 1:
                 self.dec[f"{name}_in0"] = UNetBlock(channels, channels, style, attention=True)
                 self.dec[f"{name}_in1"] = UNetBlock(channels, channels, style)
             else:
@@ -222,67 +230,92 @@ class UNet(nn.Module):
                 attention = attends and (self.attends_in_decoder == "all" or i == self.num_blocks)
                 self.dec[f"{name}_block{i}"] = UNetBlock(channels + left.pop(), width, style, attention=attention)
                 channels = width
-            self._add_beside_decoder(level, channels, style)
+            if self.decoder_type == "skip" or (self.decoder_type and level == 0):
+                self.dec[f"{name}_aux_norm"] = group_norm(channels, style.eps)
+                self.dec[f"{name}_aux_conv"] = Conv2d(channels, self.out_channels, 3, init=style.init_out)
         return channels
 
-    def _add_beside_encoder(self, name: str, channels: int, style: BlockStyle) -> None:
-        """What a family has beside the blocks where the encoder goes down to level ``name``: nothing here."""
-
-    def _add_beside_decoder(self, level: int, channels: int, style: BlockStyle) -> None:
-        """What a family has beside the blocks at the end of a level of the decoder: nothing here."""
-
-    def _check(self, name: str, value: Tensor, *shape: int | None, batch: int | None = None) -> None:
+    def check_form(self, name: str, value: Tensor, *shape: int | None, batch: int | None = None) -> None:
         """Refuse what is no floating-point tensor of this shape (None: any length) where the weights are.
 
-        ``batch`` samples may share one value. NaN and infinity are looked for where looking costs nothing.
+        ``batch`` samples may share one value.
         """
-        if torch.compiler.is_compiling():
-            return
-        weight = self.map_layer0.weight
+        device = self.map_layer0.weight.device
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.layout != torch.strided:
             raise TypeError(f"{name} must be a floating-point tensor, got {shown(value)}")
         fits = value.ndim == len(shape) and all(want in (None, size) for want, size in zip(shape, value.shape))
         if not fits or len(value) == 0 or (batch is not None and len(value) not in (1, batch)):
             wanted = ", ".join("B" if size is None else str(size) for size in shape)
             raise ValueError(f"{name} must have shape ({wanted}), got {tuple(value.shape)}")
-        if value.device != weight.device:
-            raise ValueError(f"{name} is on {value.device} but the network is on {weight.device}; move one of them")
+        if value.device != device:
+            raise ValueError(f"{name} is on {value.device} but the network is on {device}; move one of them")
+
+    def _check(self, name: str, value: Tensor, *shape: int | None, batch: int | None = None) -> None:
+        """Beside the form, the dtype; NaN and infinity are looked for where looking costs nothing."""
+        if torch.compiler.is_compiling():
+            return
+        self.check_form(name, value, *shape, batch=batch)
+        weight = self.map_layer0.weight
         mixed = torch.is_autocast_enabled(value.device.type) if value.device.type != "meta" else False
         if value.dtype != weight.dtype and not mixed and name != "c_noise":  # which keeps its precision
             raise ValueError(f"{name} is {value.dtype} but the network holds {weight.dtype}; convert one of them")
         if readable(value) and not is_finite(value):
             raise ValueError(f"{name} must be finite in {value.dtype}, got NaN or infinity")
 
-    def _check_steering(self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None) -> None:
-        """What `embed` takes."""
+    def embed(self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
+        """Embedding of noise level, class and augmentation, (B or 1, emb_channels)."""
         self._check("c_noise", c_noise, None)
         batch = len(c_noise) if len(c_noise) > 1 else None
-        for name, value, size in (
-            ("labels", labels, self.label_dim),
-            ("augment_labels", augment_labels, self.augment_dim),
-        ):
-            if value is not None:
-                self._check(name, value, None, size, batch=batch)
+        if labels is not None:
+            self._check("labels", labels, None, self.label_dim, batch=batch)
+        if augment_labels is not None:
+            self._check("augment_labels", augment_labels, None, self.augment_dim, batch=batch)
+        emb = self.map_noise(c_noise).to(self.map_layer0.weight.dtype)
+        if self.labels_enter == "before":
+            emb = self._with_labels(emb, labels)
+        if self.map_augment is not None and augment_labels is not None:
+            emb = emb + self.map_augment(augment_labels)
+        emb = self.map_layer1(F.silu(self.map_layer0(emb)))
+        return F.silu(emb if self.labels_enter == "before" else self._with_labels(emb, labels))
 
-    def _check_batch(self, emb: Tensor, batch: int) -> Tensor:
-        """The embedding itself, if it is that of one sample or of all."""
-        if len(emb) not in (1, batch):
-            raise ValueError(f"c_noise and labels must be of 1 sample or of {batch}, as x is, got {len(emb)}")
-        return emb
-
-    def _kept_labels(self, labels: Tensor) -> Tensor:
-        """Zero the labels of a random part of the batch while training (classifier-free guidance)."""
-        if self.training and self.label_dropout:
+    def _with_labels(self, emb: Tensor, labels: Tensor | None) -> Tensor:
+        if self.map_label is None:
+            return emb
+        if labels is None:
+            return emb if self.map_label.bias is None else emb + self.map_label.bias
+        if self.training and self.label_dropout:  # none for some of the batch: classifier-free guidance
             keep = torch.rand(labels.shape[0], 1, dtype=torch.float32, device=labels.device) >= self.label_dropout
             labels = labels * keep.to(labels.dtype)
-        return labels
+        return emb + self.map_label(labels * self.label_scale)
 
-    def _decode(self, x: Tensor, emb: Tensor, skips: list[Tensor], name: str, first: bool) -> Tensor:
-        """One level of the decoder: enter it, then one block for each feature map the encoder left there."""
-        if first:
-            x = self.dec[f"{name}_in1"](self.dec[f"{name}_in0"](x, emb), emb)
-        else:
-            x = self.dec[f"{name}_up"](x, emb)
-        for i in range(self.num_blocks + 1):
-            x = self.dec[f"{name}_block{i}"](torch.cat([x, skips.pop()], dim=1), emb)
-        return x
+    def forward(
+        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
+        """Raw output F: ``x`` (B, C, H, W) scaled image, ``c_noise`` (B or 1,), ``labels`` (B, label_dim) or None.
+
+        Returns (B, out_channels, H, W) in the dtype of the weights.
+        """
+        self._check("x", x, None, self.in_channels, self.img_resolution, self.img_resolution)
+        emb = self.embed(c_noise, labels, augment_labels)
+        if len(emb) not in (1, len(x)):
+            raise ValueError(f"c_noise and labels must be of 1 sample or of {len(x)}, as x is, got {len(emb)}")
+        beside, skips = x, []  # the image beside the features; feature maps left for the decoder
+        for name, part in self.enc.items():
+            if "_aux_" not in name:
+                x = part(x, emb) if isinstance(part, UNetBlock) else part(x)
+                skips.append(x)
+            elif self.encoder_type == "skip":
+                beside = downsample(beside, self.taps)
+                x = skips[-1] = x + part(beside)
+            else:
+                beside = part(downsample(beside, self.taps, stride=1))
+                x = skips[-1] = beside = (x + beside) * SQRT_HALF
+        total: Tensor | None = None
+        for name, part in self.dec.items():
+            if isinstance(part, UNetBlock):
+                x = part(torch.cat([x, skips.pop()], dim=1) if "_block" in name else x, emb)
+            elif name.endswith("_aux_norm"):
+                features = F.silu(part(x), inplace=True)
+            else:
+                total = part(features) if total is None else upsample(total, self.taps) + part(features)
+        return self.out_conv(F.silu(self.out_norm(x), inplace=True)) if total is None else total

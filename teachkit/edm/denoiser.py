@@ -12,7 +12,7 @@ Reference: Karras et al. 2022 (arXiv 2206.00364), Section 5, Eq. 7.
 from __future__ import annotations
 
 import inspect
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from .blocks import readable
 from .networks import DhariwalUNet, SongUNet
 
 NETWORKS: dict[str, type[SongUNet] | type[DhariwalUNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
+Labels: TypeAlias = Tensor | int | None
 
 
 class Coefficients(NamedTuple):
@@ -86,6 +87,7 @@ class LearnedDenoiser(nn.Module):
     sigma_min: float
     sigma_max: float
     sigma_data: float = 0.5
+    outputs: ClassVar[int] = 1  # channels that the network gives for each of the image
 
     def __init__(
         self,
@@ -102,24 +104,9 @@ class LearnedDenoiser(nn.Module):
         integer("img_channels", img_channels, 1, 2**20)
         use_fp16 = flag("use_fp16", use_fp16)
         self.img_resolution, self.img_channels, self.label_dim = img_resolution, img_channels, label_dim
-        self.config: dict[str, Any] = {
-            "img_resolution": img_resolution,
-            "img_channels": img_channels,
-            "label_dim": label_dim,
-            "use_fp16": use_fp16,
-            "model_type": model_type,
-            **model_kwargs,
-        }
-        self.model = NETWORKS[model_type](
-            img_resolution=img_resolution,
-            in_channels=img_channels,
-            out_channels=self._network_channels(img_channels),
-            label_dim=label_dim,
-            **model_kwargs,
-        )
-
-    def _network_channels(self, img_channels: int) -> int:
-        return img_channels
+        shared = {"img_resolution": img_resolution, "label_dim": label_dim, **model_kwargs}
+        self.config = {"img_channels": img_channels, "use_fp16": use_fp16, "model_type": model_type, **shared}
+        self.model = NETWORKS[model_type](in_channels=img_channels, out_channels=self.outputs * img_channels, **shared)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -159,12 +146,7 @@ class LearnedDenoiser(nn.Module):
         return self._levels(sigma)
 
     def forward(
-        self,
-        x: Tensor,
-        sigma: float | Tensor,
-        labels: Tensor | int | None = None,
-        *,
-        augment_labels: Tensor | None = None,
+        self, x: Tensor, sigma: float | Tensor, labels: Labels = None, *, augment_labels: Tensor | None = None
     ) -> Tensor:
         """Denoise.
 
@@ -195,20 +177,15 @@ class LearnedDenoiser(nn.Module):
         return torch.addcmul(c_skip * x, c_out, raw.to(work)).to(x.dtype)
 
     def raw(
-        self,
-        x: Tensor,
-        sigma: float | Tensor,
-        labels: Tensor | int | None = None,
-        *,
-        augment_labels: Tensor | None = None,
+        self, x: Tensor, sigma: float | Tensor, labels: Labels = None, *, augment_labels: Tensor | None = None
     ) -> Tensor:
         """The network's own output F(c_in x; c_noise), in the dtype of the weights; arguments as for a call."""
         return self._evaluate(x, sigma, labels, augment_labels)[1]
 
     def _evaluate(
-        self, x: Tensor, sigma: float | Tensor, labels: Tensor | int | None, augment_labels: Tensor | None
+        self, x: Tensor, sigma: float | Tensor, labels: Labels, augment_labels: Tensor | None
     ) -> tuple[Coefficients, Tensor]:
-        self._check_images(x)
+        self.model.check_form("x", x, None, self.img_channels, self.img_resolution, self.img_resolution)
         batch, dtype = x.shape[0], self.dtype
         precision = torch.promote_types(dtype, torch.float32)
         levels = level("sigma", sigma, x, dtype=precision, read=readable(x))  # (B or 1, 1, 1, 1)
@@ -219,16 +196,7 @@ class LearnedDenoiser(nn.Module):
         raw = self.model(scaled, coefficients.c_noise.flatten(), vectors, augment_labels)
         return coefficients, raw[:, : self.img_channels]
 
-    def _check_images(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.layout != torch.strided:
-            raise TypeError(f"x must be a floating-point tensor, got {shown(x)}")
-        event = (self.img_channels, self.img_resolution, self.img_resolution)
-        if x.ndim != 4 or tuple(x.shape[1:]) != event:
-            raise ValueError(f"x must have shape (B, {', '.join(map(str, event))}), got {tuple(x.shape)}")
-        if x.device != self.device:
-            raise ValueError(f"x is on {x.device} but the model is on {self.device}; move one of them")
-
-    def _checked_labels(self, labels: Tensor | int | None, batch: int, device: torch.device) -> Tensor | None:
+    def _checked_labels(self, labels: Labels, batch: int, device: torch.device) -> Tensor | None:
         if labels is None:
             return None
         if not self.label_dim:
@@ -258,12 +226,7 @@ class LearnedDenoiser(nn.Module):
             return None
         if not self.model.augment_dim:
             raise ValueError("augment_labels must be None: this network has no augmentation input (augment_dim is 0)")
-        if not isinstance(augment_labels, Tensor) or not augment_labels.is_floating_point():
-            raise TypeError(f"augment_labels must be a floating-point tensor, got {shown(augment_labels)}")
-        if tuple(augment_labels.shape) != (batch, self.model.augment_dim):
-            raise ValueError(
-                f"augment_labels must have shape ({batch}, {self.model.augment_dim}), got {tuple(augment_labels.shape)}"
-            )
+        self.model.check_form("augment_labels", augment_labels, batch, self.model.augment_dim)
         return augment_labels.to(self.dtype)
 
     def extra_repr(self) -> str:

@@ -46,14 +46,18 @@ class Init:
             return
         if factor == 0:
             tensor.zero_()
-        elif self.mode == "xavier_uniform":
-            bound = factor * math.sqrt(6 / (fan_in + fan_out))
-            tensor.uniform_(-bound, bound)
-        elif self.mode == "kaiming_uniform":
-            bound = factor * math.sqrt(3 / fan_in)
-            tensor.uniform_(-bound, bound)
-        else:
+        elif self.mode == "kaiming_normal":
             tensor.normal_(0, factor * math.sqrt(1 / fan_in))
+        else:
+            bound = factor * math.sqrt(6 / (fan_in + fan_out) if self.mode == "xavier_uniform" else 3 / fan_in)
+            tensor.uniform_(-bound, bound)
+
+    def fill_layer_(self, layer: nn.Linear | nn.Conv2d) -> None:
+        """Draw weight and bias in place."""
+        fans = layer.weight[0].numel(), layer.weight[:, 0].numel()
+        for tensor, factor in ((layer.weight, self.weight), (layer.bias, self.bias)):
+            if tensor is not None:
+                self.fill_(tensor, factor, *fans)
 
 
 class Linear(nn.Linear):
@@ -66,37 +70,21 @@ class Linear(nn.Linear):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw weight and bias anew."""
-        fans = self.in_features, self.out_features
-        self.init.fill_(self.weight, self.init.weight, *fans)
-        if self.bias is not None:
-            self.init.fill_(self.bias, self.init.bias, *fans)
+        self.init.fill_layer_(self)
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution of odd size, by default keeping the resolution; its weight is stored ``channels_last``."""
+    """Convolution of odd size, keeping the resolution unless it strides; its weight is stored ``channels_last``."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        *,
-        init: Init,
-        stride: int = 1,
-        padding: int | None = None,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, init: Init, stride: int = 1) -> None:
         self.init = init
-        super().__init__(in_channels, out_channels, kernel, stride, kernel // 2 if padding is None else padding)
+        super().__init__(in_channels, out_channels, kernel, stride, padding=kernel // 2 if stride == 1 else 0)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw weight and bias anew."""
         self.weight = nn.Parameter(torch.empty_like(self.weight, memory_format=torch.channels_last))
-        area = self.kernel_size[0] * self.kernel_size[1]
-        fans = self.in_channels * area, self.out_channels * area
-        self.init.fill_(self.weight, self.init.weight, *fans)
-        if self.bias is not None:
-            self.init.fill_(self.bias, self.init.bias, *fans)
+        self.init.fill_layer_(self)
 
 
 def group_norm(channels: int, eps: float) -> nn.GroupNorm:
@@ -107,7 +95,22 @@ def group_norm(channels: int, eps: float) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps)
 
 
-class PositionalEmbedding(nn.Module):
+class _Embedding(nn.Module):
+    """Cosines and sines of c_noise, times a frequency each; ``channels`` of them, an even number."""
+
+    def __init__(self, channels: int, sine_first: bool) -> None:
+        super().__init__()
+        if channels % 2 or channels < 4:
+            raise ValueError(f"a noise embedding takes an even number of channels, at least 4, got {channels}")
+        self.count, self.sine_first = channels // 2, sine_first
+
+    def _waves(self, c_noise: Tensor, frequencies: Tensor) -> Tensor:
+        phase = c_noise[:, None] * frequencies
+        parts = (phase.sin(), phase.cos()) if self.sine_first else (phase.cos(), phase.sin())
+        return torch.cat(parts, dim=1)
+
+
+class PositionalEmbedding(_Embedding):
     """Cosines and sines of c_noise at geometrically spaced frequencies from 1 down to 1/10000.
 
     Parameters
@@ -125,20 +128,16 @@ class PositionalEmbedding(nn.Module):
     """
 
     def __init__(self, channels: int, *, endpoint: bool, sine_first: bool) -> None:
-        super().__init__()
-        if channels % 2 or channels < 4:
-            raise ValueError(f"a noise embedding takes an even number of channels, at least 4, got {channels}")
-        self.count, self.last, self.sine_first = channels // 2, channels // 2 - endpoint, sine_first
+        super().__init__(channels, sine_first)
+        self.last = self.count - endpoint
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Embed ``c_noise`` (B,) as (B, channels), in its dtype."""
         exponents = torch.arange(self.count, device=c_noise.device, dtype=c_noise.dtype) / self.last
-        phase = c_noise[:, None] * 10000.0**-exponents
-        parts = (phase.sin(), phase.cos()) if self.sine_first else (phase.cos(), phase.sin())
-        return torch.cat(parts, dim=1)
+        return self._waves(c_noise, 10000.0**-exponents)
 
 
-class FourierEmbedding(nn.Module):
+class FourierEmbedding(_Embedding):
     """Cosines and sines of c_noise at fixed random frequencies, drawn once from N(0, 16^2).
 
     The frequencies are never held in less than single precision: rounding them to half precision would turn the
@@ -151,13 +150,9 @@ class FourierEmbedding(nn.Module):
 
     freqs: Tensor
 
-    def __init__(self, channels: int, *, sine_first: bool, scale: float = 16.0) -> None:
-        super().__init__()
-        if channels % 2 or channels < 4:
-            raise ValueError(f"a noise embedding takes an even number of channels, at least 4, got {channels}")
-        self.sine_first = sine_first
-        self.register_buffer("freqs", torch.empty(channels // 2))
-        Init("kaiming_normal").fill_(self.freqs, scale, fan_in=1, fan_out=1)
+    def __init__(self, channels: int, *, sine_first: bool) -> None:
+        super().__init__(channels, sine_first)
+        self.register_buffer("freqs", torch.empty(self.count).normal_(0, 16))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         exact = self.freqs
@@ -168,9 +163,12 @@ class FourierEmbedding(nn.Module):
 
     def forward(self, c_noise: Tensor) -> Tensor:
         """Embed ``c_noise`` (B,) as (B, channels), in its dtype."""
-        phase = c_noise[:, None] * (2 * math.pi * self.freqs.to(c_noise.dtype))
-        parts = (phase.sin(), phase.cos()) if self.sine_first else (phase.cos(), phase.sin())
-        return torch.cat(parts, dim=1)
+        return self._waves(c_noise, 2 * math.pi * self.freqs.to(c_noise.dtype))
+
+
+def _smoothed(x: Tensor, taps: tuple[int, ...]) -> Tensor:
+    """Two boxes more, where the filter has three; the size stays."""
+    return F.avg_pool2d(F.avg_pool2d(x, 2, 1, padding=1), 2, 1) if BOXES[taps] == 3 else x
 
 
 def downsample(x: Tensor, taps: tuple[int, ...], stride: int = 2) -> Tensor:
@@ -186,13 +184,9 @@ def downsample(x: Tensor, taps: tuple[int, ...], stride: int = 2) -> Tensor:
         2; or 1 for the filtered image alone, one pixel larger, (B, C, H + 1, W + 1), as a convolution of size 3 and
         stride 2 without padding needs it.
     """
-    boxes = BOXES[taps]
     if stride == 1:
-        x = F.avg_pool2d(x, 2, 1, padding=1)
-        return F.avg_pool2d(F.avg_pool2d(x, 2, 1, padding=1), 2, 1) if boxes == 3 else x
-    if boxes == 3:
-        x = F.avg_pool2d(F.avg_pool2d(x, 2, 1, padding=1), 2, 1)
-    return F.avg_pool2d(x, 2)
+        return _smoothed(F.avg_pool2d(x, 2, 1, padding=1), taps)
+    return F.avg_pool2d(_smoothed(x, taps), 2)
 
 
 def upsample(x: Tensor, taps: tuple[int, ...]) -> Tensor:
@@ -200,6 +194,4 @@ def upsample(x: Tensor, taps: tuple[int, ...]) -> Tensor:
 
     ``x`` (B, C, H, W) becomes (B, C, 2 H, 2 W).
     """
-    boxes = BOXES[taps]
-    x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-    return F.avg_pool2d(F.avg_pool2d(x, 2, 1, padding=1), 2, 1) if boxes == 3 else x
+    return _smoothed(F.interpolate(x, scale_factor=2.0, mode="nearest"), taps)

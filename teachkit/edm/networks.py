@@ -30,15 +30,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from teachkit.checks import choice, integer, shown
 
-from .blocks import BlockStyle, UNet
-from .layers import BOXES, Conv2d, FourierEmbedding, Init, Linear, PositionalEmbedding, downsample, group_norm, upsample
-
-SQRT_HALF = math.sqrt(0.5)
+from .blocks import SQRT_HALF, BlockStyle, UNet
+from .layers import BOXES, Conv2d, FourierEmbedding, Init, Linear, PositionalEmbedding, group_norm
 
 
 class SongUNet(UNet):
@@ -85,6 +80,7 @@ class SongUNet(UNet):
     """
 
     attends_in_decoder = "last"
+    labels_enter = "before"
 
     def __init__(
         self,
@@ -119,6 +115,7 @@ class SongUNet(UNet):
             raise ValueError(f"resample_filter must be one of {known}, got {shown(resample_filter)}")
         taps = tuple(resample_filter)
         self.encoder_type, self.decoder_type, self.taps = encoder_type, decoder_type, taps
+        self.label_scale = math.sqrt(label_dim)
 
         noise_channels, emb_channels = model_channels * channel_mult_noise, model_channels * channel_mult_emb
         init, init_out = Init("xavier_uniform"), Init("xavier_uniform", 1e-5)
@@ -127,79 +124,14 @@ class SongUNet(UNet):
             init, init_out, Init("xavier_uniform", math.sqrt(0.2)),
         )  # fmt: skip
         if embedding_type == "positional":
-            self.map_noise: nn.Module = PositionalEmbedding(noise_channels, endpoint=True, sine_first=True)
+            self.map_noise = PositionalEmbedding(noise_channels, endpoint=True, sine_first=True)
         else:
             self.map_noise = FourierEmbedding(noise_channels, sine_first=True)
         self.map_label = Linear(label_dim, noise_channels, init=init) if label_dim else None
         self.map_augment = Linear(augment_dim, noise_channels, bias=False, init=init) if augment_dim else None
         self.map_layer0 = Linear(noise_channels, emb_channels, init=init)
         self.map_layer1 = Linear(emb_channels, emb_channels, init=init)
-
-        self.image_channels = in_channels  # of the image beside the features, going down
         self._add_levels(model_channels, style)
-
-    def _add_beside_encoder(self, name: str, channels: int, style: BlockStyle) -> None:
-        if self.encoder_type == "skip":
-            self.enc[f"{name}_aux_skip"] = Conv2d(self.image_channels, channels, 1, init=style.init)
-        elif self.encoder_type == "residual":
-            conv = Conv2d(self.image_channels, channels, 3, stride=2, padding=0, init=style.init)
-            self.enc[f"{name}_aux_residual"] = conv
-            self.image_channels = channels
-
-    def _add_beside_decoder(self, level: int, channels: int, style: BlockStyle) -> None:
-        if self.decoder_type == "skip" or level == 0:
-            name = self.level_names[level]
-            self.dec[f"{name}_aux_norm"] = group_norm(channels, style.eps)
-            self.dec[f"{name}_aux_conv"] = Conv2d(channels, self.out_channels, 3, init=style.init_out)
-
-    def embed(self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
-        """Embedding of noise level, class and augmentation, (B or 1, emb_channels)."""
-        self._check_steering(c_noise, labels, augment_labels)
-        emb = self.map_noise(c_noise).to(self.map_layer0.weight.dtype)
-        if self.map_label is not None:
-            if labels is None:
-                emb = emb + self.map_label.bias
-            else:
-                emb = emb + self.map_label(self._kept_labels(labels) * math.sqrt(self.label_dim))
-        if self.map_augment is not None and augment_labels is not None:
-            emb = emb + self.map_augment(augment_labels)
-        return F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
-
-    def forward(
-        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None
-    ) -> Tensor:
-        """Raw output F: ``x`` (B, C, H, W) scaled image, ``c_noise`` (B or 1,), ``labels`` (B, label_dim) or None.
-
-        Returns (B, out_channels, H, W) in the dtype of the weights.
-        """
-        self._check("x", x, None, self.in_channels, self.img_resolution, self.img_resolution)
-        emb = self._check_batch(self.embed(c_noise, labels, augment_labels), len(x))
-        image, skips = x, []  # image: the input beside the features, for encoder_type "skip" and "residual"
-        for level, name in enumerate(self.level_names):
-            if level == 0:
-                x = self.enc[f"{name}_conv"](x)
-            else:
-                x = self.enc[f"{name}_down"](x, emb)
-                if self.encoder_type == "skip":
-                    image = downsample(image, self.taps)
-                    x = x + self.enc[f"{name}_aux_skip"](image)
-                elif self.encoder_type == "residual":
-                    image = self.enc[f"{name}_aux_residual"](downsample(image, self.taps, stride=1))
-                    x = image = (x + image) * SQRT_HALF
-            skips.append(x)
-            for i in range(self.num_blocks):
-                x = self.enc[f"{name}_block{i}"](x, emb)
-                skips.append(x)
-
-        total: Tensor | None = None
-        for level, name in reversed(list(enumerate(self.level_names))):
-            x = self._decode(x, emb, skips, name, first=level == len(self.level_names) - 1)
-            if self.decoder_type == "skip" or level == 0:
-                part = F.silu(self.dec[f"{name}_aux_norm"](x), inplace=True)
-                part = self.dec[f"{name}_aux_conv"](part)
-                total = part if total is None else upsample(total, self.taps) + part
-        assert total is not None
-        return total
 
 
 class DhariwalUNet(UNet):
@@ -240,6 +172,8 @@ class DhariwalUNet(UNet):
     torch.Size([2, 1, 8, 8])
     """
 
+    labels_enter = "after"
+
     def __init__(
         self,
         img_resolution: int,
@@ -273,31 +207,3 @@ class DhariwalUNet(UNet):
         channels = self._add_levels(self.widths[0], style)
         self.out_norm = group_norm(channels, 1e-5)
         self.out_conv = Conv2d(channels, out_channels, 3, init=zero)
-
-    def embed(self, c_noise: Tensor, labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
-        """Embedding of noise level, class and augmentation, (B or 1, emb_channels)."""
-        self._check_steering(c_noise, labels, augment_labels)
-        emb = self.map_noise(c_noise).to(self.map_layer0.weight.dtype)
-        if self.map_augment is not None and augment_labels is not None:
-            emb = emb + self.map_augment(augment_labels)
-        emb = self.map_layer1(F.silu(self.map_layer0(emb)))
-        if self.map_label is not None and labels is not None:
-            emb = emb + self.map_label(self._kept_labels(labels))
-        return F.silu(emb)
-
-    def forward(
-        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augment_labels: Tensor | None = None
-    ) -> Tensor:
-        """Raw output F; arguments and result as in :meth:`SongUNet.forward`."""
-        self._check("x", x, None, self.in_channels, self.img_resolution, self.img_resolution)
-        emb = self._check_batch(self.embed(c_noise, labels, augment_labels), len(x))
-        skips = []
-        for level, name in enumerate(self.level_names):
-            x = self.enc[f"{name}_conv"](x) if level == 0 else self.enc[f"{name}_down"](x, emb)
-            skips.append(x)
-            for i in range(self.num_blocks):
-                x = self.enc[f"{name}_block{i}"](x, emb)
-                skips.append(x)
-        for level, name in reversed(list(enumerate(self.level_names))):
-            x = self._decode(x, emb, skips, name, first=level == len(self.level_names) - 1)
-        return self.out_conv(F.silu(self.out_norm(x), inplace=True))

@@ -163,12 +163,7 @@ class VEPrecond(LearnedDenoiser):
     """
 
     def __init__(
-        self,
-        *args: Any,
-        sigma_min: float = 0.02,
-        sigma_max: float = 100.0,
-        model_type: str = "SongUNet",
-        **kwargs: Any,
+        self, *args: Any, sigma_min: float = 0.02, sigma_max: float = 100.0, model_type: str = "SongUNet", **kwargs: Any
     ) -> None:
         _check_range(sigma_min, sigma_max)
         super().__init__(*args, model_type=model_type, **kwargs)
@@ -208,6 +203,8 @@ class iDDPMPrecond(LearnedDenoiser):
     True
     """
 
+    outputs = 2
+
     def __init__(
         self,
         *args: Any,
@@ -229,9 +226,6 @@ class iDDPMPrecond(LearnedDenoiser):
         self.levels = tuple(levels)
         self.sigma_min, self.sigma_max = levels[M - 1], levels[0]
         self.config |= {"C_1": C_1, "C_2": C_2, "M": M}
-
-    def _network_channels(self, img_channels: int) -> int:
-        return 2 * img_channels
 
     def _nearest(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         levels = torch.tensor(self.levels, device=sigma.device, dtype=sigma.dtype)
