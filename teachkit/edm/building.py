@@ -15,9 +15,7 @@ from torch import Tensor
 
 from .denoiser import LearnedDenoiser
 from .errors import NonFiniteWeightsError, OversizedCheckpointError, TensorMismatchError, UnknownArchitectureError
-from .preconditioning import PRECONDITIONINGS
-from .snapshots import State, shape_of
-from .unpickling import TensorRecord
+from .snapshots import State, class_named, in_memory
 
 STORED_DTYPES = {
     str(dtype).removeprefix("torch."): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -49,14 +47,11 @@ def build(
     missing, unexpected = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing or unexpected:
         raise TensorMismatchError(f"tensors missing: {_some(missing)}; unexpected: {_some(unexpected)}")
-    for name, value in expected.items():
-        shape = shape_of(state[name])
-        if shape != tuple(value.shape):
-            raise TensorMismatchError(f"{name[:80]} must have shape {tuple(value.shape)}, got {shape}")
     filled = {}
-    for name in expected:
-        record = state[name]
-        tensor = record.tensor() if isinstance(record, TensorRecord) else record
+    for name, value in expected.items():
+        tensor = in_memory(state[name])
+        if tensor.shape != value.shape:
+            raise TensorMismatchError(f"{name[:80]} must have shape {tuple(value.shape)}, got {tuple(tensor.shape)}")
         if tensor.dtype not in STORED_DTYPES.values():
             raise TensorMismatchError(f"{name[:80]} must hold one of {', '.join(STORED_DTYPES)}, got {tensor.dtype}")
         check_finite(name, tensor)
@@ -70,8 +65,7 @@ def build(
 
 def _build_empty(class_name: str, arguments: Mapping[str, Any], tensors: int) -> LearnedDenoiser:
     """The network on the ``meta`` device, from arguments that may be hostile."""
-    if class_name not in PRECONDITIONINGS:
-        raise UnknownArchitectureError(f"the file holds a {class_name[:80]!r}, not one of {sorted(PRECONDITIONINGS)}")
+    make = class_named(class_name)
     for name, value in arguments.items():
         if not isinstance(name, str) or not _is_plain(value):
             raise UnknownArchitectureError(f"constructor argument {str(name)[:40]!r} is no plain number, word or list")
@@ -85,7 +79,7 @@ def _build_empty(class_name: str, arguments: Mapping[str, Any], tensors: int) ->
         raise OversizedCheckpointError("the file describes a discrete schedule of impossible length")
     try:
         with torch.device("meta"):
-            return PRECONDITIONINGS[class_name](**arguments)
+            return make(**arguments)
     except Exception as error:  # whatever a hostile argument brings about
         raise UnknownArchitectureError(f"the constructor arguments make no network: {str(error)[:300]}") from None
 
@@ -95,9 +89,7 @@ def _is_plain(value: Any) -> bool:
         return len(value) <= 64 and all(isinstance(v, (int, float)) and abs(v) < 2**31 for v in value)
     if isinstance(value, str):
         return len(value) <= 64
-    if isinstance(value, bool) or value is None:
-        return True
-    return isinstance(value, (int, float)) and (abs(value) < 2**31 or value == math.inf)
+    return value is None or (isinstance(value, (int, float)) and (abs(value) < 2**31 or value == math.inf))
 
 
 def check_finite(name: str, tensor: Tensor) -> None:

@@ -23,7 +23,6 @@ from __future__ import annotations
 import mmap
 import pickle
 import pickletools
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, ClassVar
@@ -88,11 +87,9 @@ def run(file: File, meanings: Meanings, persistent: Callable[[Any], Any] | None 
         return reader.load(), reader.made
     except CheckpointError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, AssertionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    except (EOFError, MemoryError, struct.error, pickle.UnpicklingError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise CorruptCheckpointError(f"no pickle, or a truncated or damaged one ({reason[:150]})")
+    except Exception as error:  # whatever a damaged program brings about
+        reason = f"{type(error).__name__}: {error}"[:150]
+        raise CorruptCheckpointError(f"no pickle, or a truncated or damaged one ({reason})") from None
 
 
 def checked_key(key: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .denoiser import LearnedDenoiser
 from .errors import CorruptCheckpointError, OversizedCheckpointError, TensorMismatchError, UnknownArchitectureError
 from .layers import BOXES
 from .machine import Record
@@ -26,7 +27,7 @@ from .unpickling import TensorRecord, read
 
 MAX_ENTRIES, MAX_DEPTH, MAX_NAME = 200_000, 16, 100  # of a tree of modules: many times what any network has
 
-State = Mapping[str, Tensor] | Mapping[str, TensorRecord] | Mapping[str, Tensor | TensorRecord]
+State = Mapping[str, Tensor | TensorRecord]
 
 
 def read_snapshot(path: Path) -> tuple[str, dict[str, Any], State]:
@@ -36,13 +37,10 @@ def read_snapshot(path: Path) -> tuple[str, dict[str, Any], State]:
     net = top.get("ema") if isinstance(top, dict) else top
     if not isinstance(net, Record):
         raise UnknownArchitectureError(f"{path.name} holds no network under 'ema'")
-    class_name = net.class_name
-    if class_name not in PRECONDITIONINGS:
-        raise UnknownArchitectureError(f"the file holds a {class_name[:80]!r}, not one of {sorted(PRECONDITIONINGS)}")
+    names = class_named(net.class_name).argument_names()
     positional, arguments = net.state.get("_init_args", ()), net.state.get("_init_kwargs", {})
     if not isinstance(positional, (tuple, list)) or not isinstance(arguments, dict):
         raise CorruptCheckpointError("the constructor arguments are damaged")
-    names = PRECONDITIONINGS[class_name].argument_names()
     if len(positional) > len(names) or not all(isinstance(name, str) for name in arguments):
         raise UnknownArchitectureError("the constructor arguments do not fit the network")
     arguments = {**dict(zip(names, positional)), **arguments}
@@ -55,7 +53,11 @@ def read_snapshot(path: Path) -> tuple[str, dict[str, Any], State]:
     if needed > sum(held.values()):
         raise OversizedCheckpointError(f"the tensors claim {needed} numbers, the file holds {sum(held.values())}")
     state.pop("u", None)  # the noise levels of iDDPM, which follow from its arguments
-    return class_name, arguments, from_published(state, 64 if arguments.get("model_type") == "DhariwalUNet" else None)
+    return (
+        net.class_name,
+        arguments,
+        from_published(state, 64 if arguments.get("model_type") == "DhariwalUNet" else None),
+    )
 
 
 def from_published(state: State, channels_per_head: int | None) -> dict[str, Tensor | TensorRecord]:
@@ -75,9 +77,9 @@ def from_published(state: State, channels_per_head: int | None) -> dict[str, Ten
     result: dict[str, Tensor | TensorRecord] = {}
     for name, value in state.items():
         if name.endswith(".resample_filter"):
-            _check_filter(name, value)
+            _check_filter(name, in_memory(value))
         elif name.endswith((".qkv.weight", ".qkv.bias")):
-            tensor = value.tensor() if isinstance(value, TensorRecord) else value
+            tensor = in_memory(value)
             channels = tensor.shape[0] // 3 if tensor.ndim else 0
             heads = 1 if channels_per_head is None else channels // channels_per_head
             if not heads or tensor.shape[0] != 3 * channels or channels % heads:
@@ -89,19 +91,24 @@ def from_published(state: State, channels_per_head: int | None) -> dict[str, Ten
     return result
 
 
-def shape_of(value: Tensor | TensorRecord) -> tuple[int, ...]:
-    """Shape of a tensor or of the record of one."""
-    return value.size if isinstance(value, TensorRecord) else tuple(value.shape)
+def class_named(class_name: str) -> type[LearnedDenoiser]:
+    """The class of that name."""
+    if class_name not in PRECONDITIONINGS:
+        raise UnknownArchitectureError(f"the file holds a {class_name[:80]!r}, not one of {sorted(PRECONDITIONINGS)}")
+    return PRECONDITIONINGS[class_name]
 
 
-def _check_filter(name: str, value: Tensor | TensorRecord) -> None:
-    shape = shape_of(value)
+def in_memory(value: Tensor | TensorRecord) -> Tensor:
+    """A tensor, also from the record of one."""
+    return value.tensor() if isinstance(value, TensorRecord) else value
+
+
+def _check_filter(name: str, value: Tensor) -> None:
     for taps in BOXES:
-        if shape == (1, 1, len(taps), len(taps)):
-            tensor = value.tensor() if isinstance(value, TensorRecord) else value
-            line = torch.tensor(taps, dtype=torch.float64) / sum(taps)
-            if torch.allclose(tensor.double().flatten(), torch.outer(line, line).flatten(), atol=1e-3):
-                return
+        line = torch.tensor(taps, dtype=torch.float64) / sum(taps)
+        kernel = torch.outer(line, line)[None, None]
+        if value.shape == kernel.shape and torch.allclose(value.double(), kernel, atol=1e-3):
+            return
     raise TensorMismatchError(f"{name[:80]} is none of the filters {[list(t) for t in BOXES]}")
 
 

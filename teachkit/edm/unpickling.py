@@ -98,10 +98,6 @@ def read(file: File) -> Any:
 # What the permitted names mean.  None of these functions is the one of that name: they only keep what they are given.
 
 
-def _ordered_dict() -> dict[Any, Any]:
-    return {}
-
-
 def _set(items: Any = ()) -> set[Any]:
     if len(items) > 1000:
         raise CorruptCheckpointError("the pickle makes a set that is too large")
@@ -131,9 +127,8 @@ def _parameter(data: Any, *_: Any) -> Any:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorRecord:
-    if not isinstance(storage, StorageRecord) or len(size) != len(stride) or len(size) > 8:
-        raise CorruptCheckpointError("a tensor has an impossible layout")
-    if any(type(n) is not int or not 0 <= n < 2**48 for n in (offset, *size, *stride)):
+    possible = all(type(n) is int and 0 <= n < 2**48 for n in (offset, *size, *stride))
+    if not possible or not isinstance(storage, StorageRecord) or len(size) != len(stride) or len(size) > 8:
         raise CorruptCheckpointError("a tensor has an impossible layout")
     elements = math.prod(size)
     if offset + elements > storage.count:
@@ -152,32 +147,40 @@ def _storage(data: Any) -> StorageRecord:
 
 def _declared(reference: Any) -> tuple[str, torch.dtype, int]:
     """Key, dtype and element count out of a persistent id ('storage', type, key, location, count, ...)."""
-    kind, storage_type, key, _, count = reference[:5]
-    if kind != "storage" or not isinstance(storage_type, Global) or not isinstance(key, str):
-        raise CorruptCheckpointError("a storage is described wrongly")
-    if type(count) is not int or count < 0 or (len(reference) > 5 and reference[5] is not None):
+    kind, storage_type, key, _, count, *view = reference
+    named = kind == "storage" and isinstance(storage_type, Global) and isinstance(key, str)
+    if not named or type(count) is not int or count < 0 or view not in ([], [None]):
         raise CorruptCheckpointError("a storage is described wrongly")
     return key, DTYPES[storage_type.name], count
 
 
-def _legacy_storage(data: bytes) -> StorageRecord:
-    stream = io.BytesIO(data)
-    header = [run(stream, {})[0] for _ in range(3)]
-    if header[0] != LEGACY_MAGIC or header[1] != LEGACY_PROTOCOL or not isinstance(header[2], dict):
-        raise CorruptCheckpointError("a storage does not begin as torch.save begins it")
-    if header[2].get("little_endian") is not True:
-        raise CorruptCheckpointError("a storage was written on a big-endian machine")
-    described, made = run(stream, STORAGE_TYPES, _declared)
-    keys = run(stream, {})[0]
-    if len(made) != 1 or described != made[0] or keys != [described[0]]:
+def _described(program: File) -> Any:
+    """Key, dtype and element count of the one storage that a program describes."""
+    described, made = run(program, STORAGE_TYPES, _declared)
+    if len(made) != 1 or described != made[0]:
         raise CorruptCheckpointError("a storage file holds something else than one storage")
-    _, dtype, count = described
-    if stream.read(8) != struct.pack("<q", count):
-        raise CorruptCheckpointError("a storage holds another number of elements than it declares")
-    body = memoryview(data)[stream.tell() :]
+    return described
+
+
+def _filled(body: memoryview, dtype: torch.dtype, count: int) -> StorageRecord:
     if len(body) != count * dtype.itemsize:
         raise CorruptCheckpointError(f"a storage declares {count} elements but holds {len(body)} bytes")
     return StorageRecord(body, dtype)
+
+
+def _legacy_storage(data: bytes) -> StorageRecord:
+    stream = io.BytesIO(data)
+    magic, protocol, system = (run(stream, {})[0] for _ in range(3))
+    if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not isinstance(system, dict):
+        raise CorruptCheckpointError("a storage does not begin as torch.save begins it")
+    if system.get("little_endian") is not True:
+        raise CorruptCheckpointError("a storage was written on a big-endian machine")
+    key, dtype, count = _described(stream)
+    if run(stream, {})[0] != [key]:
+        raise CorruptCheckpointError("a storage file holds something else than one storage")
+    if stream.read(8) != struct.pack("<q", count):
+        raise CorruptCheckpointError("a storage holds another number of elements than it declares")
+    return _filled(memoryview(data)[stream.tell() :], dtype, count)
 
 
 def _zip_storage(data: bytes) -> StorageRecord:
@@ -186,17 +189,10 @@ def _zip_storage(data: bytes) -> StorageRecord:
             members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
             if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
                 raise OversizedCheckpointError("a storage is compressed, which torch.save never does")
-            program = io.BytesIO(archive.read(members["data.pkl"]))
-            described, made = run(program, STORAGE_TYPES, _declared)
-            if len(made) != 1 or described != made[0]:
-                raise CorruptCheckpointError("a storage file holds something else than one storage")
-            key, dtype, count = described
+            key, dtype, count = _described(io.BytesIO(archive.read(members["data.pkl"])))
             if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
                 raise CorruptCheckpointError("a storage was written on a big-endian machine")
-            info = members[f"data/{key}"]
-            if info.file_size != count * dtype.itemsize or info.file_size > len(data):
-                raise CorruptCheckpointError(f"a storage declares {count} elements but holds {info.file_size} bytes")
-            return StorageRecord(memoryview(archive.read(info)), dtype)
+            return _filled(memoryview(archive.read(members[f"data/{key}"])), dtype, count)
     except (zipfile.BadZipFile, KeyError, EOFError, OSError, struct.error, RuntimeError, UnicodeDecodeError) as error:
         raise CorruptCheckpointError(f"a storage is damaged ({type(error).__name__})") from None
 
@@ -211,7 +207,7 @@ MEANINGS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch.storage", "_load_from_bytes"): _storage,
-    ("collections", "OrderedDict"): _ordered_dict,
+    ("collections", "OrderedDict"): lambda: {},
     ("builtins", "set"): _set,
     ("numpy", "dtype"): _dtype,
     ("numpy.core.multiarray", "scalar"): _numpy_scalar,
