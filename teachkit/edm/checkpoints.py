@@ -38,9 +38,7 @@ FORMAT = "teachkit-edm-1"
 
 
 def load(
-    path_or_name: str | os.PathLike[str],
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    path_or_name: str | os.PathLike[str], device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> LearnedDenoiser:
     """Open a learned denoiser.
 

@@ -9,7 +9,6 @@ Reference: Karras et al. 2022 (arXiv 2206.00364), Table 7 and Appendix F.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import secrets
@@ -17,7 +16,6 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +31,7 @@ LICENCE = (
     "with attribution, shared alike. https://creativecommons.org/licenses/by-nc-sa/4.0/"
 )
 
-DDPMPP: dict[str, Any] = {
-    "model_type": "SongUNet",
-    "embedding_type": "positional",
-    "encoder_type": "standard",
-    "decoder_type": "standard",
-    "channel_mult_noise": 1,
-    "resample_filter": [1, 1],
-    "model_channels": 128,
-    "augment_dim": 9,
-}
+DDPMPP: dict[str, Any] = {"model_type": "SongUNet", "augment_dim": 9}  # otherwise as SongUNet is by default
 NCSNPP: dict[str, Any] = {
     **DDPMPP,
     "embedding_type": "fourier",
@@ -106,18 +95,14 @@ def fetch(name: str, cache: str | Path | None = None, url: str = URL, quiet: boo
     if not _is_private(address):
         raise ValueError(f"url must begin with https:// (or be on this machine), got {url!r}")
     if not path.is_file():
-
-        def wait() -> None:
-            if not quiet:
-                print(f"{name}: another process is downloading it to {directory}; waiting", file=sys.stderr)
-
+        note = f"{name}: another process is downloading it to {directory}; waiting"
         try:
-            with held(directory / f".{name}.lock", wait) as alone:
+            with held(directory / f".{name}.lock", lambda: _tell(note, quiet)) as alone:
                 if not path.is_file():
                     _obtain(name, address, path, quiet, alone)
+        except DownloadError:
+            raise
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, DownloadError):
-                raise
             raise DownloadError(
                 f"{name} is not in {directory} (TEACHKIT_CACHE names another folder) and could not be downloaded "
                 f"({error}). Without a connection, use a model that ships with teachkit (edm-mnist), or fetch "
@@ -129,15 +114,19 @@ def fetch(name: str, cache: str | Path | None = None, url: str = URL, quiet: boo
     return path
 
 
+def _tell(text: str, quiet: bool) -> None:
+    if not quiet:
+        print(text, file=sys.stderr)
+
+
 def _obtain(name: str, address: str, path: Path, quiet: bool, alone: bool) -> None:
     """Download to ``path``, whole and a snapshot or not at all.
 
     Without a lock (``alone`` is False) into a file of this process, which nothing can continue.
     """
-    if not quiet:
-        print(f"{name}: {LICENCE}", file=sys.stderr)
+    _tell(f"{name}: {LICENCE}", quiet)
     part = path.with_suffix(".part") if alone else path.with_name(f".{name}.{secrets.token_hex(4)}.part")
-    with contextlib.nullcontext() if alone else _gone_in_the_end(part):
+    try:
         _download(address, part, name, quiet)
         try:
             read_snapshot(part)
@@ -153,14 +142,9 @@ def _obtain(name: str, address: str, path: Path, quiet: bool, alone: bool) -> No
         line = checksum(part) + "\n"
         write_whole(path.with_suffix(".sha256"), lambda beside: beside.write_text(line))
         os.replace(part, path)
-
-
-@contextlib.contextmanager
-def _gone_in_the_end(part: Path) -> Iterator[None]:
-    try:
-        yield
     finally:
-        part.unlink(missing_ok=True)
+        if not alone:
+            part.unlink(missing_ok=True)
 
 
 class _PrivateRedirects(urllib.request.HTTPRedirectHandler):
