@@ -1,15 +1,7 @@
 """Other predictions and other people's networks as D(x; sigma), so that the same solvers run them."""
 
 from teachkit.adapters.diffusers import from_diffusers
-from teachkit.adapters.predictions import (
-    AdaptedDenoiser,
-    from_eps,
-    from_v,
-    from_velocity,
-    from_x0,
-    time_index,
-    vp_time,
-)
+from teachkit.adapters.predictions import AdaptedDenoiser, from_eps, from_v, from_velocity, from_x0, time_index, vp_time
 
 __all__ = [
     "AdaptedDenoiser",

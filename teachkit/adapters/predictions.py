@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +28,13 @@ from teachkit.schedules.linear_beta import LinearBeta
 
 __all__ = ["AdaptedDenoiser", "from_eps", "from_v", "from_velocity", "from_x0", "time_index", "vp_time"]
 
-Time = Callable[[Tensor], Tensor]
+Model: TypeAlias = Callable[..., Tensor]
+Time: TypeAlias = Callable[[Tensor], Tensor]
+Numbers: TypeAlias = Tensor | Sequence[float]
 
 
 def from_eps(
-    model: Callable[..., Tensor],
-    alphas_cumprod: Tensor | Sequence[float] | None = None,
-    *,
-    time: Time | None = None,
-    round_time: bool = False,
+    model: Model, alphas_cumprod: Numbers | None = None, *, time: Time | None = None, round_time: bool = False
 ) -> AdaptedDenoiser:
     """A variance-preserving model that predicts the noise, eps = (x - x0) / sigma (DDPM, arXiv 2006.11239).
 
@@ -73,11 +71,7 @@ def from_eps(
 
 
 def from_v(
-    model: Callable[..., Tensor],
-    alphas_cumprod: Tensor | Sequence[float] | None = None,
-    *,
-    time: Time | None = None,
-    round_time: bool = False,
+    model: Model, alphas_cumprod: Numbers | None = None, *, time: Time | None = None, round_time: bool = False
 ) -> AdaptedDenoiser:
     """A variance-preserving model that predicts v = (eps - sigma * x0) / sqrt(1 + sigma^2) (arXiv 2202.00512).
 
@@ -121,11 +115,7 @@ def from_v(
 
 
 def from_x0(
-    model: Callable[..., Tensor],
-    alphas_cumprod: Tensor | Sequence[float] | None = None,
-    *,
-    time: Time | None = None,
-    round_time: bool = False,
+    model: Model, alphas_cumprod: Numbers | None = None, *, time: Time | None = None, round_time: bool = False
 ) -> AdaptedDenoiser:
     """A variance-preserving model that predicts the clean data x0 itself.
 
@@ -161,9 +151,7 @@ def from_x0(
     return _preserving(model, alphas_cumprod, time, round_time, lambda x, x0, sigma: x0)
 
 
-def from_velocity(
-    model: Callable[..., Tensor], *, time_scale: float = 1.0, data_at_one: bool = False
-) -> AdaptedDenoiser:
+def from_velocity(model: Model, *, time_scale: float = 1.0, data_at_one: bool = False) -> AdaptedDenoiser:
     """A flow-matching model: z = (1 - s) x0 + s * eps, predicting the velocity dz/ds = eps - x0.
 
     The state is z = x / (1 + sigma) with s = sigma / (1 + sigma), from 0 at the data to 1 at the noise. Such are
@@ -207,7 +195,7 @@ def from_velocity(
     return AdaptedDenoiser(model, time, lambda sigma: 1 / (1 + sigma), denoised)
 
 
-def time_index(alphas_cumprod: Tensor | Sequence[float]) -> Time:
+def time_index(alphas_cumprod: Numbers) -> Time:
     """The function from sigma to the fractional index of a training step, linear in log sigma between steps.
 
     Step t was trained at sigma_t = sqrt(1 / abar_t - 1). A sigma outside the trained range gives the first or the
@@ -295,7 +283,7 @@ class AdaptedDenoiser(nn.Module):
 
     def __init__(
         self,
-        model: Callable[..., Tensor],
+        model: Model,
         time: Time,
         scale: Callable[[Tensor], Tensor],
         denoised: Callable[[Tensor, Tensor, Tensor], Tensor],

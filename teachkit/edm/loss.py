@@ -249,14 +249,9 @@ def affine_augment(images: Tensor, parameters: Tensor, fill: float = -1.0) -> tu
     # grid_sample maps output to input positions: the inverse of the change wanted, across in half widths, down in half
     # heights.
     tall = images.shape[2] / images.shape[3]
-    matrix = torch.stack(
-        [
-            torch.stack([cos, sin * tall, -2 * (cos * dx + sin * dy)], 1),
-            torch.stack([-sin / tall, cos, -2 * (-sin * dx + cos * dy) / tall], 1),
-        ],
-        1,
-    )
-    grid = F.affine_grid(matrix.to(images), list(images.shape), align_corners=False)
+    across = torch.stack([cos, sin * tall, -2 * (cos * dx + sin * dy)], 1)
+    down = torch.stack([-sin / tall, cos, -2 * (-sin * dx + cos * dy) / tall], 1)
+    grid = F.affine_grid(torch.stack([across, down], 1).to(images), list(images.shape), align_corners=False)
     moved = F.grid_sample(images - fill, grid, align_corners=False) + fill
     changed = (parameters != 0).any(1)
     return torch.where(changed[:, None, None, None], moved, images), parameters * parameters.new_tensor([8, 8, 4, 4])
