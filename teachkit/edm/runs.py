@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,6 +35,8 @@ from teachkit.schedules import polynomial
 class Run:
     """The state of one training run on one process."""
 
+    parts: dict[str, Any]  # what a checkpoint holds beside the recipe and the step
+
     def __init__(self, recipe: Recipe, folder: Path, group: Processes) -> None:
         self.recipe, self.folder, self.group, self.device = recipe, folder, group, group.device
         self.checkpoint, self.log = folder / "checkpoint.pt", folder / "log.jsonl"
@@ -47,6 +50,7 @@ class Run:
         self.optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
         self.step = 0
+        self.parts = {"model": self.denoiser, "ema": self.ema, "optimiser": self.optimiser, "scaler": self.scaler}
 
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one."""
@@ -55,10 +59,8 @@ class Run:
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         if state["recipe"] != self.recipe.text():
             raise ValueError(f"{self.folder} holds a run of another recipe; choose another folder or delete it")
-        self.denoiser.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
         self.step = state["step"]
         self._forget_after(self.step * self.recipe.batch)
 
@@ -88,17 +90,9 @@ class Run:
         if not self.group.first:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "recipe": self.recipe.text(),
-            "step": self.step,
-            "model": self.denoiser.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
-
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
         content = io.BytesIO()  # not straight into the file: on a full disk torch would not say so
-        torch.save(state, content)
+        torch.save({"recipe": self.recipe.text(), "step": self.step, **parts}, content)
         write_whole(self.checkpoint, lambda beside: beside.write_bytes(content.getbuffer()))
 
     def batch(self) -> Batch:
@@ -133,10 +127,9 @@ class Run:
         images, sigma, noise, labels, augmented = self.batch()
         total = torch.zeros((), dtype=torch.float32, device=device)
         size = min(recipe.micro_batch or len(images), len(images))
-        dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(recipe.precision, torch.float32)
         for start in range(0, len(images), size):
             rows = slice(start, start + size)
-            with torch.autocast(device.type, dtype, enabled=recipe.precision != "float32"):
+            with torch.autocast(device.type, getattr(torch, recipe.precision), enabled=recipe.precision != "float32"):
                 loss = edm_loss(
                     self.forward, images[rows], sigma[rows], noise[rows], labels[rows] if labels.shape[1] else None,
                     None if augmented is None else augmented[rows], recipe.sigma_data,
@@ -160,22 +153,13 @@ class Run:
         images, labels = self.held_out.images.to(self.device), self.held_out.labels.to(self.device)
         classes = labels if self.denoiser.label_dim else None
         held_out = validation_loss(self.ema, images, classes, sigmas, self.recipe.sigma_data)
+        by_level = {f"{s:.4g}": round(v, 5) for s, v in zip(sigmas.tolist(), held_out.tolist())}
         seen = self.step * self.recipe.batch
-        row = {
-            "images": seen,
-            "loss": round(loss, 5),
-            "held_out": {f"{s:.4g}": round(v, 5) for s, v in zip(sigmas.tolist(), held_out.tolist())},
-        }
         with open(self.log, "a") as file:
-            file.write(json.dumps(row) + "\n")
-        self._draw(seen)
-
-    def _draw(self, seen: int) -> None:
-        count = 40
-        x = initial_noise(count, self.held_out.images.shape[1:], seed=0, dtype=torch.float32, device=self.device)
-        classes = self.denoiser.label_dim
-        labels = torch.arange(count, device=self.device) % classes if classes else None
-        final = sample(self.ema, x, polynomial(18), "heun", labels=labels, keep="final").final
+            file.write(json.dumps({"images": seen, "loss": round(loss, 5), "held_out": by_level}) + "\n")
+        x = initial_noise(40, images.shape[1:], seed=0, dtype=torch.float32, device=self.device)
+        classes = torch.arange(40, device=self.device) % self.denoiser.label_dim if self.denoiser.label_dim else None
+        final = sample(self.ema, x, polynomial(18), "heun", labels=classes, keep="final").final
         write_images(self.folder / f"samples-{seen:09d}.png", final, columns=10)
 
 

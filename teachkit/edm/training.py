@@ -132,7 +132,7 @@ def train(
 
 def _go_on(run: Run, last: int, checkpoint_seconds: float, progress: bool) -> None:
     """Steps up to ``last``, with validation and checkpoints in between."""
-    recipe, saved, shown = run.recipe, time.monotonic(), run.step
+    recipe, saved = run.recipe, time.monotonic()
     bar = tqdm(total=last * recipe.batch, initial=run.step * recipe.batch, unit="img", disable=not progress)
     with bar, end_of_step(alone=run.group.world == 1) as interrupted:
         while run.step < last:
@@ -140,10 +140,8 @@ def _go_on(run: Run, last: int, checkpoint_seconds: float, progress: bool) -> No
             if interrupted():
                 run.save()
                 raise KeyboardInterrupt
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             bar.update(recipe.batch)
-            if run.step - shown >= 10:
-                bar.set_postfix(loss=f"{loss:.4f}")
-                shown = run.step
             seen = run.step * recipe.batch
             if seen // recipe.validate_every > (seen - recipe.batch) // recipe.validate_every or run.step == last:
                 run.validate(loss, validation_sigmas())
