@@ -205,21 +205,20 @@ class LearnedDenoiser(nn.Module):
             labels = torch.tensor(integer("labels", labels, 0, self.label_dim - 1))
         if labels.layout != torch.strided or (labels.is_meta and device.type != "meta"):
             raise TypeError(f"labels must be integers or floats in memory, got {shown(labels)}")
-        labels = labels.to(device)
+        labels, shape, classes = labels.to(device), tuple(labels.shape), self.label_dim
         if labels.is_floating_point():
-            if tuple(labels.shape) != (batch, self.label_dim):
+            if shape != (batch, classes):
                 raise ValueError(
-                    f"labels must be ({batch},) integers or ({batch}, {self.label_dim}) floats, "
-                    f"got {tuple(labels.shape)} floats"
+                    f"labels must be ({batch},) integers or ({batch}, {classes}) floats, got {shape} floats"
                 )
             return labels.to(self.dtype)
         if labels.dtype == torch.bool or labels.is_complex():
             raise TypeError(f"labels must be integers or floats, got {labels.dtype}")
-        if tuple(labels.shape) not in ((), (batch,)):
-            raise ValueError(f"integer labels must have shape ({batch},), got {tuple(labels.shape)}")
-        if readable(labels) and bool(((labels < 0) | (labels >= self.label_dim)).any()):
-            raise ValueError(f"labels must lie in 0 … {self.label_dim - 1}, got {labels.tolist()}")
-        return F.one_hot(labels.long().expand(batch), self.label_dim).to(self.dtype)
+        if shape not in ((), (batch,)):
+            raise ValueError(f"integer labels must have shape ({batch},), got {shape}")
+        if readable(labels) and bool(((labels < 0) | (labels >= classes)).any()):
+            raise ValueError(f"labels must lie in 0 … {classes - 1}, got {labels.tolist()}")
+        return F.one_hot(labels.long().expand(batch), classes).to(self.dtype)
 
     def _checked_augment_labels(self, augment_labels: Tensor | None, batch: int) -> Tensor | None:
         if augment_labels is None:

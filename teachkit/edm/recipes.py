@@ -30,9 +30,9 @@ _LARGEST_SEED = 2**42  # every step has a seed of its own, a million apart from 
 
 _SPREAD = (0.05, 0.05, 0.12, 0.1)  # of shifts (widths), angles (radians) and the log of sizes
 
-# Images (B, C, H, W), noise levels (B,), unit noise as the images, class vectors (B, label_dim), and what the
+# Images (B, C, H, W), noise levels (B,), unit noise as the images; class vectors (B, label_dim) and what the
 # augmentation did (B, augment_dim), None for a network that does not ask.
-Batch: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
+Batch: TypeAlias = tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def draw_batch(recipe: Recipe, dataset: Dataset, denoiser: LearnedDenoiser, step
     keep = rand(size) >= recipe.label_dropout
     classes = denoiser.label_dim
     known = max(classes, int(dataset.labels.max()) + 1)
-    vectors = torch.nn.functional.one_hot(labels, known).float()[:, :classes] * keep[:, None]
+    vectors = torch.nn.functional.one_hot(labels, known).float()[:, :classes] * keep[:, None] if classes else None
     spread = torch.tensor(_SPREAD, dtype=torch.float32)
     parameters = torch.randn(size, AUGMENT_DIM, generator=rng, dtype=torch.float32) * spread
     parameters = parameters * (rand(size, 1) < recipe.augment)
@@ -257,5 +257,5 @@ def draw_batch(recipe: Recipe, dataset: Dataset, denoiser: LearnedDenoiser, step
     if recipe.augment:
         images, augmented = affine_augment(images, parameters, fill=recipe.background)
     share = slice(rank * size // world, (rank + 1) * size // world)
-    images, sigma, noise, vectors = (t[share].to(denoiser.device) for t in (images, sigma, noise, vectors))
-    return images, sigma, noise, vectors, None if augmented is None else augmented[share].to(denoiser.device)
+    whole = images, sigma, noise, vectors, augmented
+    return tuple(None if part is None else part[share].to(denoiser.device) for part in whole)

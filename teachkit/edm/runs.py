@@ -123,17 +123,14 @@ class Run:
 
     def _accumulate_gradients(self) -> Tensor:
         """Forward and backward over this process's images, ``micro_batch`` at a time; returns their mean loss."""
-        recipe, device = self.recipe, self.device
-        images, sigma, noise, labels, augmented = self.batch()
+        recipe, device, batch = self.recipe, self.device, self.batch()
         total = torch.zeros((), dtype=torch.float32, device=device)
-        size = min(recipe.micro_batch or len(images), len(images))
-        for start in range(0, len(images), size):
-            rows = slice(start, start + size)
+        count = recipe.batch // self.group.world
+        size = recipe.micro_batch or count
+        for start in range(0, count, size):
+            part: list[Any] = [None if each is None else each[start : start + size] for each in batch]
             with torch.autocast(device.type, getattr(torch, recipe.precision), enabled=recipe.precision != "float32"):
-                loss = edm_loss(
-                    self.forward, images[rows], sigma[rows], noise[rows], labels[rows] if labels.shape[1] else None,
-                    None if augmented is None else augmented[rows], recipe.sigma_data,
-                ).sum() / len(images)  # fmt: skip
+                loss = edm_loss(self.forward, *part, recipe.sigma_data).sum() / count  # type: ignore[call-arg]
             self.scaler.scale(loss).backward()
             total += loss.detach()
         return total
@@ -142,9 +139,7 @@ class Run:
     def _average(self) -> None:
         keep = share_kept(self.recipe, self.step)
         for mean, value in zip(self.ema.parameters(), self.denoiser.parameters()):
-            mean.lerp_(value, 1 - keep)
-        for target, source in zip(self.ema.buffers(), self.denoiser.buffers()):
-            target.copy_(source)
+            mean.lerp_(value, 1 - keep)  # and no buffers: all there are is fixed frequencies
 
     def validate(self, loss: float, sigmas: Tensor) -> None:
         """Append the held-out loss at these noise levels to the log, and write a grid of samples."""
@@ -177,10 +172,7 @@ def compile_if_possible(network: nn.Module, rehearse: Callable[[], object], grou
     except Exception as error:  # whatever compilers raise; an error that is not theirs comes again without them
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = " ".join(lines[:2])[:200] or type(error).__name__  # torch says first who raised, then what
-    failed = torch.tensor(float(bool(reason)), device=group.device, dtype=torch.float32)
-    if group.world > 1:
-        dist.all_reduce(failed)
-    if not float(failed):
+    if not any(group.gather(reason)):
         return
     network._compiled_call_impl = None
     if group.first:
