@@ -47,11 +47,6 @@ class DiffusersDenoiser(nn.Module):
         self.img_resolution = getattr(config, "sample_size", None)
         self.label_dim = getattr(config, "num_class_embeds", None) or 0
 
-    @property
-    def unet(self) -> nn.Module:
-        """The network."""
-        return self.adapted.model.unet  # type: ignore[attr-defined]
-
     def forward(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """E[x0 | x] for ``x`` (B, C, H, W) at ``sigma``, a float, a 0-d tensor or (B,); ``labels`` (B,) integers."""
         if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():

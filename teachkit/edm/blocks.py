@@ -1,4 +1,4 @@
-"""The residual block that all of EDM's U-Nets repeat, and what the networks share around it.
+"""The residual block that all of EDM's U-Nets repeat, and the encoder and decoder made of it.
 
     h = conv0(resample(silu(norm0(x))));   h = conv1(silu(norm1(h + affine(emb))));   y = (h + skip(x)) * skip_scale
 

@@ -2,11 +2,8 @@
 
 A denoiser network is an image-to-image map F(x, c_noise, labels): an encoder that halves the resolution level by
 level, a decoder that doubles it again, a skip connection between equals, and a noise embedding that steers every
-residual block.  One block does everything::
-
-    h = conv0(resample(silu(norm0(x))));   h = conv1(silu(norm1(h + affine(emb))));   y = (h + skip(x)) * skip_scale
-
-with self-attention after it at chosen resolutions.  The two published families differ in the details only:
+residual block.  All of that is :class:`teachkit.edm.blocks.UNet`; here are the two published families, which differ in
+the details only:
 
 ==============  =======================================  ==========================================
                 :class:`SongUNet` (DDPM++, NCSN++)       :class:`DhariwalUNet` (ADM)
@@ -106,12 +103,12 @@ class SongUNet(UNet):
             img_resolution, in_channels, out_channels, label_dim, augment_dim, model_channels, channel_mult,
             channel_mult_emb, num_blocks, attn_resolutions, dropout, label_dropout,
         )  # fmt: skip
-        kinds = {"embedding_type": ("positional", "fourier"), "encoder_type": ("standard", "skip", "residual")}
-        for name, kind in {**kinds, "decoder_type": ("standard", "skip")}.items():
-            choice(name, locals()[name], kind)
+        choice("embedding_type", embedding_type, ("positional", "fourier"))
+        choice("encoder_type", encoder_type, ("standard", "skip", "residual"))
+        choice("decoder_type", decoder_type, ("standard", "skip"))
         integer("channel_mult_noise", channel_mult_noise, 1)
-        if not isinstance(resample_filter, Sequence) or list(resample_filter) not in [list(taps) for taps in BOXES]:
-            known = [list(taps) for taps in BOXES]
+        known = [list(taps) for taps in BOXES]
+        if not isinstance(resample_filter, Sequence) or list(resample_filter) not in known:
             raise ValueError(f"resample_filter must be one of {known}, got {shown(resample_filter)}")
         taps = tuple(resample_filter)
         self.encoder_type, self.decoder_type, self.taps = encoder_type, decoder_type, taps
