@@ -12,15 +12,10 @@ nbgrader can be used in place of all this. The sources are in ``notebooks/assign
 from teachkit.course import needs
 
 with needs("course", "assignments"):
-    import IPython  # noqa: F401
-    import jinja2  # noqa: F401
-    import nbformat  # noqa: F401
-    import psutil  # noqa: F401
-
-from teachkit.course.assignments.build import build
-from teachkit.course.assignments.engine import mark
-from teachkit.course.assignments.feedback import summary
-from teachkit.course.assignments.grade import check, grade
-from teachkit.course.assignments.report import Limits, Report, Score, Written
+    from teachkit.course.assignments.build import build
+    from teachkit.course.assignments.engine import mark
+    from teachkit.course.assignments.feedback import summary
+    from teachkit.course.assignments.grade import check, grade
+    from teachkit.course.assignments.report import Limits, Report, Score, Written
 
 __all__ = ["Limits", "Report", "Score", "Written", "build", "check", "grade", "mark", "summary"]

@@ -54,8 +54,7 @@ def build(source_dir: Path | str, out: Path | str) -> list[Path]:
         raise ValueError(f"source_dir must hold notebooks, but there is none in {source_dir}")
     if out.resolve() == paths[0].resolve().parent:
         raise ValueError("out must be another folder than that of the sources, which it would overwrite")
-    texts: dict[str, str] = {}
-    files: dict[str, Path] = {}
+    texts, files = dict[str, str](), dict[str, Path]()
     for path in paths:
         source = nb.read(path)
         nb.validate(source, path.name)
@@ -64,9 +63,8 @@ def build(source_dir: Path | str, out: Path | str) -> list[Path]:
         if leaked := nb.leaks(source, text):
             raise ValueError(f"{path.name}: the student copy would still show {leaked[0]!r}")
         texts[path.name] = text
-        for link in (link for cell in copy.cells if cell.cell_type == "markdown" for link in linked(cell.source)):
-            if not re.match(r"[a-z][a-z0-9+.-]+:|//", link, re.I):
-                files[link] = _picture(path, link)
+        links = [link for cell in copy.cells if cell.cell_type == "markdown" for link in linked(cell.source)]
+        files |= {link: _picture(path, link) for link in links if not re.match(r"[a-z][a-z0-9+.-]+:|//", link, re.I)}
     for link, file in files.items():
         (out / link).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, out / link)
@@ -80,9 +78,8 @@ def _picture(source: Path, link: str) -> Path:
     """The file that a link of a source shows. Raises a ValueError if it could not be handed out with the copy."""
     file = (source.parent / link).resolve()
     if not file.is_file() or not file.is_relative_to(source.parent.resolve()) or file.suffix.lower() not in PICTURES:
-        raise ValueError(
-            f"{source.name}: shows {link}, which must be a picture in the folder of the source, or below it"
-        )
+        what = f"{source.name}: shows {link}"
+        raise ValueError(f"{what}, which must be a picture in the folder of the source, or below it")
     return file
 
 

@@ -78,22 +78,21 @@ def mark(
     limits = limits or Limits()
     parts, notes = nb.merge(source, submission)
     answers, remarks = written.collect(source, submission)
-    report = Report(
-        student, assignment, notes=[*filter(None, [nb.other_version(submission)]), *notes, *remarks], written=answers
-    )
+    notes = [*filter(None, [nb.other_version(submission)]), *notes, *remarks]
+    report = Report(student, assignment, notes=notes, written=answers)
     owners = nb.answers_to(source)
-    session = _Session(parts, report, limits, confined)
-    with testing.seeded(seed), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with (
+        testing.seeded(seed),
+        warnings.catch_warnings(action="ignore"),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.closing(_Session(parts, report, limits, confined)) as session,
+    ):
         namespace = _setup(source)
-        try:
-            for cell in nb.tests(source, hidden):
-                name, maximum = nb.grade_id(cell), float(nb.meta(cell)["points"])
-                value, message = _test(cell.source, dict(namespace), session)
-                score = Score(name, _title(cell), owners[name], 0.0, maximum, message)
-                report.scores.append(score if message else _scored(score, value))
-        finally:
-            session.stop()
+        for cell in nb.tests(source, hidden):
+            name = nb.grade_id(cell)
+            value, message = _test(cell.source, dict(namespace), session)
+            score = Score(name, _title(cell), owners[name], 0.0, nb.points(cell), message)
+            report.scores.append(score if message else _scored(score, value))
     report.seconds = time.monotonic() - start
     return report
 
@@ -128,7 +127,7 @@ class _Session:
                 except (RemoteError, Stopped, Refused) as caught:
                     self.broken.add(index)
                     error = str(caught) if isinstance(caught, RemoteError) else sandbox.why(caught)
-                    self.stop()
+                    self.close()
                 if error and all(p.role == "setup" for p in self.parts[: index + 1]):
                     raise NoSandbox(f"the set-up cell {part.label} fails where submissions run ({error})")
                 if error and index not in self.told:
@@ -138,7 +137,7 @@ class _Session:
                     break
         return self.sandbox
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the sandbox, if there is one."""
         if self.sandbox is not None:
             self.sandbox.close()
@@ -184,7 +183,7 @@ def _test(code: str, namespace: dict[str, Any], session: _Session) -> tuple[Any,
         return None, f"your code raised {error}"
     except (Stopped, Refused) as error:
         message = f"your code was {sandbox.why(error)}" if sandbox else "no time was left for this test"
-        session.stop()
+        session.close()
         return None, message
     except Exception as error:  # what came back was so far from what is expected that the test itself tripped
         return None, f"your answer could not be used: {type(error).__name__}: {str(error)[:300]}"

@@ -21,8 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from teachkit.checks import integer
-from teachkit.checks import path as checked_path
+from teachkit import checks
 from teachkit.course.assignments import feedback, tables
 from teachkit.course.assignments import notebook as nb
 from teachkit.course.assignments.build import write_text
@@ -64,10 +63,9 @@ def check(file: Path | str, *, limits: Limits | None = None) -> Report:
         ...
     ValueError: no such file.ipynb is not a file
     """
-    path = checked_path("file", file)
+    path = checks.path("file", file)
     limits = limits or Limits(memory_megabytes=8192)
-    with warnings.catch_warnings():  # of cells without ids: nothing that a student could do
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):  # of cells without ids: nothing that a student could do
         notebook = nb.read(path, limits.file_megabytes)
     if not nb.tests(notebook, hidden=False):
         raise ValueError(f"{path.name} holds no tests: is it an assignment?")
@@ -122,9 +120,9 @@ def grade(
         ...
     ValueError: no such source.ipynb is not a file
     """
-    submissions, source = checked_path("submissions", submissions), checked_path("source", source)
-    out, limits = checked_path("out", out), limits or Limits()
-    jobs = integer("jobs", jobs, 1)
+    submissions, source = checks.path("submissions", submissions), checks.path("source", source)
+    out, limits = checks.path("out", out), limits or Limits()
+    jobs = checks.integer("jobs", jobs, 1)
     original = nb.read(source)
     nb.validate(original, source.name)
     if not nb.tests(original, hidden=True):
@@ -132,24 +130,22 @@ def grade(
     found = _find(submissions, source.stem, out)
     seed = _seed(seed, out, source.stem, limits)
     marked = tables.read_written(out / "written.csv")
-    reports: dict[str, Report] = {}
     with ThreadPoolExecutor(jobs) as pool:
         waiting = [pool.submit(_one, source, item, out, limits, seed) for item in found]
         try:
             for done in tqdm(as_completed(waiting), total=len(waiting), disable=not progress, unit="submission"):
-                report = done.result()
-                reports[report.student] = report
+                done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    ordered = [reports[student] for student, _ in found]
-    marked = tables.settle(marked, ordered)
-    _write(ordered, marked, out)
-    names = {(report.student, answer.name) for report in ordered for answer in report.written}
+    reports = [done.result() for done in waiting]
+    marked = tables.settle(marked, reports)
+    _write(reports, marked, out)
+    names = {(report.student, answer.name) for report in reports for answer in report.written}
     if progress and (lost := [who for who, row in marked.items() if row["points"] and who not in names]):
         what = f"written.csv: {len(lost)} row(s) with points belong to no submission, the first to {', '.join(lost[0])}"
         tqdm.write(what, file=sys.stderr)
-    return ordered
+    return reports
 
 
 def _seed(seed: int | None, out: Path, assignment: str, limits: Limits) -> int:

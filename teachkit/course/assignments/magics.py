@@ -10,6 +10,8 @@ from __future__ import annotations
 import ast
 import re
 
+from IPython.core.inputtransformer2 import TransformerManager
+
 __all__ = ["NOTEBOOK", "line_of", "parse"]
 
 NOTEBOOK = frozenset({"autosave", "conda", "mamba", "micromamba", "uv"})  # unknown to IPython by itself, or errors
@@ -43,8 +45,6 @@ def parse(code: str, strict: bool = True) -> ast.Module:
     pass
     import math
     """
-    from IPython.core.inputtransformer2 import TransformerManager  # comes with Jupyter, like nbformat
-
     lines = code.split("\n")
     skipped = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
     magic = re.match(r"%%(\w+)", lines[skipped]) if skipped < len(lines) else None

@@ -29,12 +29,12 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from teachkit import __version__
-from teachkit.checks import path as checked_path
+from teachkit import __version__, checks
 from teachkit.course.assignments import magics, pictures
 
 __all__ = [
-    "Part", "answer_cells", "answers_to", "leaks", "merge", "names_in", "other_version", "places", "read", "role",
+    "Part", "answer_cells", "answers_to", "leaks", "merge", "names_in", "other_version", "places", "points",
+    "read", "role",
     "student_copy", "tests", "validate", "without_stub", "written_answers",
 ]  # fmt: skip
 
@@ -42,6 +42,7 @@ STUB = "...  # your code here"
 WRITTEN_STUB = "*Your answer here.*"
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION[ \t]*\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.S | re.M)
 HIDDEN = re.compile(r"^[ \t]*### BEGIN HIDDEN TESTS[ \t]*\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.S | re.M)
+LOCKED = ("setup", "test", "text")  # what always comes from the source
 MARKERS = re.compile(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)")
 KERNEL = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -66,7 +67,7 @@ def read(path: Path | str, max_megabytes: float = 20.0) -> NotebookNode:
     ValueError
         With a sentence for the student, if it is too large, no notebook, or none that can be read.
     """
-    path = checked_path("path", path)
+    path = checks.path("path", path)
     if not path.is_file():
         raise ValueError(f"{path.name} is not a file")
     size = path.stat().st_size / 1e6
@@ -78,20 +79,19 @@ def read(path: Path | str, max_megabytes: float = 20.0) -> NotebookNode:
         raw = path.read_bytes()
         text = raw.decode(json.detect_encoding(raw))  # Windows may put a byte order mark first, or write UTF-16
         notebook = nbformat.reads(text, as_version=4)
-        cells = [NotebookNode(c) for c in notebook["cells"]]
-        for cell in cells:
+        notebook["cells"] = [NotebookNode(c) for c in notebook["cells"]]
+        for cell in notebook.cells:
             if not isinstance(cell["source"], str) or cell["cell_type"] not in ("code", "markdown", "raw"):
                 raise ValueError("a cell without source or type")
             if not isinstance(cell.get("metadata"), dict):
                 cell["metadata"] = NotebookNode()
-            if not isinstance(cell["metadata"].get("nbgrader", NotebookNode()), dict):
+            if not isinstance(cell["metadata"].get("nbgrader", {}), dict):
                 del cell["metadata"]["nbgrader"]
-    except (MemoryError, KeyboardInterrupt):
+    except MemoryError:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"[:200]
         raise ValueError(f"the file is not a Jupyter notebook that can be read ({reason})") from error
-    notebook["cells"] = cells
     return notebook
 
 
@@ -105,6 +105,11 @@ def grade_id(cell: NotebookNode) -> str:
     return str(meta(cell).get("grade_id", ""))
 
 
+def points(cell: NotebookNode) -> float:
+    """What a graded cell is worth."""
+    return float(meta(cell)["points"])
+
+
 def role(cell: NotebookNode) -> str:
     """``setup``, ``answer``, ``test``, ``written``, ``text`` or ``free``: see the module's description."""
     m = meta(cell)
@@ -112,40 +117,34 @@ def role(cell: NotebookNode) -> str:
         return "free"
     if m.get("solution"):
         return "written" if m.get("grade") else "answer"
-    if m.get("grade"):
-        return "test" if cell.cell_type == "code" else "text"
-    return "setup" if cell.cell_type == "code" else "text"
+    if cell.cell_type != "code":
+        return "text"
+    return "test" if m.get("grade") else "setup"
 
 
 def validate(notebook: NotebookNode, name: str = "source") -> None:
     """Raise a ValueError that names the cell, if a source breaks a rule: ids, points, markers, roles."""
     nbformat.validate(notebook)
     ids = Counter(grade_id(c) for c in notebook.cells if meta(c))
-    for cell in notebook.cells:
-        m, what = meta(cell), f"{name}, cell {grade_id(cell) or cell.source[:40]!r}"
-        kinds = Counter(kind for _, kind in MARKERS.findall(cell.source))
-        if any(n != 2 for n in kinds.values()) or MARKERS.search(HIDDEN.sub("", SOLUTION.sub("", cell.source))):
-            raise ValueError(f"{what}: BEGIN and END markers do not pair up")
-        if not m:
-            if kinds:
-                raise ValueError(f"{what}: has markers but no nbgrader metadata, so it would not be graded")
-            continue
-        if m.get("schema_version") != 3 or not re.fullmatch(r"[A-Za-z][\w-]*", grade_id(cell)):
-            raise ValueError(f"{what}: needs schema_version 3 and a grade_id of letters, digits, _ and -")
-        if ids[grade_id(cell)] > 1:
-            raise ValueError(f"{what}: the grade_id occurs more than once")
-        if bool(m.get("grade")) != (m.get("points", 0) > 0):
-            raise ValueError(f"{what}: points belong to graded cells, and only to those")
-        if bool(m.get("locked")) == bool(m.get("solution")):
-            raise ValueError(f"{what}: answers are not locked, everything else is")
-        if role(cell) in ("answer", "written") and "SOLUTION" not in kinds:
-            raise ValueError(f"{what}: an answer needs ### BEGIN SOLUTION and ### END SOLUTION")
-        if "HIDDEN TESTS" in kinds and role(cell) != "test":
-            raise ValueError(f"{what}: hidden tests belong into test cells")
-    for original, cell in zip(notebook.cells, student_copy(notebook).cells):
-        if cell.cell_type != "code" and (missing := pictures.attached(original, cell.source)[1]):
-            what = f"{name}, cell {grade_id(cell) or cell.source[:40]!r}"
-            raise ValueError(f"{what}: shows attachment:{missing[0]}, which is not attached to it")
+    for cell, copied in zip(notebook.cells, student_copy(notebook).cells):
+        m, kind, kinds = meta(cell), role(cell), Counter(kind for _, kind in MARKERS.findall(cell.source))
+        unpaired = MARKERS.search(HIDDEN.sub("", SOLUTION.sub("", cell.source))) or set(kinds.values()) - {2}
+        missing = pictures.attached(cell, copied.source)[1] if cell.cell_type != "code" else []
+        faults: dict[str, object] = {
+            "BEGIN and END markers do not pair up": unpaired,
+            "has markers but no nbgrader metadata, so it would not be graded": kinds and not m,
+            "needs schema_version 3 and a grade_id of letters, digits, _ and -": m
+            and (m.get("schema_version") != 3 or not re.fullmatch(r"[A-Za-z][\w-]*", grade_id(cell))),
+            "the grade_id occurs more than once": m and ids[grade_id(cell)] > 1,
+            "points belong to graded cells, and only to those": bool(m.get("grade")) != (m.get("points", 0) > 0),
+            "answers are not locked, everything else is": m and bool(m.get("locked")) == bool(m.get("solution")),
+            "an answer needs ### BEGIN SOLUTION and ### END SOLUTION": m.get("solution") and "SOLUTION" not in kinds,
+            "hidden tests belong into test cells": "HIDDEN TESTS" in kinds and kind != "test",
+            f"shows attachment:{''.join(missing[:1])}, which is not attached to it": missing,
+        }
+        for fault, found in faults.items():
+            if found:
+                raise ValueError(f"{name}, cell {grade_id(cell) or cell.source[:40]!r}: {fault}")
     _check_tests(notebook, name)
 
 
@@ -157,7 +156,6 @@ def student_copy(source: NotebookNode) -> NotebookNode:
     """
     cells = []
     for original in source.cells:
-        kind = role(original)
         text = HIDDEN.sub("", original.source)
         stub = STUB if original.cell_type == "code" else WRITTEN_STUB
         text = SOLUTION.sub(rf"\g<1>{stub}", text).rstrip("\n")
@@ -166,11 +164,9 @@ def student_copy(source: NotebookNode) -> NotebookNode:
         if kept := pictures.attached(original, text)[0]:
             cell["attachments"] = kept
         if meta(original):
-            cell.metadata["nbgrader"] = dict(meta(original))
-            if kind in ("setup", "test", "text"):
-                cell.metadata["editable"], cell.metadata["deletable"] = False, False
-            else:
-                cell.metadata["deletable"] = False
+            cell.metadata.update(nbgrader=dict(meta(original)), deletable=False)
+        if role(original) in LOCKED:
+            cell.metadata["editable"] = False
         cells.append(cell)
     copy = nbformat.v4.new_notebook(cells=cells, metadata=nbformat.from_dict({**KERNEL, "teachkit": __version__}))
     copy.nbformat_minor = 5
@@ -192,12 +188,9 @@ def other_version(notebook: NotebookNode) -> str:
 def leaks(source: NotebookNode, text: str) -> list[str]:
     """Lines of solutions, rubrics and hidden tests of ``source`` that occur in ``text``, which should not."""
     visible = "\n".join(c.source for c in student_copy(source).cells)
-    secret: list[str] = []
-    for cell in source.cells:
-        for pattern in (SOLUTION, HIDDEN):
-            for found in pattern.finditer(cell.source):
-                secret += [line.strip() for line in found[0].splitlines()]
-    return [line for line in secret if len(line) > 8 and line not in visible and _in_json(line, text)]
+    found = [match[0] for c in source.cells for secret in (SOLUTION, HIDDEN) for match in secret.finditer(c.source)]
+    lines = [line.strip() for line in "\n".join(found).splitlines()]
+    return [line for line in lines if len(line) > 8 and line not in visible and _in_json(line, text)]
 
 
 def _in_json(line: str, text: str) -> bool:
@@ -206,14 +199,10 @@ def _in_json(line: str, text: str) -> bool:
 
 def tests(source: NotebookNode, hidden: bool) -> list[NotebookNode]:
     """The test cells of a notebook, with or without their hidden part."""
-    found = []
-    for cell in source.cells:
-        if role(cell) == "test":
-            cell = NotebookNode(cell)
-            if not hidden:
-                cell["source"] = HIDDEN.sub("", cell.source)
-            found.append(cell)
-    return found
+    cells = [NotebookNode(cell) for cell in source.cells if role(cell) == "test"]
+    for cell in cells:
+        cell["source"] = cell.source if hidden else HIDDEN.sub("", cell.source)
+    return cells
 
 
 def answers_to(source: NotebookNode) -> dict[str, str]:
@@ -234,14 +223,13 @@ def merge(source: NotebookNode, submission: NotebookNode) -> tuple[list[Part], l
     runs, as it would in the student's own kernel, so that the last one counts.
     """
     roles = {grade_id(c): role(c) for c in source.cells if meta(c)}
-    locked = {grade_id(c): c.source for c in source.cells if role(c) in ("setup", "test", "text")}
-    parts: list[Part] = []
-    notes: list[str] = []
+    locked = {grade_id(c): c.source for c in source.cells if role(c) in LOCKED}
+    parts, notes = list[Part](), list[str]()
     present = Counter(grade_id(c) for c in submission.cells if grade_id(c) in roles)
     for number, cell in enumerate(submission.cells, 1):
         name = grade_id(cell)
         kind = roles.get(name, "free")
-        if kind in ("setup", "test", "text"):
+        if kind in LOCKED:
             if _plain(locked[name]) != _plain(cell.source):
                 notes.append(f"The locked cell {name} was changed; the original was used.")
             if kind == "setup" and not any(p.label == name for p in parts):
@@ -253,13 +241,12 @@ def merge(source: NotebookNode, submission: NotebookNode) -> tuple[list[Part], l
     for name, count in present.items():
         if count > 1 and roles[name] == "answer":
             notes.append(f"The cell {name} occurs {count} times; all ran, and the last definition counts.")
-    before: str | None = None
-    for cell in source.cells:
-        name, kind = grade_id(cell), role(cell)
+    before = ""
+    for name, kind in roles.items():
         if kind == "setup" and not present[name]:
             index = next((i + 1 for i, p in enumerate(parts) if p.label == before), 0)
             parts.insert(index, Part(name, kind, locked[name]))
-        if kind in roles.values() and kind not in ("free", "text") and not present[name]:
+        if kind != "text" and not present[name]:
             notes.append(f"The cell {name} is missing" + ("; the original was used." if name in locked else "."))
         if kind in ("setup", "answer"):
             before = name
@@ -321,19 +308,11 @@ def names_in(code: str) -> set[str]:
 
 
 def _bound(nodes: list[ast.AST]) -> set[str]:
-    names: set[str] = set()
-    for n in nodes:
-        if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load):
-            names.add(n.id)
-        elif isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(n.name)
-        elif isinstance(n, ast.arg):
-            names.add(n.arg)
-        elif isinstance(n, ast.alias):
-            names.add((n.asname or n.name).split(".")[0])
-        elif isinstance(n, ast.ExceptHandler) and n.name:
-            names.add(n.name)
-    return names
+    names = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    names |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    names |= {(n.asname or n.name).split(".")[0] for n in nodes if isinstance(n, ast.alias)}
+    named = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)
+    return names | {n.name for n in nodes if isinstance(n, named) and n.name}
 
 
 def _check_tests(notebook: NotebookNode, name: str) -> None:

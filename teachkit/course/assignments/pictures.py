@@ -71,9 +71,8 @@ def taken_out(bundle: Mapping[str, Any], file: str, pictures: dict[str, str]) ->
             address = f"data:{kind};base64,{data}"
             known = next((label for label, other in pictures.items() if other == address), "")
             tag = hashlib.sha256(address.encode()).hexdigest()[:8]
-            label = (
-                known or f"picture {len(pictures) + 1}: {re.sub(r'[][()<>]', '_', file)}, {tag}, on the feedback page"
-            )
+            plain = re.sub(r"[][()<>]", "_", file)
+            label = known or f"picture {len(pictures) + 1}: {plain}, {tag}, on the feedback page"
             pictures[label] = address
             return label
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -21,6 +22,7 @@ from teachkit.course.assignments.wire import Peer, Refused, RemoteError, Stopped
 __all__ = ["NoSandbox", "Sandbox", "end"]
 
 KEPT = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+START_SECONDS = 180.0
 
 
 class NoSandbox(RuntimeError):
@@ -29,19 +31,14 @@ class NoSandbox(RuntimeError):
 
 def end(pid: int) -> None:
     """Kill a process and everything that it started."""
-    try:
+    with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
-        family = [*process.children(recursive=True), process]
-    except psutil.Error:
-        return
-    for member in family:
-        try:
-            member.kill()
-        except psutil.Error:
-            continue
+        for member in (*process.children(recursive=True), process):
+            with contextlib.suppress(psutil.Error):
+                member.kill()
 
 
-class Sandbox:
+class Sandbox(contextlib.ExitStack):
     """A running `teachkit.course.assignments.sandbox`; a context manager that leaves no process and no file behind.
 
     Parameters
@@ -53,69 +50,60 @@ class Sandbox:
     """
 
     def __init__(self, limits: Limits, confined: bool = True) -> None:
+        super().__init__()
         self.limits, self.output, self.reason = limits, "", ""
-        self._folder = tempfile.TemporaryDirectory(prefix="teachkit-", ignore_cleanup_errors=True)
-        self._line: socket.socket | None = None
-        token = secrets.token_bytes(16)
         try:
-            with socket.create_server(("127.0.0.1", 0)) as server:
-                server.settimeout(1.0)
-                self.process = self._start()
-                settings = {
-                    **{"port": server.getsockname()[1], "token": token.hex(), "threads": limits.threads},
-                    **{"megabytes": limits.memory_megabytes, "scratch": self._folder.name, "confined": confined},
-                }
-                assert self.process.stdin is not None
-                self.process.stdin.write(json.dumps(settings).encode() + b"\n")
-                self.process.stdin.close()
-                self._drainer = threading.Thread(target=self._drain, daemon=True)
-                self._drainer.start()
-                self._line = self._accept(server, token)
-            self.peer = Peer(self._line, {})
-            self.peer.request("ready", 180)
-            threading.Thread(target=self._watch_memory, daemon=True).start()
+            self.peer = Peer(self._started(confined), {})
+            self.peer.request("ready", START_SECONDS)
         except BaseException as error:
             self.close()
             if isinstance(error, (Stopped, Refused, RemoteError, OSError)):
                 raise NoSandbox(f"the process for submissions did not start: {self.output[-500:]}") from error
             raise
+        threading.Thread(target=self._watch_memory, daemon=True).start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        home, threads = self._folder.name, str(self.limits.threads)
-        environment = {k: os.environ[k] for k in KEPT if k in os.environ} | {
-            **dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR", "IPYTHONDIR"), home),
-            **{"MPLBACKEND": "Agg", "PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-            **{"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"},
-            **{"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-        }
-        if places := os.environ.get("PYTHONPATH"):  # the teachkit that marks, not another that is installed
-            environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, places.split(os.pathsep))))
-        if site.ENABLE_USER_SITE:  # packages of `pip install --user`, which are looked for below HOME
-            environment["PYTHONUSERBASE"] = site.getuserbase()
-        return subprocess.Popen(
+    def _started(self, confined: bool) -> socket.socket:
+        """Start the process; the line to it."""
+        folder = tempfile.TemporaryDirectory(prefix="teachkit-", ignore_cleanup_errors=True)
+        scratch, token = self.enter_context(folder), secrets.token_bytes(16)
+        line = self.enter_context(contextlib.ExitStack())  # closed when the process is no more, and so no orphans left
+        self.process = subprocess.Popen(
             [sys.executable, "-c", "from teachkit.course.assignments.sandbox import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            cwd=home,
-            env=environment,
+            cwd=scratch,
+            env=_environment(scratch, str(self.limits.threads)),
             start_new_session=True,
         )
+        drainer = threading.Thread(target=self._drain, daemon=True)
+        drainer.start()
+        self.callback(drainer.join, 2)  # for what was printed last
+        self.callback(self.process.wait)
+        self.callback(end, self.process.pid)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            settings = {
+                **{"port": server.getsockname()[1], "token": token.hex(), "threads": self.limits.threads},
+                **{"megabytes": self.limits.memory_megabytes, "scratch": scratch, "confined": confined},
+            }
+            assert self.process.stdin is not None
+            self.process.stdin.write(json.dumps(settings).encode() + b"\n")
+            self.process.stdin.close()
+            return line.enter_context(self._accept(server, token))
 
     def _accept(self, server: socket.socket, token: bytes) -> socket.socket:
-        deadline = time.monotonic() + 180
+        """The line on which the process calls back; whoever does not know the token is turned away."""
+        deadline = time.monotonic() + START_SECONDS
+        server.settimeout(1.0)
         while time.monotonic() < deadline and self.process.poll() is None:
-            try:
+            with contextlib.suppress(TimeoutError):
                 line, _ = server.accept()
-            except TimeoutError:
-                continue
-            line.settimeout(10)
-            if secrets.compare_digest(line.recv(len(token), socket.MSG_WAITALL), token):
-                line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return line
-            line.close()
-        time.sleep(0.2)  # for the last words of a process that died
-        raise NoSandbox(f"the process for submissions did not start: {self.output[-500:]}")
+                line.settimeout(10)
+                if secrets.compare_digest(line.recv(len(token), socket.MSG_WAITALL), token):
+                    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    return line
+                line.close()
+        raise Stopped("the process ended, or did not call back")
 
     def _drain(self) -> None:
         """Read everything that is printed, and keep the beginning."""
@@ -127,7 +115,7 @@ class Sandbox:
                 self.output += piece[:room].decode("utf-8", "replace") + cut
 
     def _watch_memory(self) -> None:
-        try:
+        with contextlib.suppress(psutil.Error):  # it has ended
             own = psutil.Process(self.process.pid)
             most = own.memory_info().rss + 1.2 * self.limits.memory_megabytes * 2**20
             while self.process.poll() is None:
@@ -135,8 +123,6 @@ class Sandbox:
                     self.reason = f"more than {self.limits.memory_megabytes} MB of memory"
                     end(self.process.pid)
                 time.sleep(0.1)
-        except psutil.Error:  # it has ended
-            pass
 
     def why(self, error: Exception) -> str:
         """What stopped the process, for the student."""
@@ -150,19 +136,17 @@ class Sandbox:
         code = self.process.poll()
         return "stopped: the process died" + (f" (exit code {code})" if code is not None else "")
 
-    def close(self) -> None:
-        """End everything and delete the scratch folder."""
-        if hasattr(self, "process"):
-            end(self.process.pid)
-            self.process.wait()
-        if hasattr(self, "_drainer"):
-            self._drainer.join(2)  # what was printed last
-        if self._line is not None:
-            self._line.close()
-        self._folder.cleanup()
 
-    def __enter__(self) -> Sandbox:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def _environment(home: str, threads: str) -> dict[str, str]:
+    """What the process is told of this one's environment: no secrets, and where packages lie."""
+    environment = {k: os.environ[k] for k in KEPT if k in os.environ} | {
+        **dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR", "IPYTHONDIR"), home),
+        **{"MPLBACKEND": "Agg", "PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        **{"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"},
+        **{"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+    }
+    if places := os.environ.get("PYTHONPATH"):  # the teachkit that marks, not another that is installed
+        environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, places.split(os.pathsep))))
+    if site.ENABLE_USER_SITE:  # packages of `pip install --user`, which are looked for below HOME
+        environment["PYTHONUSERBASE"] = site.getuserbase()
+    return environment

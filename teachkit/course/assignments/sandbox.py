@@ -18,11 +18,15 @@ import site
 import socket
 import sys
 import sysconfig
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from traitlets.config import Config
+
 import teachkit
+from teachkit.course.assignments.magics import NOTEBOOK
+from teachkit.course.assignments.wire import Handlers, Peer
 
 __all__ = ["confine", "limit_resources", "main", "readable", "warm_up"]
 
@@ -37,6 +41,7 @@ CHANGES = {
     *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "os.symlink", "os.truncate"),
     *("os.utime", "os.setxattr"),
 }
+SYSTEM = ("/usr/lib", "/usr/share", "/usr/local/lib", "/usr/local/share", "/proc/self", os.devnull, "/dev/urandom")
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -57,26 +62,16 @@ def limit_resources(megabytes: int) -> None:
 def readable(scratch: str) -> tuple[str, ...]:
     """What the code may read: the scratch folder and what Python needs to import what is installed."""
     package = Path(teachkit.__file__).resolve().parent
-    places = {*sysconfig.get_paths().values(), *site.getsitepackages(), str(package), str(package.parent / "data")}
+    places = {scratch, *SYSTEM, str(package), str(package.parent / "data")}
+    places |= {*sysconfig.get_paths().values(), *site.getsitepackages()}
     if site.ENABLE_USER_SITE:
         places.add(site.getusersitepackages())
-    places |= {
-        scratch,
-        "/usr/lib",
-        "/usr/share",
-        "/usr/local/lib",
-        "/usr/local/share",
-        "/proc/self",
-        os.devnull,
-        "/dev/urandom",
-    }
-    return tuple(os.path.realpath(p) for p in places)
+    return tuple(map(os.path.realpath, places))
 
 
 def confine(scratch: str) -> None:
     """Install the audit hook: no processes, no network, nothing read but `readable`, nothing written elsewhere."""
     inside, allowed, real = os.path.realpath(scratch), readable(scratch), os.path.realpath
-
     forbidden, reading, changing = frozenset(FORBIDDEN), frozenset(READING), frozenset(CHANGES)
 
     def below(path: str, *folders: str) -> bool:
@@ -106,11 +101,7 @@ def confine(scratch: str) -> None:
         raise PermissionError("this is not allowed while an assignment is graded")
 
     # No audit event tells of these: what multiprocessing starts processes with, and the other way to send a signal.
-    for module, name in (
-        ("_posixsubprocess", "fork_exec"),
-        ("signal", "pidfd_send_signal"),
-        ("_signal", "pidfd_send_signal"),
-    ):
+    for module, name in (("_posixsubprocess", "fork_exec"), *((m, "pidfd_send_signal") for m in ("signal", "_signal"))):
         with contextlib.suppress(ImportError):
             if hasattr(importlib.import_module(module), name):
                 setattr(importlib.import_module(module), name, refuse)
@@ -120,26 +111,12 @@ def confine(scratch: str) -> None:
 def warm_up(threads: int) -> Any:
     """Import what submissions use, before memory is limited and files are closed to them; the IPython shell."""
     import matplotlib.pyplot  # noqa: F401  (reads the fonts)
-    import torch
     from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-
-    import teachkit
-    from teachkit.course.assignments.magics import NOTEBOOK
 
     torch.set_num_threads(threads)
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.InteractiveShell.colors = "NoColor"
-    config.InteractiveShell.history_length = 0
-
-    class Shell(InteractiveShell):
-        """A shell without a screen: ``%matplotlib inline`` and its like change nothing."""
-
-        def enable_matplotlib(self, gui: str | None = None) -> tuple[str, str]:
-            return "agg", "agg"
-
-    shell: Any = Shell.instance(config=config)
+    quiet = {"HistoryManager": {"enabled": False}, "InteractiveShell": {"colors": "NoColor", "history_length": 0}}
+    shell: Any = InteractiveShell.instance(config=Config(quiet))
+    shell.enable_matplotlib = lambda gui=None: ("agg", "agg")  # no screen: `%matplotlib inline` changes nothing
     for name in NOTEBOOK:
         shell.register_magic_function(lambda line: None, "line", name)
     shell.run_cell("0;", silent=True)
@@ -162,14 +139,6 @@ def main() -> None:
         error = result.error_before_exec or result.error_in_exec
         return None if error is None else f"{type(error).__name__}: {str(error)[:500]}"
 
-    def defined(name: str) -> bool:
-        return name in shell.user_ns
-
-    def value(name: str) -> Any:
-        return shell.user_ns[name]
-
-    from teachkit.course.assignments.wire import Peer
-
     def skip(command: str, *_: Any, **__: Any) -> list[str]:
         """In place of ``!pip install ...``: a failed command does not end a cell in a notebook either."""
         print(f"not run while an assignment is marked: {command}")
@@ -179,6 +148,9 @@ def main() -> None:
     limit_resources(settings["megabytes"])
     if settings["confined"]:
         confine(settings["scratch"])
-    handlers: dict[str, Callable[..., Any]] = {"run": run, "defined": defined, "value": value, "ready": lambda: True}
+    handlers: Handlers = {
+        **{"run": run, "ready": lambda: True},
+        **{"defined": lambda name: name in shell.user_ns, "value": lambda name: shell.user_ns[name]},
+    }
     Peer(line, handlers, trusting=True).serve()
     os._exit(0)

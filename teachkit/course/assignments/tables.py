@@ -26,11 +26,10 @@ def grades_csv(reports: Sequence[Report]) -> str:
     head = ["student", "assignment", "points", "maximum", "written", "written_maximum", "remarks"]
     rows = [[*head, *tests]]
     for r in reports:
-        points = {s.name: "" if r.failed else f"{s.points:g}" for s in r.scores}
-        written = "" if r.written_points is None or not r.written else f"{r.written_points:g}"
+        points = {} if r.failed else {s.name: _number(s.points) for s in r.scores}
         remarks = re.sub(r"\s+", " ", "; ".join([*r.notes, *(f"{where}: {what}" for where, what in r.errors)]))
-        row = [_safe(r.student), _safe(r.assignment), "" if r.failed else f"{r.points:g}", f"{r.maximum:g}"]
-        row += [written, f"{r.written_maximum:g}", _safe(remarks[:500])]
+        row = [_safe(r.student), _safe(r.assignment), _number(None if r.failed else r.points), _number(r.maximum)]
+        row += [_number(r.written_points if r.written else None), _number(r.written_maximum), _safe(remarks[:500])]
         rows.append(row + [points.get(t, "") for t in tests])
     return _csv(rows)
 
@@ -43,13 +42,10 @@ def written_csv(reports: Sequence[Report], before: Mapping[tuple[str, str], dict
     rows = [list(COLUMNS)]
     for r in reports:
         for w in r.written:
-            points = "" if w.points is None else f"{w.points:g}"
-            answer = _safe(w.text[:20_000])
-            rows.append([_safe(r.student), w.name, points, f"{w.maximum:g}", w.comment, answer, version(w.text)])
+            row = [_safe(r.student), w.name, _number(w.points), _number(w.maximum), w.comment]
+            rows.append([*row, _safe(w.text[:20_000]), version(w.text)])
     known = {(r.student, w.name) for r in reports for w in r.written}
-    rows += [
-        [row[column] for column in COLUMNS] for key, row in (before or {}).items() if key not in known and _filled(row)
-    ]
+    rows += [[row[c] for c in COLUMNS] for key, row in (before or {}).items() if key not in known and _filled(row)]
     return _csv(rows)
 
 
@@ -67,13 +63,13 @@ def settle(marked: Rows, reports: Sequence[Report]) -> Rows:
     """
     answers = {(r.student, w.name): version(w.text) for r in reports for w in r.written}
     settled = {key: row for key, row in marked.items() if key in answers}
-    for (student, question), row in marked.items():
-        key = student, question
+    for key, row in marked.items():
         if key not in answers and _filled(row):
-            own = [k for k in answers if k[1] == question and _bare(k[0]) == _bare(student)]
+            own = [k for k in answers if k[1] == key[1] and _bare(k[0]) == _bare(key[0])]
             if len(own) == 1 and row["version"] in ("", answers[own[0]]) and not _filled(settled.get(own[0], {})):
                 key = own[0]
-        settled[key] = row if key not in settled else settled[key] if _filled(settled[key]) else row
+        if not _filled(settled.get(key, {})):
+            settled[key] = row
     return settled
 
 
@@ -127,14 +123,14 @@ def read_written(path: Path) -> Rows:
 
 def leaderboard_json(reports: Sequence[Report]) -> str | None:
     """The error ratios of the tests that give points on a scale, best first; None if no test does."""
-    rows = [
-        {"student": r.student, "test": s.name, "ratio": s.ratio, "points": s.points}
-        for r in reports
-        for s in r.scores
-        if s.ratio is not None and math.isfinite(s.ratio)
-    ]
+    scores = [(r.student, s) for r in reports for s in r.scores if s.ratio is not None and math.isfinite(s.ratio)]
+    rows = [{"student": who, "test": s.name, "ratio": s.ratio, "points": s.points} for who, s in scores]
     rows.sort(key=lambda row: (row["test"], row["ratio"]))
     return json.dumps(rows, indent=2) + "\n" if rows else None
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> str:

@@ -8,6 +8,7 @@ no printed number can be copied from last year. Used by the test cells in ``note
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import os
@@ -105,9 +106,7 @@ def score_from_ratio(ratio: float, *, full: float, none: float, points: float) -
     """
     if not 0 < full < none:
         raise ValueError(f"full and none must satisfy 0 < full < none, got {full} and {none}")
-    share = 0.0
-    if 0 <= ratio < none:  # neither for NaN
-        share = math.log(none / max(ratio, full)) / math.log(none / full)
+    share = math.log(none / max(ratio, full)) / math.log(none / full) if 0 <= ratio < none else 0.0  # NaN too
     score = PartialScore(round(share * points, 2))
     score.ratio = float(ratio)
     return score
@@ -123,24 +122,18 @@ def forbid(*functions: str) -> Iterator[None]:
     """
     import teachkit
 
-    undo: list[tuple[Any, str, Any]] = []
-    try:
+    with contextlib.ExitStack() as undo:
         for name in functions:
             *parents, last = name.split(".")
-            owner: Any = teachkit
-            for part in parents:
-                owner = getattr(owner, part)
+            owner: Any = functools.reduce(getattr, parents, teachkit)
             target = getattr(owner, last)
             if isinstance(target, type):
                 owner, last, target = target, "__init__", target.__dict__.get("__init__", object.__init__)
-            undo.append((owner, last, target))
+            undo.callback(setattr, owner, last, target)
             setattr(owner, last, _refusal(name))
             _FORBIDDEN.append(name)
+            undo.callback(_FORBIDDEN.pop)
         yield
-    finally:
-        del _FORBIDDEN[len(_FORBIDDEN) - len(undo) :]
-        for owner, last, target in reversed(undo):
-            setattr(owner, last, target)
 
 
 def forbidden() -> list[str]:

@@ -8,12 +8,12 @@ empty object that bears the name of its type.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
-import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from teachkit.course.assignments import testing
 
 __all__ = ["Peer", "Refused", "RemoteError", "Stopped"]
 
+Handlers = dict[str, Callable[..., Any]]
+LIMIT = 2**26  # bytes of a message
 DTYPES = {
     str(t).removeprefix("torch."): t
     for t in (
@@ -54,20 +56,12 @@ class Peer:
         Connected stream socket.
     handlers : dict
         What the other side may ask for: name of the request -> function of its fields.
-    limit : int
-        Largest message taken, in bytes.
     trusting : bool
         Let the other side say which functions are forbidden (`testing.forbid`) during a call.
     """
 
-    def __init__(
-        self,
-        connection: socket.socket,
-        handlers: dict[str, Callable[..., Any]],
-        limit: int = 2**26,
-        trusting: bool = False,
-    ) -> None:
-        self._socket, self._limit, self._trusting = connection, limit, trusting
+    def __init__(self, connection: socket.socket, handlers: Handlers, trusting: bool = False) -> None:
+        self._socket, self._trusting = connection, trusting
         self._handlers = {**handlers, "call": self._call}
         self._functions: list[Callable[..., Any]] = []
         self.deadline: float | None = None
@@ -81,38 +75,34 @@ class Peer:
         if seconds is not None:
             self.deadline = time.monotonic() + seconds
         self._send({"op": op, "fields": fields})
-        while True:
-            message = self._receive()
-            if message.get("op") == "reply":
-                if message.get("error") is not None:
-                    raise RemoteError(str(message["error"])[:2000])
-                return message.get("value")
+        while (message := self._receive()).get("op") != "reply":
             self._answer(message)
+        if message.get("error") is not None:
+            raise RemoteError(str(message["error"])[:2000])
+        return message.get("value")
 
     def serve(self) -> None:
         """Answer requests until the other side goes away."""
-        while True:
-            try:
+        with contextlib.suppress(Stopped):
+            while True:
                 self._answer(self._receive())
-            except Stopped:
-                return
 
     def _answer(self, message: dict[str, Any]) -> None:
-        error = value = None
+        reply: dict[str, Any] = {"op": "reply"}
         try:
-            value = self._handlers[message["op"]](**message["fields"])
+            reply["value"] = self._handlers[message["op"]](**message["fields"])
         except (Stopped, Refused):
             raise
         except RemoteError as caught:
-            error = str(caught)
+            reply["error"] = str(caught)
         except (Exception, SystemExit) as caught:
-            error = f"{type(caught).__name__}: {_text(caught)}"
+            reply["error"] = f"{type(caught).__name__}: {_text(caught)}"
         try:
-            self._send({"op": "reply", "value": value, "error": error})
+            self._send(reply)
         except Refused as refused:
-            self._send({"op": "reply", "value": None, "error": f"ValueError: {refused}"})
+            self._send({"op": "reply", "error": f"ValueError: {refused}"})
 
-    def _call(self, function: int, args: list[Any], kwargs: dict[str, Any], forbidden: list[str]) -> Any:
+    def _call(self, function: int, args: tuple[Any, ...], kwargs: dict[str, Any], forbidden: list[str]) -> Any:
         if not (isinstance(function, int) and 0 <= function < len(self._functions)):
             raise ValueError("no such function")
         with testing.forbid(*(forbidden if self._trusting else [])):
@@ -120,27 +110,22 @@ class Peer:
 
     def _send(self, message: dict[str, Any]) -> None:
         blobs: list[bytes] = []
-        tree = self._encode(message, blobs, 0)
-        text = json.dumps({"tree": tree, "sizes": [len(b) for b in blobs]}).encode("utf-8", "replace")
-        if len(text) + sum(map(len, blobs)) > self._limit:
+        text = json.dumps({"tree": self._encode(message, blobs, 0), "sizes": [*map(len, blobs)]}).encode()
+        if len(text) + sum(map(len, blobs)) > LIMIT:
             raise Refused("the value is too large to be handed over")
-        try:
-            self._socket.settimeout(self._remaining())
-            self._socket.sendall(struct.pack(">Q", len(text)) + text + b"".join(blobs))
-        except OSError as error:
-            raise Stopped(_why(error)) from error
+        with self._in_time():
+            self._socket.sendall(len(text).to_bytes(8, "big") + text + b"".join(blobs))
 
     def _receive(self) -> dict[str, Any]:
-        (size,) = struct.unpack(">Q", self._exactly(8))
-        if size > self._limit:
+        size = int.from_bytes(self._exactly(8), "big")
+        if size > LIMIT:
             raise Refused("a message was too large")
         try:
             head = json.loads(self._exactly(size))
             sizes = [int(n) for n in head["sizes"]]
-            if min(sizes, default=0) < 0 or sum(sizes) + size > self._limit:
+            if min(sizes, default=0) < 0 or sum(sizes) + size > LIMIT:
                 raise ValueError("sizes")
-            blobs = [self._exactly(n) for n in sizes]
-            message = self._decode(head["tree"], blobs)
+            message = self._decode(head["tree"], [self._exactly(n) for n in sizes])
             if not isinstance(message, dict):
                 raise ValueError("message")
         except Stopped:
@@ -151,24 +136,25 @@ class Peer:
 
     def _exactly(self, count: int) -> bytes:
         data = bytearray()
-        try:
-            while len(data) < count:
-                self._socket.settimeout(self._remaining())
+        while len(data) < count:
+            with self._in_time():
                 piece = self._socket.recv(min(count - len(data), 1 << 20))
-                if not piece:
-                    raise Stopped("the process ended")
-                data += piece
-        except OSError as error:
-            raise Stopped(_why(error)) from error
+            if not piece:
+                raise Stopped("the process ended")
+            data += piece
         return bytes(data)
 
-    def _remaining(self) -> float | None:
-        if self.deadline is None:
-            return None
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise Stopped("out of time")
-        return left
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Around one use of the socket: raises Stopped if the deadline passes or the other side has ended."""
+        left = None if self.deadline is None else self.deadline - time.monotonic()
+        try:
+            if left is not None and left <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left)
+            yield
+        except OSError as error:
+            raise Stopped("out of time" if isinstance(error, TimeoutError) else "the process ended") from error
 
     def _encode(self, value: Any, blobs: list[bytes], depth: int) -> Any:
         if depth > 30:
@@ -193,8 +179,7 @@ class Peer:
         if value is ...:
             return {"$": "ellipsis"}
         if isinstance(value, torch.Generator):
-            blobs.append(value.get_state().numpy().tobytes())
-            return {"$": "generator", "blob": len(blobs) - 1}
+            return {"$": "generator", "state": self._encode(value.get_state(), blobs, depth + 1)}
         if callable(value):
             self._functions.append(value)
             return {"$": "function", "number": len(self._functions) - 1, "name": getattr(value, "__name__", "function")}
@@ -223,9 +208,8 @@ class Peer:
         if kind == "ellipsis":
             return ...
         if kind == "generator":
-            state = torch.frombuffer(bytearray(blobs[tree["blob"]]), dtype=torch.uint8)
             rng = torch.Generator()
-            rng.set_state(state)
+            rng.set_state(self._decode(tree["state"], blobs))
             return rng
         if kind == "function":
             return self._remote(int(tree["number"]), _name(tree["name"]))
@@ -235,8 +219,7 @@ class Peer:
 
     def _remote(self, number: int, name: str) -> Callable[..., Any]:
         def remote(*args: Any, **kwargs: Any) -> Any:
-            forbidden = testing.forbidden()
-            return self.request("call", function=number, args=list(args), kwargs=kwargs, forbidden=forbidden)
+            return self.request("call", function=number, args=args, kwargs=kwargs, forbidden=testing.forbidden())
 
         remote.__name__ = remote.__qualname__ = name
         return remote
@@ -251,7 +234,3 @@ def _text(error: BaseException) -> str:
         return str(error)[:1000]
     except Exception:
         return "(its message could not be shown)"
-
-
-def _why(error: OSError) -> str:
-    return "out of time" if isinstance(error, TimeoutError) else "the process ended"

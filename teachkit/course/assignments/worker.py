@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from teachkit.course.assignments import notebook as nb
 from teachkit.course.assignments.build import write_text
@@ -48,10 +47,8 @@ def mark_apart(source: Path, student: str, files: Sequence[Path], limits: Limits
         return not_marked(source, student, f"expected a notebook (.ipynb), got {files[0].name}")
     with tempfile.TemporaryDirectory(prefix="teachkit-") as folder:
         result = Path(folder) / "report.json"
-        job = {
-            **{"source": str(source.resolve()), "submission": str(files[0].resolve()), "student": student},
-            **{"limits": vars(limits), "seed": seed, "result": str(result)},
-        }
+        paths = [str(path.resolve()) for path in (source, files[0], result)]
+        job = {"paths": paths, "student": student, "seed": seed, "limits": vars(limits)}
         command = [sys.executable, "-c", "from teachkit.course.assignments.worker import main; main()"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
@@ -69,28 +66,25 @@ def mark_apart(source: Path, student: str, files: Sequence[Path], limits: Limits
 
 def not_marked(source: Path, student: str, why: str, failed: bool = False) -> Report:
     """A report without points: ``why`` is its remark."""
-    report = Report(student, source.stem, notes=[why[:1000]], failed=failed)
     original = nb.read(source)
-    owners = nb.answers_to(original)
-    for cell in nb.tests(original, hidden=False):
-        name = nb.grade_id(cell)
-        report.scores.append(Score(name, name, owners[name], 0.0, float(nb.meta(cell)["points"]), "not run"))
-    return report
-
-
-def _report(job: dict[str, Any], limits: Limits) -> Report:
-    source = Path(job["source"])
-    try:
-        submission = nb.read(job["submission"], limits.file_megabytes)
-    except ValueError as error:
-        return not_marked(source, job["student"], str(error))
-    original, name = nb.read(source), source.stem
-    return mark(original, submission, student=job["student"], assignment=name, limits=limits, seed=job["seed"])
+    owners, tests = nb.answers_to(original), nb.tests(original, hidden=False)
+    scores = [
+        Score(nb.grade_id(c), nb.grade_id(c), owners[nb.grade_id(c)], 0.0, nb.points(c), "not run") for c in tests
+    ]
+    return Report(student, source.stem, scores, notes=[why[:1000]], failed=failed)
 
 
 def main() -> None:
     """Read the job from standard input, mark, write the report."""
     job = json.loads(sys.stdin.readline())
-    limits = Limits(**job["limits"])
+    source, file, result = map(Path, job["paths"])
+    student, limits = job["student"], Limits(**job["limits"])
     limit_resources(2 * limits.memory_megabytes)
-    write_text(Path(job["result"]), json.dumps(_report(job, limits).to_dict()))
+    try:
+        submission = nb.read(file, limits.file_megabytes)
+    except ValueError as error:
+        report = not_marked(source, student, str(error))
+    else:
+        original, name = nb.read(source), source.stem
+        report = mark(original, submission, student=student, assignment=name, limits=limits, seed=job["seed"])
+    write_text(result, json.dumps(report.to_dict()))

@@ -23,6 +23,7 @@ from teachkit.course.assignments.report import Written
 
 __all__ = ["collect", "elsewhere"]
 
+Said = tuple[str, str]  # where something stands, and its words
 LETTERS = r"[^\W\d_]{2}"
 WORD = re.compile(r"(?<!\S)[^\w\s]*[^\W\d_][^\W\d_]+(?:['’-][^\W\d_]+)*[^\w\s]*(?!\S)")
 
@@ -32,9 +33,7 @@ def collect(source: NotebookNode, submission: NotebookNode) -> tuple[list[Writte
 
     ``points`` are None, for a person to decide, unless there is no word anywhere that could be the answer.
     """
-    found: list[Written] = []
-    notes: list[str] = []
-    question = ""
+    found, notes, question = list[Written](), list[str](), ""
     cells = nb.answer_cells(source, submission)
     given = {link for cell in source.cells for link in pictures.linked(cell.source)}
     for cell in source.cells:
@@ -42,7 +41,7 @@ def collect(source: NotebookNode, submission: NotebookNode) -> tuple[list[Writte
             question = cell.source if cell.cell_type == "markdown" else question
             continue
         name, texts = nb.grade_id(cell), []
-        answer = Written(name, question, "", float(nb.meta(cell)["points"]))
+        answer = Written(name, question, "", nb.points(cell))
         for part in cells[name]:
             text, remarks = pictures.told(part, answer.pictures, given)
             texts.append(nb.without_stub(text))
@@ -59,9 +58,7 @@ def collect(source: NotebookNode, submission: NotebookNode) -> tuple[list[Writte
     return found, notes
 
 
-def elsewhere(
-    source: NotebookNode, submission: NotebookNode, name: str, shown: dict[str, str]
-) -> list[tuple[str, str]]:
+def elsewhere(source: NotebookNode, submission: NotebookNode, name: str, shown: dict[str, str]) -> list[Said]:
     """What a student wrote outside the cells of written answers, and where, for a question whose own cell is empty.
 
     Pictures are added to ``shown``.
@@ -87,7 +84,7 @@ def elsewhere(
     return pieces
 
 
-def _said(cell: NotebookNode) -> Iterator[tuple[str, str]]:
+def _said(cell: NotebookNode) -> Iterator[Said]:
     """What a cell says to a reader: its lines, or the comments and strings of its code."""
     if cell.cell_type != "code":
         text = pictures.LINK.sub("", nb.without_stub(cell.source))
@@ -106,19 +103,18 @@ def _said(cell: NotebookNode) -> Iterator[tuple[str, str]]:
     except (SyntaxError, tokenize.TokenError):  # shell lines
         comments = "\n".join(re.findall(r"(?m)(?:^|\s)(#.*)$", cell.source))
     yield from _lines("comment", comments, LETTERS)
-    alone: set[ast.AST] = set()
+    alone = set[ast.AST]()
     for node in ast.walk(tree):  # from the outside in
-        if isinstance(node, ast.Expr):
-            alone.add(node.value)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "display"):
-            alone |= set(node.args)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            few = re.search(LETTERS, node.value) if node in alone else len(WORD.findall(node.value)) >= 2
-            if few:
-                yield "string", node.value.strip()
+        match node:
+            case ast.Expr(value):
+                alone.add(value)
+            case ast.Call(ast.Name("print" | "display"), arguments):
+                alone |= set(arguments)
+            case ast.Constant(str(text)) if re.search(LETTERS, text) and (node in alone or len(WORD.findall(text)) > 1):
+                yield "string", text.strip()
 
 
-def _printed(cell: NotebookNode) -> Iterator[tuple[str, str]]:
+def _printed(cell: NotebookNode) -> Iterator[Said]:
     """Lines of words that a cell printed or showed when it was saved."""
     for output in cell.get("outputs", []):
         if output.get("name") == "stdout":
@@ -136,7 +132,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else "".join(map(str, value)) if isinstance(value, list) else ""
 
 
-def _lines(kind: str, text: str, pattern: str | re.Pattern[str]) -> Iterator[tuple[str, str]]:
+def _lines(kind: str, text: str, pattern: str | re.Pattern[str]) -> Iterator[Said]:
     for line in text.splitlines():
         if re.search(pattern, line):
             yield kind, line.strip().removeprefix("#").strip() if kind == "comment" else line.strip()
