@@ -104,8 +104,7 @@ class _Session:
         self.parts, self.report, self.limits, self.confined = parts, report, limits, confined
         self.end = time.monotonic() + limits.total_seconds
         self.sandbox: Sandbox | None = None
-        self.broken: set[int] = set()
-        self.told: set[int] = set()
+        self.broken, self.told = set[int](), set[int]()  # parts, by their number
 
     def seconds(self, wanted: float) -> float:
         """At most what is left of the submission's time. Raises Stopped if nothing is."""

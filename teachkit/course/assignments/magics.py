@@ -61,7 +61,6 @@ def parse(code: str, strict: bool = True) -> ast.Module:
             tree = ast.Module([], [])
     except SyntaxError as error:
         error.lineno = (error.lineno or 1) + skipped
-        error.text = lines[error.lineno - 1] if error.lineno <= len(lines) else error.text
         raise
     return ast.increment_lineno(tree, skipped)
 

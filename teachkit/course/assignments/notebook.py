@@ -22,6 +22,7 @@ import builtins
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -281,7 +282,7 @@ def answer_cells(source: NotebookNode, submission: NotebookNode) -> dict[str, li
     return cells
 
 
-def places(source: NotebookNode, submission: NotebookNode) -> list[tuple[NotebookNode, str, bool]]:
+def places(source: NotebookNode, submission: NotebookNode) -> Iterator[tuple[NotebookNode, str, bool]]:
     """Every cell of a submission with the written question that it stands at, or "", and whether it is the student's.
 
     Cells that lost their metadata are known by their text.
@@ -293,12 +294,11 @@ def places(source: NotebookNode, submission: NotebookNode) -> list[tuple[Noteboo
         questions[_plain(cell.source)] = name
         if meta(cell):
             questions[grade_id(cell)] = name
-    found, current = [], ""
+    current = ""
     for cell in submission.cells:
         known = next((key for key in (grade_id(cell), _plain(cell.source)) if key and key in questions), None)
         current = current if known is None else questions[known]
-        found.append((cell, current, known is None))
-    return found
+        yield cell, current, known is None
 
 
 def names_in(code: str) -> set[str]:

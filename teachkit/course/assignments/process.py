@@ -13,13 +13,14 @@ import sys
 import tempfile
 import threading
 import time
+from typing import Any
 
 import psutil
 
 from teachkit.course.assignments.report import Limits
 from teachkit.course.assignments.wire import Peer, Refused, RemoteError, Stopped
 
-__all__ = ["NoSandbox", "Sandbox", "end"]
+__all__ = ["NoSandbox", "Sandbox", "end", "start"]
 
 KEPT = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 START_SECONDS = 180.0
@@ -27,6 +28,12 @@ START_SECONDS = 180.0
 
 class NoSandbox(RuntimeError):
     """A process for the student's code could not be started: the grader's trouble, not the student's."""
+
+
+def start(module: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Another Python, which runs ``main`` of a module of this package; it reads its settings from standard input."""
+    code = f"from teachkit.course.assignments.{module} import main; main()"
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, **options)
 
 
 def end(pid: int) -> None:
@@ -67,15 +74,8 @@ class Sandbox(contextlib.ExitStack):
         folder = tempfile.TemporaryDirectory(prefix="teachkit-", ignore_cleanup_errors=True)
         scratch, token = self.enter_context(folder), secrets.token_bytes(16)
         line = self.enter_context(contextlib.ExitStack())  # closed when the process is no more, and so no orphans left
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", "from teachkit.course.assignments.sandbox import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=scratch,
-            env=_environment(scratch, str(self.limits.threads)),
-            start_new_session=True,
-        )
+        own = {"cwd": scratch, "env": _environment(scratch, str(self.limits.threads)), "start_new_session": True}
+        self.process = start("sandbox", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **own)
         drainer = threading.Thread(target=self._drain, daemon=True)
         drainer.start()
         self.callback(drainer.join, 2)  # for what was printed last

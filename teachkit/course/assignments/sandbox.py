@@ -21,6 +21,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from traitlets.config import Config
 
@@ -53,9 +54,8 @@ def limit_resources(megabytes: int) -> None:
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**26, 2**26))
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        status = Path("/proc/self/status").read_text().splitlines()
-        used = next(int(line.split()[1]) for line in status if line.startswith("VmData:")) * 1024
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        used = psutil.Process().memory_info().data  # Linux's alone
         resource.setrlimit(resource.RLIMIT_DATA, (used + megabytes * 2**20,) * 2)
 
 

@@ -21,7 +21,6 @@ from teachkit.course import grading
 
 __all__ = ["PartialScore", "cohort", "expect", "forbid", "forbidden", "generator", "score_from_ratio", "seeded"]
 
-_COHORT: list[int] = []
 _FORBIDDEN: list[str] = []
 
 
@@ -32,7 +31,7 @@ class PartialScore(float):
 
 
 def cohort(seed: int | None = None) -> int:
-    """The seed of this cohort: ``seed``, which sets it for this process, else TEACHKIT_COHORT, else 0.
+    """The seed of this cohort: TEACHKIT_COHORT, which ``seed`` sets for this process, else 0.
 
     Raises
     ------
@@ -42,9 +41,7 @@ def cohort(seed: int | None = None) -> int:
     if seed is not None:
         if not isinstance(seed, int):
             raise TypeError(f"seed must be an integer, got {type(seed).__name__}")
-        _COHORT[:] = [seed]
-    if _COHORT:
-        return _COHORT[0]
+        os.environ["TEACHKIT_COHORT"] = str(int(seed))
     text = os.environ.get("TEACHKIT_COHORT") or "0"
     try:
         return int(text)
@@ -55,13 +52,13 @@ def cohort(seed: int | None = None) -> int:
 @contextlib.contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
     """Within the block ``seed`` is the seed of the cohort; None changes nothing."""
-    before = list(_COHORT)
+    before = os.environ.get("TEACHKIT_COHORT", "")
     try:
         if seed is not None:
             cohort(seed)
         yield
     finally:
-        _COHORT[:] = before
+        os.environ["TEACHKIT_COHORT"] = before
 
 
 def generator(name: str) -> torch.Generator:

@@ -1,19 +1,20 @@
 """How the process that runs a submission and the one that marks it talk: plain values over a socket, never pickle.
 
-Both sides hold a `Peer`. A message is JSON plus raw bytes for tensors and arrays. Functions travel as numbers:
-calling one on the other side sends a message back, so a test can hand a denoiser to a student's sampler, and the
-student's process never holds the test's code or the values it expects. Whatever is not a plain value arrives as an
+Both sides hold a `Peer`. A message is JSON, with the bytes of tensors and arrays in base64. Functions travel as
+numbers: calling one on the other side sends a message back, so a test can hand a denoiser to a student's sampler, and
+the student's process never holds the test's code or the values it expects. Whatever is not a plain value arrives as an
 empty object that bears the name of its type.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,9 @@ from teachkit.course.assignments import testing
 __all__ = ["Peer", "Refused", "RemoteError", "Stopped"]
 
 Handlers = dict[str, Callable[..., Any]]
-LIMIT = 2**26  # bytes of a message
-DTYPES = {
-    str(t).removeprefix("torch."): t
-    for t in (
-        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128),
-        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
-    )
-}
+LIMIT = 2**26 // 3 * 4  # bytes of a message: 64 MiB of numbers, three of which become four characters
+NUMBERS = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+DTYPES = {name: getattr(torch, name) for name in (*NUMBERS, "complex64", "complex128")}
 
 
 class RemoteError(Exception):
@@ -109,30 +105,21 @@ class Peer:
             return self._functions[function](*args, **kwargs)
 
     def _send(self, message: dict[str, Any]) -> None:
-        blobs: list[bytes] = []
-        text = json.dumps({"tree": self._encode(message, blobs, 0), "sizes": [*map(len, blobs)]}).encode()
-        if len(text) + sum(map(len, blobs)) > LIMIT:
+        text = json.dumps(self._encode(message)).encode()
+        if len(text) > LIMIT:
             raise Refused("the value is too large to be handed over")
         with self._in_time():
-            self._socket.sendall(len(text).to_bytes(8, "big") + text + b"".join(blobs))
+            self._socket.sendall(len(text).to_bytes(8, "big") + text)
 
     def _receive(self) -> dict[str, Any]:
         size = int.from_bytes(self._exactly(8), "big")
         if size > LIMIT:
             raise Refused("a message was too large")
+        text = self._exactly(size)
         try:
-            head = json.loads(self._exactly(size))
-            sizes = [int(n) for n in head["sizes"]]
-            if min(sizes, default=0) < 0 or sum(sizes) + size > LIMIT:
-                raise ValueError("sizes")
-            message = self._decode(head["tree"], [self._exactly(n) for n in sizes])
-            if not isinstance(message, dict):
-                raise ValueError("message")
-        except Stopped:
-            raise
+            return dict(json.loads(text, object_hook=self._decode))
         except Exception as error:
             raise Refused(f"a message was malformed ({type(error).__name__})") from error
-        return message
 
     def _exactly(self, count: int) -> bytes:
         data = bytearray()
@@ -156,7 +143,8 @@ class Peer:
         except OSError as error:
             raise Stopped("out of time" if isinstance(error, TimeoutError) else "the process ended") from error
 
-    def _encode(self, value: Any, blobs: list[bytes], depth: int) -> Any:
+    def _encode(self, value: Any, depth: int = 0) -> Any:
+        """A value as JSON knows it; all that is no number, text or list as an object that says its kind."""
         if depth > 30:
             raise Refused("the value is nested too deeply to be handed over")
         if value is None or isinstance(value, (bool, str)) or type(value) in (int, float):
@@ -165,51 +153,43 @@ class Peer:
             name = str(value.dtype).removeprefix("torch.")
             if name in DTYPES and value.layout == torch.strided and value.device.type != "meta":
                 plain = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-                blobs.append(plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
-                return {"$": "tensor", "dtype": name, "shape": list(value.shape), "blob": len(blobs) - 1}
+                return _packed("tensor", name, value.shape, plain.view(torch.uint8).numpy())
         if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
-            blobs.append(np.ascontiguousarray(value).tobytes())
-            kind = "array" if isinstance(value, np.ndarray) else "scalar"
-            return {"$": kind, "dtype": value.dtype.str, "shape": list(value.shape), "blob": len(blobs) - 1}
+            return _packed("array" if isinstance(value, np.ndarray) else "scalar", value.dtype.str, value.shape, value)
         if isinstance(value, (list, tuple)):
-            items = [self._encode(v, blobs, depth + 1) for v in value]
+            items = [self._encode(v, depth + 1) for v in value]
             return items if type(value) is list else {"$": "tuple", "items": items}
         if isinstance(value, dict) and all(isinstance(k, str) for k in value):
-            return {"$": "dict", "items": [[k, self._encode(v, blobs, depth + 1)] for k, v in value.items()]}
+            return {"$": "dict", "items": [[k, self._encode(v, depth + 1)] for k, v in value.items()]}
         if value is ...:
             return {"$": "ellipsis"}
         if isinstance(value, torch.Generator):
-            return {"$": "generator", "state": self._encode(value.get_state(), blobs, depth + 1)}
+            return {"$": "generator", "state": self._encode(value.get_state(), depth + 1)}
         if callable(value):
             self._functions.append(value)
             return {"$": "function", "number": len(self._functions) - 1, "name": getattr(value, "__name__", "function")}
         return {"$": "opaque", "type": type(value).__name__}
 
-    def _decode(self, tree: Any, blobs: list[bytes]) -> Any:
-        if isinstance(tree, list):
-            return [self._decode(v, blobs) for v in tree]
-        if not isinstance(tree, dict):
-            return tree
+    def _decode(self, tree: dict[str, Any]) -> Any:
+        """The value of an object of JSON, whose parts have been decoded."""
         kind = tree["$"]
         if kind == "dict":
-            return {str(k): self._decode(v, blobs) for k, v in tree["items"]}
+            return {str(k): v for k, v in tree["items"]}
         if kind == "tuple":
-            return tuple(self._decode(v, blobs) for v in tree["items"])
+            return tuple(tree["items"])
         if kind == "tensor":
-            shape, dtype = [int(n) for n in tree["shape"]], DTYPES[tree["dtype"]]
-            data = bytearray(blobs[tree["blob"]])
-            return (torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)).reshape(shape)
+            return torch.from_numpy(_unpacked(tree)).view(DTYPES[tree["dtype"]]).reshape(tree["shape"])
         if kind in ("array", "scalar"):
             numeric = np.dtype(str(tree["dtype"]))
             if numeric.kind not in "biufc":
                 raise ValueError("dtype")
-            array = np.frombuffer(bytearray(blobs[tree["blob"]]), numeric).reshape([int(n) for n in tree["shape"]])
+            array = _unpacked(tree).view(numeric).reshape(tree["shape"])
             return array if kind == "array" else array[()]
         if kind == "ellipsis":
             return ...
         if kind == "generator":
             rng = torch.Generator()
-            rng.set_state(self._decode(tree["state"], blobs))
+            rng.set_state(tree["state"])
             return rng
         if kind == "function":
             return self._remote(int(tree["number"]), _name(tree["name"]))
@@ -223,6 +203,14 @@ class Peer:
 
         remote.__name__ = remote.__qualname__ = name
         return remote
+
+
+def _packed(kind: str, dtype: str, shape: Sequence[int], data: np.ndarray | np.generic) -> dict[str, Any]:
+    return {"$": kind, "dtype": dtype, "shape": list(shape), "data": base64.b64encode(data.tobytes()).decode()}
+
+
+def _unpacked(tree: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(bytearray(base64.b64decode(tree["data"])), np.uint8)
 
 
 def _name(text: Any) -> str:

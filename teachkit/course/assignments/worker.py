@@ -16,7 +16,7 @@ from pathlib import Path
 from teachkit.course.assignments import notebook as nb
 from teachkit.course.assignments.build import write_text
 from teachkit.course.assignments.engine import mark
-from teachkit.course.assignments.process import end
+from teachkit.course.assignments.process import end, start
 from teachkit.course.assignments.report import Limits, Report, Score
 from teachkit.course.assignments.sandbox import limit_resources
 
@@ -49,8 +49,7 @@ def mark_apart(source: Path, student: str, files: Sequence[Path], limits: Limits
         result = Path(folder) / "report.json"
         paths = [str(path.resolve()) for path in (source, files[0], result)]
         job = {"paths": paths, "student": student, "seed": seed, "limits": vars(limits)}
-        command = [sys.executable, "-c", "from teachkit.course.assignments.worker import main; main()"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = start("worker", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             _, words = process.communicate(json.dumps(job).encode(), limits.total_seconds + START_SECONDS)
             why = words.decode("utf-8", "replace").strip().rpartition("\n")[2] or f"exit code {process.returncode}"

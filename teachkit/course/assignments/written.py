@@ -118,21 +118,17 @@ def _printed(cell: NotebookNode) -> Iterator[Said]:
     """Lines of words that a cell printed or showed when it was saved."""
     for output in cell.get("outputs", []):
         if output.get("name") == "stdout":
-            yield from _lines("output", _text(output.get("text")), WORD)
+            yield from _lines("output", output.get("text"), WORD)
     for bundle in _bundles(cell):
         if not any(kind.startswith("image/") for kind in bundle):
-            yield from _lines("output", _text(bundle.get("text/markdown") or bundle.get("text/plain")), WORD)
+            yield from _lines("output", bundle.get("text/markdown") or bundle.get("text/plain"), WORD)
 
 
 def _bundles(cell: NotebookNode) -> list[dict[str, Any]]:
     return [o["data"] for o in cell.get("outputs", []) if isinstance(o.get("data"), dict)]
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else "".join(map(str, value)) if isinstance(value, list) else ""
-
-
-def _lines(kind: str, text: str, pattern: str | re.Pattern[str]) -> Iterator[Said]:
-    for line in text.splitlines():
+def _lines(kind: str, text: object, pattern: str | re.Pattern[str]) -> Iterator[Said]:
+    for line in text.splitlines() if isinstance(text, str) else ():  # nbformat has joined lists of lines
         if re.search(pattern, line):
             yield kind, line.strip().removeprefix("#").strip() if kind == "comment" else line.strip()
