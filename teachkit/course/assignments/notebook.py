@@ -23,9 +23,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 from nbformat import NotebookNode
@@ -51,8 +50,7 @@ KERNEL = {
 }
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A piece of code that a submission runs: its label for messages, its role, and its source."""
 
     label: str
@@ -160,8 +158,7 @@ def student_copy(source: NotebookNode) -> NotebookNode:
         text = HIDDEN.sub("", original.source)
         stub = STUB if original.cell_type == "code" else WRITTEN_STUB
         text = SOLUTION.sub(rf"\g<1>{stub}", text).rstrip("\n")
-        cell = getattr(nbformat.v4, f"new_{original.cell_type}_cell")(text)
-        cell["id"] = original["id"]
+        cell = getattr(nbformat.v4, f"new_{original.cell_type}_cell")(text, id=original["id"])
         if kept := pictures.attached(original, text)[0]:
             cell["attachments"] = kept
         if meta(original):
@@ -169,21 +166,17 @@ def student_copy(source: NotebookNode) -> NotebookNode:
         if role(original) in LOCKED:
             cell.metadata["editable"] = False
         cells.append(cell)
-    copy = nbformat.v4.new_notebook(cells=cells, metadata=nbformat.from_dict({**KERNEL, "teachkit": __version__}))
-    copy.nbformat_minor = 5
-    return copy
+    metadata = nbformat.from_dict({**KERNEL, "teachkit": __version__})
+    return nbformat.v4.new_notebook(cells=cells, metadata=metadata, nbformat_minor=5)
 
 
 def other_version(notebook: NotebookNode) -> str:
     """A remark, if a copy was made with another version of teachkit than this one; else an empty string."""
     held = notebook.get("metadata")
     made = str(held.get("teachkit", __version__) if isinstance(held, dict) else __version__)[:40]
-    if made == __version__:
-        return ""
-    return (
-        f"This copy was made with teachkit {made}, and marked by {__version__}: "
-        "if an import fails below, its message says where the name is now."
-    )
+    remark = f"This copy was made with teachkit {made}, and marked by {__version__}: "
+    remark += "if an import fails below, its message says where the name is now."
+    return remark if made != __version__ else ""
 
 
 def leaks(source: NotebookNode, text: str) -> list[str]:

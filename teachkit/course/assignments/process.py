@@ -126,10 +126,8 @@ class Sandbox(contextlib.ExitStack):
 
     def why(self, error: Exception) -> str:
         """What stopped the process, for the student."""
-        if self.reason:
-            return f"stopped: {self.reason}"
-        if isinstance(error, Refused):
-            return f"stopped: {error}"
+        if self.reason or isinstance(error, Refused):
+            return f"stopped: {self.reason or error}"
         if "time" in str(error):
             return "stopped: it did not finish in time (an endless loop?)"
         time.sleep(0.2)
