@@ -151,11 +151,10 @@ def grade(
 def _seed(seed: int | None, out: Path, assignment: str, limits: Limits) -> int:
     """The seed to use, kept in ``grading.json``. Raises a ValueError if ``out`` belongs to another assignment."""
     path = out / "grading.json"
-    fresh = {"assignment": assignment, "seed": secrets.randbelow(2**31)}
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else fresh
-    if before["assignment"] != assignment:
+    before = json.loads(path.read_text(encoding="utf-8") if path.is_file() else "{}")
+    if before.get("assignment", assignment) != assignment:
         raise ValueError(f"out must be another folder: {out} holds the grades of {before['assignment']}")
-    seed = before["seed"] if seed is None else seed
+    seed = before.get("seed", secrets.randbelow(2**31)) if seed is None else seed
     for folder in ("feedback", "reports"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     settings = {"assignment": assignment, "seed": seed, "limits": vars(limits)}

@@ -112,7 +112,7 @@ def read_written(path: Path) -> Rows:
             row["points"] = row["points"].replace(",", ".")
             if row["points"] and not 0 <= float(row["points"]) <= float(row["maximum"]):
                 raise ValueError
-        except (ValueError, AttributeError):
+        except ValueError:
             who = f"{row.get('student')}, {row.get('question')}"
             raise ValueError(f"{path.name}: points of {who} must be a number from 0 to {row.get('maximum')}") from None
         key = _plain(row["student"]), row["question"]
