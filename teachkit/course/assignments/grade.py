@@ -7,7 +7,6 @@ answers) runs only what is new. See `teachkit.course.assignments.worker` and `en
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
@@ -130,8 +129,10 @@ def grade(
     found = _find(submissions, source.stem, out)
     seed = _seed(seed, out, source.stem, limits)
     marked = tables.read_written(out / "written.csv")
+    # What marks besides the source may change too. Read in this thread: two at once confuse Python 3.11's ast.parse.
+    marker = fingerprint(surroundings("course/assignments", "course/grading"))
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(_one, source, item, out, limits, seed) for item in found]
+        waiting = [pool.submit(_one, source, item, out, limits, seed, marker) for item in found]
         try:
             for done in tqdm(as_completed(waiting), total=len(waiting), disable=not progress, unit="submission"):
                 done.result()
@@ -197,11 +198,11 @@ def _notebooks(entry: Path, assignment: str) -> list[Path]:
     return named if len(named) == 1 else files
 
 
-def _one(source: Path, item: Submission, out: Path, limits: Limits, seed: int) -> Report:
+def _one(source: Path, item: Submission, out: Path, limits: Limits, seed: int, marker: str) -> Report:
     """The report on one submission: the one kept in ``reports/``, if nothing has changed since."""
     student, files = item
     kept = out / "reports" / f"{_slug(student)}.json"
-    state = _fingerprint([source, *files], f"{student}/{limits}/{seed}/{_marker()}", limits)
+    state = _fingerprint([source, *files], f"{student}/{limits}/{seed}/{marker}", limits)
     if kept.is_file():
         before = json.loads(kept.read_text(encoding="utf-8"))
         if before["state"] == state:
@@ -214,12 +215,6 @@ def _one(source: Path, item: Submission, out: Path, limits: Limits, seed: int) -
     if not report.failed:
         write_text(kept, json.dumps({"state": state, "report": report.to_dict()}))
     return report
-
-
-@functools.cache
-def _marker() -> str:
-    """What marks besides the source: this package, whose tests, checks and solutions' helpers may change."""
-    return fingerprint(surroundings("course/assignments", "course/grading"))
 
 
 def _fingerprint(files: Sequence[Path], text: str, limits: Limits) -> str:
