@@ -14,18 +14,7 @@ from teachkit.course import needs
 with needs("course", "pictures"):
     import matplotlib  # noqa: F401
 
-from teachkit.course.plots.figure import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    VERMILLION,
-    Picture,
-    markup,
-    panels,
-    show,
-    style,
-)
+from teachkit.course.plots.figure import BLUE, GREEN, GREY, ORANGE, VERMILLION, Picture, markup, panels, show, style
 from teachkit.course.plots.plane import grid, mixture_contours, steps_on_path, vector_field
 from teachkit.course.plots.results import cost_matrix, image_grid, loss_by_noise_level, work_precision
 from teachkit.course.plots.trajectories import boomerang, deviation, explained_variance, film_strip

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from teachkit.checks import flag, integer, number, scalar, shown
-from teachkit.course.plots.figure import BLUE, GREY, ORANGE, VERMILLION, Picture, style
-from teachkit.course.plots.shared import Array, as_array, as_indices, as_plane, axes_or_new, dots, finish, legend, short
+from teachkit.course.plots.figure import BLUE, GREY, ORANGE, VERMILLION, Picture
+from teachkit.course.plots.shared import Array, as_array, as_indices, as_plane, dots, drawing, finish, legend, short
 from teachkit.trajectory import Trajectory, whole_path
 
 
@@ -36,13 +36,11 @@ def grid(extent: float | Sequence[float], n: int = 20) -> Tensor:
     [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]
     """
     n = integer("n", n, 1)
-    if isinstance(extent, Sequence) and not isinstance(extent, str):
-        if len(extent) != 4:
-            raise ValueError(f"extent must be a half-width or (left, right, bottom, top), got {shown(extent)}")
-        left, right, bottom, top = (scalar("extent", side) for side in extent)
-    else:
-        half = number("extent", extent)
-        left, right, bottom, top = -half, half, -half, half
+    if not isinstance(extent, Sequence) or isinstance(extent, str):
+        extent = [sign * number("extent", extent) for sign in (-1, 1, -1, 1)]
+    if len(extent) != 4:
+        raise ValueError(f"extent must be a half-width or (left, right, bottom, top), got {shown(extent)}")
+    left, right, bottom, top = (scalar("extent", side) for side in extent)
     u, v = np.meshgrid(np.linspace(left, right, n), np.linspace(bottom, top, n))
     return torch.from_numpy(np.stack([u, v], -1).reshape(-1, 2))
 
@@ -83,8 +81,7 @@ def vector_field(
         raise ValueError(f"vectors must have the shape of points, {p.shape}, got {v.shape}")
     length = np.linalg.norm(v, axis=1)
     unit = v / np.where(length > 0, length, 1)[:, None]
-    with style():
-        ax = axes_or_new(ax, size=(5.6, 4.6))
+    with drawing(ax, size=(5.6, 4.6)) as ax:
         dots(ax, data)
         arrows = ax.quiver(
             *p.T, *unit.T, length, cmap="cividis", angles="xy", pivot="mid", scale=32, width=0.005, zorder=3
@@ -137,8 +134,7 @@ def mixture_contours(
         raise ValueError("points must be a square lattice, row by row, as grid() makes them")
     u, v, z = (a.reshape(n, n) for a in (p[:, 0], p[:, 1], np.exp(values - values.max())))
     peak = p[values.argmax()]
-    with style():
-        ax = axes_or_new(ax, size=(5.6, 4.6))
+    with drawing(ax, size=(5.6, 4.6)) as ax:
         filled = ax.contourf(u, v, z, levels=np.linspace(0, 1, 11), cmap="Blues")
         ax.contour(u, v, z, levels=[0.1, 0.5], colors=GREY, linewidths=0.8)
         if flag("colorbar", colorbar):
@@ -181,13 +177,10 @@ def steps_on_path(
     Steps of the sampler: 1 path of 4 steps;
     """
     whole_path("trajectory", trajectory, outputs=True)
-    x, d = (
-        as_array("trajectory.x", trajectory.x, (None, None, 2)),
-        as_array("outputs of trajectory", trajectory.denoised),
-    )
+    x = as_array("trajectory.x", trajectory.x, (None, None, 2))
+    d = as_array("outputs of trajectory", trajectory.denoised)
     samples = as_indices("samples", samples, x.shape[1])
-    with style():
-        ax = axes_or_new(ax, size=(5.6, 4.6))
+    with drawing(ax, size=(5.6, 4.6)) as ax:
         dots(ax, data, label="data")
         for i in samples:
             for a, b in zip(x[:-1, i], d[:, i]):

@@ -9,22 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
 from teachkit.checks import integer, shown, text
+from teachkit.course.plots import shared
 from teachkit.course.plots.figure import VERMILLION, Picture, style
-from teachkit.course.plots.shared import (
-    MARKERS,
-    Array,
-    as_array,
-    as_indices,
-    as_levels,
-    as_lines,
-    axes_or_new,
-    band,
-    finish,
-    legend,
-    noise_axis,
-    short,
-    show_pixels,
-)
+from teachkit.course.plots.shared import Array, as_array, short
 
 
 def image_grid(
@@ -63,7 +50,7 @@ def image_grid(
         for ax in axes[len(a) :]:
             ax.remove()
         for k, (ax, image) in enumerate(zip(axes, a)):
-            show_pixels(ax, image)
+            shared.show_pixels(ax, image)
             if titles is not None:
                 ax.set_title(str(titles[k]), fontsize=8, loc="center", pad=2)
         picture.suptitle(text("title", title), x=0.01, ha="left", fontsize=11)
@@ -108,35 +95,28 @@ def cost_matrix(
     c[~(np.isfinite(c) & (c > 0)) | np.tri(len(c), dtype=bool)] = np.nan
     if not np.isfinite(c).any():
         raise ValueError("cost has no positive entry above its diagonal")
-    if path is not None:
-        path = as_indices("path", path, len(c), least=2)
+    path = None if path is None else shared.as_indices("path", path, len(c), least=2)
     low, high = max(np.nanmin(c), 1e-6 * np.nanmax(c)), np.nanmax(c)
     alt = f"Costs between {len(c)} noise levels, from {short(np.nanmin(c))} to {short(high)}."
-    with style():
-        ax = axes_or_new(ax, size=(5.6, 4.8))
+    with shared.drawing(ax, size=(5.6, 4.8)) as ax:
         image = ax.imshow(c, norm=LogNorm(low, high) if low < high else Normalize(), cmap="cividis")
         ax.figure.colorbar(image, ax=ax, label="cost", shrink=0.85, extend="min" if low > np.nanmin(c) else "neither")
         if path is not None:
-            p = np.asarray(path)
-            corners = np.repeat(p, 2)
+            corners = np.repeat(path, 2)
             ax.plot(corners[1:], corners[:-1], color=VERMILLION, lw=1.2)
-            ax.plot(p[1:], p[:-1], "o", color=VERMILLION, mec="white", label=f"path of {len(p) - 1} jumps")
+            ax.plot(path[1:], path[:-1], "o", color=VERMILLION, mec="white", label=f"path of {len(path) - 1} jumps")
             ax.legend(loc="lower left")
-            names = p if sigmas is None else [short(s) for s in as_levels(sigmas, len(c))[p]]
-            alt += f" The path stops at {', '.join(map(str, names))}."
+            stops = path if sigmas is None else map(short, shared.as_levels(sigmas, len(c))[path])
+            alt += f" The path stops at {', '.join(map(str, stops))}."
         if sigmas is not None:
-            s, at = as_levels(sigmas, len(c)), np.linspace(0, len(c) - 1, 6).round().astype(int)
-            ax.set_xticks(at, [short(v) for v in s[at]])
-            ax.set_yticks(at, [short(v) for v in s[at]])
+            at = np.linspace(0, len(c) - 1, 6).round().astype(int)
+            names = [short(s) for s in shared.as_levels(sigmas, len(c))[at]]
+            ax.set(xticks=at, xticklabels=names, yticks=at, yticklabels=names)
         unit = "index of the level" if sigmas is None else "noise level σ"
         ax.set(xlabel=f"to: {unit}", ylabel=f"from: {unit}")
         ax.grid(False)
-    return finish(
-        ax,
-        title,
-        alt,
-        "" if path is None else "A dot is a jump: its row is where it starts, its column where it lands.",
-    )
+    caption = "A dot is a jump: its row is where it starts, its column where it lands."
+    return shared.finish(ax, title, alt, "" if path is None else caption)
 
 
 def work_precision(
@@ -169,22 +149,21 @@ def work_precision(
     if not results:
         raise ValueError("results must have at least one entry, got an empty mapping")
     parts = []
-    with style():
-        ax = axes_or_new(ax)
-        for (name, (nfe, errors)), marker in zip(results.items(), MARKERS * len(results)):
+    with shared.drawing(ax) as ax:
+        for (name, (nfe, errors)), marker in zip(results.items(), shared.MARKERS * len(results)):
             n = as_array("nfe", nfe, (None,))
             e = as_array("errors", errors, (len(n),))
             if (n <= 0).any() or (e <= 0).any():
                 raise ValueError(f"nfe and errors must be positive on logarithmic axes, got those of {name!r}")
             ax.loglog(n, e, marker + "-", label=name)
             parts.append(f"{name} from {short(e[0])} at {n[0]:.0f} to {short(e[-1])} at {n[-1]:.0f}")
-        ticks = sorted({float(v) for nfe, _ in results.values() for v in as_array("nfe", nfe)})
-        ticks = ticks if len(ticks) <= 8 else ticks[:: -(-len(ticks) // 8)]
+        ticks = np.unique(np.concatenate([as_array("nfe", nfe) for nfe, _ in results.values()]))
+        ticks = ticks[:: -(-len(ticks) // 8)]  # eight at most
         ax.set_xticks(ticks, [f"{t:.0f}" for t in ticks])
         ax.set_xticks([], minor=True)
         ax.set(xlabel="number of function evaluations (NFE)", ylabel=text("error", error))
         ax.legend()
-    return finish(ax, title, f"{error} against evaluations: " + "; ".join(parts) + ".", "Lower left is better.")
+    return shared.finish(ax, title, f"{error} against evaluations: " + "; ".join(parts) + ".", "Lower left is better.")
 
 
 def loss_by_noise_level(
@@ -215,23 +194,19 @@ def loss_by_noise_level(
     >>> print(loss_by_noise_level([10.0, 1.0, 0.1], [0.1, 0.5, 0.9]).alt)
     Loss by noise level: loss by noise level. from 0.1 at sigma 10 to 0.9 at 0.1.
     """
-    lines = as_lines("losses", losses)
-    s = as_levels(sigmas, len(next(iter(lines.values()))))
+    lines = shared.as_lines("losses", losses)
+    s = shared.as_levels(sigmas, len(next(iter(lines.values()))))
     for name, y in lines.items():
         if len(y) != len(s):
             raise ValueError(f"losses must have a row for each of the {len(s)} sigmas, got {len(y)} for {name!r}")
     parts = []
-    with style():
-        ax = axes_or_new(ax)
+    with shared.drawing(ax) as ax:
         for k, (name, y) in enumerate(lines.items()):
-            middle = band(ax, s, y.reshape(len(y), -1), f"C{k}", name)
+            middle = shared.band(ax, s, y.reshape(len(y), -1), f"C{k}", name)
             i, j = int(middle.argmax()), int(middle.argmin())
-            parts.append(
-                f"{name + ': ' if name else ''}from {short(middle[j])} at sigma {short(s[j])}"
-                f" to {short(middle[i])} at {short(s[i])}"
-            )
-        ax.set_ylabel(text("ylabel", ylabel))
-        ax.set_yscale("log")
-        noise_axis(ax)
-        legend(ax)
-    return finish(ax, title, f"{ylabel} by noise level. " + "; ".join(parts) + ".", "")
+            ends = f"from {short(middle[j])} at sigma {short(s[j])} to {short(middle[i])} at {short(s[i])}"
+            parts.append(f"{name}: {ends}" if name else ends)
+        ax.set(ylabel=text("ylabel", ylabel), yscale="log")
+        shared.noise_axis(ax)
+        shared.legend(ax)
+    return shared.finish(ax, title, f"{ylabel} by noise level. " + "; ".join(parts) + ".", "")

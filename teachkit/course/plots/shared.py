@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -69,10 +71,13 @@ def short(value: float) -> str:
     return f"{float(f'{value:.{3 if abs(value) >= 100 else 2}g}'):g}"
 
 
-def axes_or_new(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0), projection: str | None = None) -> Any:
+@contextlib.contextmanager
+def drawing(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0), projection: str | None = None) -> Iterator[Any]:
+    """Context manager: the axes to draw into, or those of a new picture, in the style of the course."""
     if not isinstance(ax, Axes | None):
         raise TypeError(f"ax must be the Axes to draw into, or None, got {shown(ax)}")
-    return ax if ax is not None else Picture(figsize=size).add_subplot(projection=projection)
+    with style():
+        yield Picture(figsize=size).add_subplot(projection=projection) if ax is None else ax
 
 
 def as_plane(ax: Axes, adjustable: Literal["box", "datalim"] = "box") -> None:
@@ -93,11 +98,12 @@ def noise_axis(ax: Axes) -> None:
     ax.set_xlabel("noise level σ (sampling →)")
 
 
-def band(ax: Axes, x: NDArray[Any], y: NDArray[Any], colour: str, label: str) -> NDArray[Any]:
+def band(ax: Axes, x: Array, y: NDArray[Any], colour: str | None, label: str, form: str = "-") -> NDArray[Any]:
+    """Draw the median of each row of y, and from where to where the middle 80 % lie."""
     low, middle, high = np.percentile(y, [10, 50, 90], axis=1)
-    ax.plot(x, middle, color=colour, label=label or None)
+    (line,) = ax.plot(x, middle, form, color=colour, label=label or None)
     if y.shape[1] > 1:
-        ax.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+        ax.fill_between(x, low, high, color=line.get_color(), alpha=0.2, lw=0)
     return middle
 
 
@@ -107,13 +113,17 @@ def legend(ax: Axes) -> None:
         ax.legend(handles.values(), handles.keys())
 
 
-def show_pixels(ax: Axes, image: NDArray[Any]) -> None:
-    pixels = image.squeeze(0) if image.ndim == 3 and len(image) == 1 else image
-    pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
-    ax.imshow(((pixels + 1) / 2).clip(0, 1), cmap="gray", vmin=0, vmax=1)
+def pixels(image: NDArray[Any]) -> NDArray[Any]:
+    """An image (H, W) or (C, H, W) in [-1, 1] as matplotlib takes it: (H, W) or (H, W, 3) in [0, 1]."""
+    image = ((image + 1) / 2).clip(0, 1)
+    return image if image.ndim == 2 else image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+
+
+def show_pixels(ax: Axes, image: NDArray[Any]) -> AxesImage:
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
     ax.spines[:].set_visible(False)
+    return ax.imshow(pixels(image), cmap="gray", vmin=0, vmax=1)
 
 
 def finish(ax: Any, title: str, alt: str, caption: str) -> Picture:

@@ -10,21 +10,9 @@ from matplotlib.axes import Axes
 
 from teachkit import geometry
 from teachkit.checks import flag, integer, text
+from teachkit.course.plots import shared
 from teachkit.course.plots.figure import BLUE, GREY, ORANGE, VERMILLION, Picture, style
-from teachkit.course.plots.shared import (
-    MARKERS,
-    Array,
-    as_array,
-    as_levels,
-    as_lines,
-    axes_or_new,
-    band,
-    finish,
-    legend,
-    noise_axis,
-    short,
-    show_pixels,
-)
+from teachkit.course.plots.shared import Array, as_array, short
 from teachkit.sampling import Trajectory
 
 
@@ -61,8 +49,11 @@ def boomerang(
     >>> print(boomerang(curves, dims=2).alt[-51:])
      % of its length, the one that bends most by 2.5 %.
     """
-    sigmas = curves.sigmas.numpy() if isinstance(curves, Trajectory) else None
-    c = as_array("curves", geometry.project(curves) if isinstance(curves, Trajectory) else curves, (None, None, 3))
+    sigmas, marked = np.empty(0), []  # noise levels of the path, and those that get a dot
+    if isinstance(curves, Trajectory):
+        sigmas, curves = curves.sigmas.numpy(), geometry.project(curves)
+        marked = [v for v in (40, 20, 10, 5, 2) if sigmas[-1] <= v <= sigmas[0]]
+    c = as_array("curves", curves, (None, None, 3))
     dims, relative = integer("dims", dims, 2, 3), flag("relative", relative)
     length = np.linalg.norm(c[-1] - c[0], axis=1)  # (B,)
     if not length.all():
@@ -71,20 +62,19 @@ def boomerang(
     c = 100 * c / length[:, None] if relative else c
     c = c[..., [0, 2, 1]] if dims == 3 else c[..., :2]  # component 1 points up
     middle, unit = np.median(c, axis=1), ", %" if relative else ""  # (N+1, dims)
-    with style():
-        ax = axes_or_new(ax, size=(6.4, 4.2) if dims == 3 else (6.4, 3.6), projection="3d" if dims == 3 else None)
+    size, projection = ((6.4, 4.2), "3d") if dims == 3 else ((6.4, 3.6), None)
+    with shared.drawing(ax, size, projection) as ax:
         for k in range(c.shape[1]):
             ax.plot(*c[:, k].T, color=BLUE, lw=0.9, alpha=max(0.1, min(0.8, 10 / c.shape[1])))
         ax.plot(*middle[[0, -1]].T, color=GREY, lw=1, ls="--", label="chord")
         ax.plot(*middle[:1].T, "o", color="black", label="noise, start")
         ax.plot(*middle[-1:].T, "*", color=VERMILLION, ms=11, label="data, end")
-        shown = [] if sigmas is None else [v for v in (40, 20, 10, 5, 2) if sigmas[-1] <= v <= sigmas[0]]
-        at = [int(np.abs(np.log(np.maximum(sigmas, 1e-9) / v)).argmin()) for v in shown]  # type: ignore[arg-type]
-        levels = [short(sigmas[m]) for m in at]  # type: ignore[index]
+        at = [int(np.abs(np.log(np.maximum(sigmas, 1e-9) / v)).argmin()) for v in marked]
+        levels = [short(sigmas[m]) for m in at]
         if at:
             label = "median at σ = " + ", ".join(levels)
             ax.plot(*middle[at].T, "o", color=ORANGE, mec="black", mew=0.5, label=label)
-        for m, value, level in zip(at, shown, levels if dims == 2 else []):
+        for m, value, level in zip(at, marked, levels if dims == 2 else []):
             place, side = {5: ((0, 12), "center"), 2: ((7, 2), "left")}.get(value, ((-6, 3), "right"))
             note = ax.annotate(level, middle[m], place, textcoords="offset points", ha=side, fontsize=8)
             note.set_bbox({"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.8})
@@ -98,7 +88,7 @@ def boomerang(
         f"at most {short(np.median(across))} % of its length, the one that bends most by {short(across.max())} %."
     )
     caption = f"Distances across the chord are magnified about {float(f'{magnified:.1g}'):g} times."
-    return finish(ax, f"{c.shape[1]} trajectories, one shape" if title is None else title, alt, caption)
+    return shared.finish(ax, f"{c.shape[1]} trajectories, one shape" if title is None else title, alt, caption)
 
 
 def deviation(
@@ -129,33 +119,24 @@ def deviation(
     >>> print(deviation([[0.0], [2.0], [0.0]], [80, 10, 1]).alt)
     Deviation from the chord: 1 trajectories, deviation peaks at 2 near sigma 10.
     """
-    label, unit = "distance to the chord", ""
+    label, unit, scale = "distance to the chord", "", 1
     if isinstance(values, Trajectory):
-        sigmas = values.sigmas
-        y = as_array("values", geometry.deviation(values, relative=relative), (None, None))
+        sigmas, values = values.sigmas, geometry.deviation(values, relative=relative)
         if relative:
-            y = 100 * y
-            label, unit = "distance to the chord, % of its length", " % of the chord"
-    else:
-        y = as_array("values", values, (None, None))
-    s = as_levels(sigmas, len(y))
-    with style():
-        ax = axes_or_new(ax)
-        middle = band(ax, s, y, BLUE, f"median of {y.shape[1]}")
+            label, unit, scale = "distance to the chord, % of its length", " % of the chord", 100
+    y = scale * as_array("values", values, (None, None))
+    s = shared.as_levels(sigmas, len(y))
+    with shared.drawing(ax) as ax:
+        middle = shared.band(ax, s, y, BLUE, f"median of {y.shape[1]}")
         peak = int(middle.argmax())
-        ax.plot(
-            s[peak],
-            middle[peak],
-            "o",
-            color=VERMILLION,
-            label=f"peak {short(middle[peak])}{unit[:2]} at σ = {short(s[peak])}",
-        )
+        height, place = short(middle[peak]), short(s[peak])
+        ax.plot(s[peak], middle[peak], "o", color=VERMILLION, label=f"peak {height}{unit[:2]} at σ = {place}")
         ax.set_ylabel(label)
         ax.set_ylim(bottom=0)
-        noise_axis(ax)
+        shared.noise_axis(ax)
         ax.legend()
-    alt = f"{y.shape[1]} trajectories, deviation peaks at {short(middle[peak])}{unit} near sigma {short(s[peak])}."
-    return finish(ax, title, alt, "Shaded: from the 10th to the 90th percentile.")
+    alt = f"{y.shape[1]} trajectories, deviation peaks at {height}{unit} near sigma {place}."
+    return shared.finish(ax, title, alt, "Shaded: from the 10th to the 90th percentile.")
 
 
 def explained_variance(
@@ -177,21 +158,16 @@ def explained_variance(
     >>> print(explained_variance([0.8, 0.95, 1.0]).alt)
     Variance explained by k components: Share explained by the first components. 80.0, 95.0, 100.0 %.
     """
-    lines = {n: np.atleast_2d(100 * s) for n, s in as_lines("shares", shares).items()}
+    lines = {n: np.atleast_2d(100 * s) for n, s in shared.as_lines("shares", shares).items()}
     parts = []
-    with style():
-        ax = axes_or_new(ax)
-        for (name, y), marker in zip(lines.items(), MARKERS * len(lines)):
-            k, middle = np.arange(1, y.shape[1] + 1), np.median(y, axis=0)
-            (line,) = ax.plot(k, middle, marker + "-", label=name or None)
-            ax.fill_between(k, *np.percentile(y, [10, 90], axis=0), color=line.get_color(), alpha=0.2, lw=0)
+    with shared.drawing(ax) as ax:
+        for (name, y), marker in zip(lines.items(), shared.MARKERS * len(lines)):
+            middle = shared.band(ax, range(1, y.shape[1] + 1), y.T, None, name, marker + "-")
             parts.append(f"{name + ': ' if name else ''}" + ", ".join(f"{m:.1f}" for m in middle[:3]) + " %")
         ax.set_xticks(range(1, max(y.shape[1] for y in lines.values()) + 1))
-        ax.set_xlabel("number of components k")
-        ax.set_ylabel("variance explained, %")
-        ax.set_ylim(0, 103)
-        legend(ax)
-    return finish(ax, title, "Share explained by the first components. " + "; ".join(parts) + ".", "")
+        ax.set(xlabel="number of components k", ylabel="variance explained, %", ylim=(0, 103))
+        shared.legend(ax)
+    return shared.finish(ax, title, "Share explained by the first components. " + "; ".join(parts) + ".", "")
 
 
 def film_strip(
@@ -233,12 +209,12 @@ def film_strip(
         for column, i in zip(axes.T, at):
             state = trajectory.x[i, sample] / (1 + sigmas[i] ** 2) ** 0.5
             for ax, image in zip(column, (state, trajectory.denoised[i, sample])):
-                show_pixels(ax, as_array("trajectory", image))
+                shared.show_pixels(ax, as_array("trajectory", image))
             column[0].set_title(f"σ = {short(sigmas[i])}", fontsize=8, loc="center")
         for ax, label in zip(axes[:, 0], ("state x", "D(x; σ)")):
             ax.set_ylabel(label, fontsize=9)
         picture.suptitle(text("title", title), x=0.01, ha="left", fontsize=11)
-    change = (trajectory.denoised[at][1:, sample] - trajectory.denoised[at][:-1, sample]).flatten(1).norm(dim=1)
+    change = trajectory.denoised[at, sample].diff(dim=0).flatten(1).norm(dim=1)
     late = at[1:][int(change.argmax())]
     picture.alt = (
         f"{len(at)} frames from sigma {short(sigmas[at[0]])} to {short(sigmas[at[-1]])}; the "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import time
-import traceback
 from collections.abc import Callable, Sequence
+from traceback import format_exc
 from typing import Any
 
 import ipywidgets as W
@@ -74,32 +74,28 @@ class Explorer(W.VBox):
         """Draw again; called on every change of a control, except by those that a redraw itself moves."""
         with plots.style():  # also: one thread at a time
             if not self._busy:
-                self._busy = True
-                self._draw()
-                self._busy = False
+                self._busy, begun = True, time.perf_counter()
+                self.screen.value = self._drawn()
+                self._busy, self.seconds = False, time.perf_counter() - begun
 
-    def _draw(self) -> None:
-        begun = time.perf_counter()
+    def _drawn(self) -> str:
+        """The picture as HTML, or what went wrong."""
         try:
             self.picture.alt, self.picture.caption = self._redraw()
             if not self._settled:
                 self.picture.draw_without_rendering()
                 self.picture.set_layout_engine("none")
                 self._settled = True
-            self.screen.value = plots.markup(self.picture)
+            return plots.markup(self.picture)
         except Exception as error:
-            message, where = f"{type(error).__name__}: {error}", traceback.format_exc()
-            self.screen.value = (
-                f'<pre role="alert" style="white-space: pre-wrap">{html.escape(message)}</pre>'
-                f"<details><summary>where it happened</summary><pre>{html.escape(where)}</pre></details>"
-            )
-        self.seconds = time.perf_counter() - begun
+            message, where = (html.escape(words) for words in (f"{type(error).__name__}: {error}", format_exc()))
+            alert = f'<pre role="alert" style="white-space: pre-wrap">{message}</pre>'
+            return f"{alert}<details><summary>where it happened</summary><pre>{where}</pre></details>"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget; and, for readers without one, the picture as it is now, with its text."""
-        live = super()._repr_mimebundle_(**kwargs) or {}
         still, metadata = self.picture._repr_mimebundle_()
-        return {**live, **still}, metadata
+        return super()._repr_mimebundle_(**kwargs) | still, metadata
 
 
 def points(name: str, x: Tensor) -> Tensor:
@@ -109,30 +105,21 @@ def points(name: str, x: Tensor) -> Tensor:
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))  # numpy knows no bfloat16
 
 
-def slider(description: str, value: int, least: int, most: int, **kwargs: Any) -> W.IntSlider:
-    """An integer slider with its whole label visible."""
-    return W.IntSlider(value=value, min=least, max=most, description=description, style=_WIDE, **kwargs)
-
-
-def real_slider(description: str, value: float, least: float, most: float, step: float = 0.05) -> W.FloatSlider:
-    """A slider for real numbers with its whole label visible."""
-    return W.FloatSlider(value=value, min=least, max=most, step=step, description=description, style=_WIDE)
+def slider(description: str, value: float, least: float, most: float, kind: type = W.IntSlider, **options: Any) -> Any:
+    """A slider with its whole label visible: for integers, or another ``kind`` of ipywidgets'."""
+    return kind(value=value, min=least, max=most, description=description, style=_WIDE, **options)
 
 
 def log_slider(description: str, value: float, least: float, most: float, step: float = 0.05) -> W.FloatLogSlider:
     """A slider that moves in log10 of its value and shows the value."""
-    return W.FloatLogSlider(
-        value=value, min=np.log10(least), max=np.log10(most), step=step, description=description,
-        readout_format=".3g", style=_WIDE,
-    )  # fmt: skip
+    ends = np.log10(least), np.log10(most)
+    return slider(description, value, *ends, W.FloatLogSlider, step=step, readout_format=".3g")
 
 
 def choice(description: str, options: Sequence[str], value: str | None = None) -> W.Dropdown:
     """A drop-down list with its whole label visible."""
-    return W.Dropdown(
-        options=list(options), value=value or options[0], description=description, style=_WIDE,
-        layout=W.Layout(width="auto"),
-    )  # fmt: skip
+    look = {"style": _WIDE, "layout": W.Layout(width="auto")}
+    return W.Dropdown(options=list(options), value=value or options[0], description=description, **look)
 
 
 def player(description: str, value: int, last: int, interval: int = 300) -> tuple[W.Play, W.IntSlider]:

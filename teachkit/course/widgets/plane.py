@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import ipywidgets as W
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
 from torch import Tensor
 
 from teachkit import meanshift
 from teachkit.checks import function, integer, number, shown
 from teachkit.course import plots
-from teachkit.course.widgets.explorer import Explorer, log_slider, player, points, real_slider, trace
+from teachkit.course.widgets.explorer import Explorer, log_slider, player, points, slider, trace
 from teachkit.denoisers import Denoiser
 
 _FINE = 64
@@ -72,20 +71,17 @@ def denoiser_field(
     data = None if data is None else points("data", data)
     places = plots.grid(0.94 * extent, 13)
     picture, (ax, bars) = plots.panels(1, 2, size=(8.2, 4.0), width_ratios=(1.25, 1))
-    ax.set(xlabel="x₁", ylabel="x₂", xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
-    ax.grid(False)
-    density = _Density(denoiser, ax, extent)
-    if data is not None:
-        ax.plot(*data.T.numpy(), ".", ms=2, color="0.45", alpha=0.6)
+    show_density = _plane(denoiser, data, ax, extent)
+    ax.set_ylabel("x₂")
     arrows = ax.quiver(*places.T.numpy(), *np.zeros((2, len(places))), angles="xy", scale_units="xy", scale=1,
                        color="0.25", width=0.0035)  # fmt: skip
     (jump,) = ax.plot([], [], "-", color=plots.VERMILLION, lw=2)
     (here,) = ax.plot([], [], "o", color=plots.VERMILLION, mec="black", ms=8, label="x")
     (answer,) = ax.plot([], [], "*", color=plots.ORANGE, mec="black", ms=13, label="D(x; σ)")
     ax.legend(loc="upper left", frameon=True, framealpha=0.85)
-    weights = _Weights(denoiser, bars)
+    show_weights = _weight_bars(denoiser, bars)
     level = log_slider("noise level σ", sigma, sigma_min, sigma_max)
-    first, second = (real_slider(f"x{s}", v, -extent, extent, extent / 40) for s, v in zip("₁₂", point))
+    first, second = (slider(f"x{s}", v, -extent, extent, W.FloatSlider, step=extent / 40) for s, v in zip("₁₂", point))
 
     def redraw() -> tuple[str, str]:
         s, x = level.value, torch.tensor([[first.value, second.value]], dtype=torch.float64)
@@ -97,9 +93,9 @@ def denoiser_field(
         jump.set_data(*torch.stack([x[0], target[0]]).T.numpy())
         here.set_data(*x.T.numpy())
         answer.set_data(*target[:1].T.numpy())
-        density.show(s)
+        show_density(s)
         ax.set_title(f"σ = {s:.3g}")
-        text = weights.show(x, s)
+        text = show_weights(x, s)
         alt = (
             f"At sigma {s:.3g} the point ({first.value:.2g}, {second.value:.2g}) is denoised to "
             f"({target[0, 0]:.2f}, {target[0, 1]:.2f}), {float((target[0] - x[0]).norm()):.2f} away. {text}"
@@ -156,13 +152,9 @@ def mean_shift_steps(
     picture, axes = plots.panels(1, 2, size=(8.2, 4.0), sharey=True)
     shown = []
     for ax in axes:
-        ax.set(xlabel="x₁", xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
-        ax.grid(False)
-        density = _Density(denoiser, ax, extent)
-        if data is not None:
-            ax.plot(*data.T.numpy(), ".", ms=2, color="0.45", alpha=0.6)
+        show_density = _plane(denoiser, data, ax, extent)
         (trail,), (dots,) = ax.plot([], [], color=plots.ORANGE, lw=0.8), ax.plot([], [], "o", color="C1", ms=4)
-        shown.append((density, trail, dots))
+        shown.append((show_density, trail, dots))
     axes[0].set_ylabel("x₂")
     play, step = player("step", 6, steps)
     final = log_slider("bandwidth h", bandwidth, bandwidth / 3, bandwidth * 5)
@@ -175,13 +167,12 @@ def mean_shift_steps(
 
     def redraw() -> tuple[str, str]:
         k, parts = step.value, []
-        for (density, trail, dots), ax, name, first in zip(
-            shown, axes, ("fixed", "annealed"), (final.value, max(wide.value, final.value))
-        ):
+        begun = final.value, max(wide.value, final.value)
+        for (show_density, trail, dots), ax, name, first in zip(shown, axes, ("fixed", "annealed"), begun):
             levels, path = walk(first, final.value)
             h = levels[max(k - 1, 0)]
             places = len(meanshift.merge(path[k], final.value / 2)[0])
-            density.show(h)
+            show_density(h)
             trace(trail, path[: k + 1].numpy())
             dots.set_data(*path[k].T.numpy())
             where = f"{places} place{'s' * (places > 1)}"
@@ -193,59 +184,50 @@ def mean_shift_steps(
     return Explorer(picture, redraw, (play, step, final, wide))
 
 
-class _Density:
-    """The density of a denoiser's blurred data as an image below everything else, kept per noise level."""
+def _plane(denoiser: Any, data: Tensor | None, ax: Axes, extent: float) -> Callable[[float], None]:
+    """The plane with the data; the function returned draws the density of noisy data below, kept per noise level."""
+    ax.set(xlabel="x₁", xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
+    ax.grid(False)
+    if data is not None:
+        ax.plot(*data.T.numpy(), ".", ms=2, color="0.45", alpha=0.6)
+    if not hasattr(denoiser, "log_prob"):
+        return lambda sigma: None
+    image = ax.imshow(np.zeros((_FINE, _FINE)), extent=(-extent, extent, -extent, extent), origin="lower", cmap="Blues",
+                      vmin=0, vmax=1.3, interpolation="bilinear", zorder=0)  # fmt: skip
+    fine = plots.grid(extent, _FINE)
 
-    def __init__(self, denoiser: Any, ax: Axes, extent: float) -> None:
-        self.image: AxesImage | None = None
-        if hasattr(denoiser, "log_prob"):
-            empty = np.zeros((_FINE, _FINE))
-            self.image = ax.imshow(empty, extent=(-extent, extent, -extent, extent), origin="lower", cmap="Blues",
-                                   vmin=0, vmax=1.3, interpolation="bilinear", zorder=0)  # fmt: skip
-        fine = plots.grid(extent, _FINE)
+    @lru_cache(maxsize=256)
+    def density(sigma: float) -> np.ndarray:
+        log_density = denoiser.log_prob(fine, sigma)
+        return (log_density - log_density.max()).exp().reshape(_FINE, _FINE).numpy()
 
-        @lru_cache(maxsize=256)
-        def values(sigma: float) -> np.ndarray:
-            log_density = denoiser.log_prob(fine, sigma)
-            return (log_density - log_density.max()).exp().reshape(_FINE, _FINE).numpy()
-
-        self.values = values
-
-    def show(self, sigma: float) -> None:
-        if self.image is not None:
-            self.image.set_data(self.values(sigma))
+    return lambda sigma: image.set_data(density(sigma))
 
 
-class _Weights:
-    """Bars of the largest posterior weights, where the denoiser can tell them."""
+def _weight_bars(denoiser: Any, ax: Axes) -> Callable[[Tensor, float], str]:
+    """Bars of the largest posterior weights, if the denoiser can tell; the function returned moves and tells them."""
+    components = hasattr(denoiser, "responsibilities")
+    weights = denoiser.responsibilities if components else getattr(denoiser, "weights", None)
+    if not callable(weights):
+        ax.set_axis_off()
+        return lambda x, sigma: ""
+    kind = "components" if components else "data points"
+    ax.set(ylim=(0, 1.05), ylabel="posterior weight")
+    ax.set_xlabel("component" if components else "data points, heaviest first")
+    bars: list[Any] = []
 
-    def __init__(self, denoiser: Any, ax: Axes) -> None:
-        self.components = hasattr(denoiser, "responsibilities")
-        self.weights = getattr(denoiser, "responsibilities", None) or getattr(denoiser, "weights", None)
-        self.ax = ax
-        if not callable(self.weights):
-            ax.set_axis_off()
-            return
-        self.rectangles: list[Any] = []
-        ax.set(ylim=(0, 1.05), ylabel="posterior weight")
-        ax.set_xlabel("component" if self.components else "data points, heaviest first")
-
-    def show(self, x: Tensor, sigma: float) -> str:
-        if not callable(self.weights):
-            return ""
-        w = self.weights(x, sigma)[0]
+    def show(x: Tensor, sigma: float) -> str:
+        w = weights(x, sigma)[0]
         effective = 1 / float(w.square().sum())
-        w = w if self.components and len(w) <= _BARS else w.sort(descending=True).values[:_BARS]
-        if not self.rectangles:
-            self.rectangles = list(self.ax.bar(range(1, len(w) + 1), w.numpy(), color=plots.BLUE))
-            if len(w) <= _BARS:
-                self.ax.set_xticks(range(1, len(w) + 1))
-        for rectangle, value in zip(self.rectangles, w.tolist()):
-            rectangle.set_height(value)
-        kind = "components" if self.components else "data points"
-        self.ax.set_title(f"as if {_count(effective)} {kind} took part")
-        return f"Largest posterior weight {float(w.max()):.2f}, as if {_count(effective)} {kind} took part."
+        digits = 1 if effective < 10 else 0
+        took_part = f"as if {effective:.{digits}f} {kind} took part"
+        w = w if components and len(w) <= _BARS else w.sort(descending=True).values[:_BARS]
+        if not bars:
+            bars.extend(ax.bar(range(1, len(w) + 1), w.numpy(), color=plots.BLUE))
+            ax.set_xticks(range(1, len(w) + 1))
+        for bar, value in zip(bars, w.tolist()):
+            bar.set_height(value)
+        ax.set_title(took_part)
+        return f"Largest posterior weight {float(w.max()):.2f}, {took_part}."
 
-
-def _count(value: float) -> str:
-    return f"{value:.1f}" if value < 10 and math.isfinite(value) else f"{value:.0f}"
+    return show

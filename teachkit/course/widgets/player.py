@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
 from teachkit import geometry
 from teachkit.checks import integer
 from teachkit.course import plots
+from teachkit.course.plots.shared import pixels, show_pixels
 from teachkit.course.widgets.explorer import Explorer, player, slider, trace
 from teachkit.trajectory import Trajectory, whole_path
 
@@ -42,15 +42,16 @@ def path_player(trajectory: Trajectory, *, sample: int = 0) -> Explorer:
     if trajectory.x.ndim != 5:
         raise ValueError(f"trajectory must hold paths of images (N+1, B, C, H, W), got {tuple(trajectory.x.shape)}")
     steps, batch = len(trajectory.denoised), trajectory.x.shape[1]
-    trajectory = trajectory.detach()
+    trajectory = trajectory.detach().to("cpu")
+    states, outputs = trajectory.x.numpy(), trajectory.denoised.numpy()
     sample = integer("sample", sample, 0, batch - 1)
     sigmas = trajectory.sigmas.tolist()
     curves = geometry.project(trajectory)
-    curves = (100 * curves / (curves[-1] - curves[0]).norm(dim=-1, keepdim=True)).cpu().numpy()  # percent of the chord
-    away = (100 * geometry.deviation(trajectory, relative=True)).cpu().numpy()
+    curves = (100 * curves / (curves[-1] - curves[0]).norm(dim=-1, keepdim=True)).numpy()  # percent of the chord
+    away = (100 * geometry.deviation(trajectory, relative=True)).numpy()
 
     picture, (left, middle, right) = plots.panels(1, 3, size=(8.2, 3.1), width_ratios=(1, 1, 1.5))
-    images = [_image(ax, trajectory.x[-1, sample]) for ax in (left, middle)]
+    state, output = (show_pixels(ax, states[-1, sample]) for ax in (left, middle))
     middle.set_title("D(x; σ)")
     trace(right.plot([], [], color="0.8", lw=0.8)[0], curves[:, :_BEHIND, :2])
     (whole,) = right.plot([], [], color=plots.BLUE)
@@ -64,8 +65,8 @@ def path_player(trajectory: Trajectory, *, sample: int = 0) -> Explorer:
 
     def redraw() -> tuple[str, str]:
         k, b = step.value, which.value
-        images[0].set_data(_pixels(trajectory.x[k, b] / (1 + sigmas[k] ** 2) ** 0.5))
-        images[1].set_data(_pixels(trajectory.denoised[k, b]))
+        state.set_data(pixels(states[k, b] / (1 + sigmas[k] ** 2) ** 0.5))
+        output.set_data(pixels(outputs[k, b]))
         whole.set_data(*curves[:, b, :2].T)
         here.set_data(*curves[k, b, :2, None])
         left.set_title(f"state x at σ = {sigmas[k]:.2g}")
@@ -77,16 +78,3 @@ def path_player(trajectory: Trajectory, *, sample: int = 0) -> Explorer:
         return alt, f"{alt} Grey: other paths. The height of the boomerang is magnified."
 
     return Explorer(picture, redraw, (play, step, which))
-
-
-def _image(ax, image: Tensor):  # type: ignore[no-untyped-def]
-    ax.set(xticks=[], yticks=[])
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
-    return ax.imshow(_pixels(image), cmap="gray", vmin=0, vmax=1)
-
-
-def _pixels(image: Tensor) -> np.ndarray:
-    """(C, H, W) in [-1, 1] as matplotlib takes images."""
-    a = ((image.detach().cpu() + 1) / 2).clamp(0, 1).numpy()
-    return a[0] if len(a) == 1 else a.transpose(1, 2, 0)

@@ -6,23 +6,18 @@ import math
 from functools import cache
 from typing import Any
 
+import ipywidgets as W
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from teachkit import schedules, scheduling
 from teachkit.checks import batch, function, integer
 from teachkit.checks import choice as one_of
 from teachkit.course import plots
-from teachkit.course.widgets.explorer import (
-    Explorer,
-    choice,
-    log_slider,
-    plain_ticks,
-    real_slider,
-    slider,
-    trace,
-)
+from teachkit.course.plots.shared import pixels
+from teachkit.course.widgets.explorer import Explorer, choice, log_slider, plain_ticks, slider, trace
 from teachkit.course.widgets.solvers import DETERMINISTIC
 from teachkit.denoisers import Denoiser
 from teachkit.sampling import sample
@@ -90,16 +85,24 @@ def schedule_lab(
     if whole_path("teacher", teacher, outputs=True).x.shape[1:] != x.shape or len(teacher.denoised) < max_steps:
         raise ValueError(f"teacher must hold whole paths from x, of max_steps = {max_steps} steps or more")
     teacher = teacher.detach()
-    student = _Student(denoiser, x, teacher)
     board = _Board(teacher, max_steps)
     rule = choice("solver", DETERMINISTIC, solver)
     metric = choice("cost", scheduling.METRICS, "l2")
-    coefficient = real_slider("coefficient", 1.0, 0.6, 1.6, 0.05)
+    coefficient = slider("coefficient", 1.0, 0.6, 1.6, W.FloatSlider, step=0.05)
     count = slider("steps", steps, 2, max_steps)
     top, low = float(teacher.sigmas[0]), float(teacher.sigmas[-1])
     levels = [log_slider(f"σ{_subscript(k)}", 1.0, low, top, _STEP) for k in range(1, max_steps)]
     costs = cache(lambda name: scheduling.cost_matrix(teacher, name))
     state: dict[str, Any] = {"route": [], "moving": False}
+
+    def run(sigmas: Tensor, solver: str) -> tuple[Trajectory, float]:
+        path = sample(denoiser, x, sigmas, solver)
+        return path, float(torch.linalg.vector_norm((path.final - teacher.final).flatten(1), dim=1).mean())
+
+    @cache
+    def usual_errors(solver: str) -> list[float]:
+        """Of the polynomial schedule with 2, ..., ``max_steps`` steps."""
+        return [run(schedules.polynomial(n, low, top), solver)[1] for n in range(2, max_steps + 1)]
 
     def follow_route(change: Any = None) -> None:
         """Put the level sliders on the cheapest route; one redraw comes after, from the control that moved."""
@@ -128,8 +131,7 @@ def schedule_lab(
     def redraw() -> tuple[str, str]:
         state["drawn"], on_route = chosen()
         sigmas = _apart(state["drawn"])
-        path, error = student.run(sigmas, rule.value)
-        usual = student.usual(rule.value, max_steps)
+        (path, error), usual = run(sigmas, rule.value), usual_errors(rule.value)
         board.show(costs(metric.value), sigmas, path, error, usual)
         by = f"cheapest route, coefficient {coefficient.value:g}" if on_route else "levels moved by hand"
         by += f" ({metric.value} cost shown)"
@@ -146,76 +148,51 @@ def schedule_lab(
     return explorer
 
 
-class _Student:
-    """Errors of students against the teacher; those of the polynomial schedule are kept."""
-
-    def __init__(self, denoiser: Denoiser, x: Tensor, teacher: Trajectory) -> None:
-        self.denoiser, self.x, self.teacher = denoiser, x, teacher
-        self.kept: dict[str, list[float]] = {}
-
-    def run(self, sigmas: Tensor, solver: str) -> tuple[Trajectory, float]:
-        path = sample(self.denoiser, self.x, sigmas, solver)
-        gap = (path.final - self.teacher.final).flatten(1)
-        return path, float(torch.linalg.vector_norm(gap, dim=1).mean())
-
-    def usual(self, solver: str, most: int) -> list[float]:
-        """Errors of the polynomial schedule with 2, ..., ``most`` steps."""
-        if solver not in self.kept:
-            low, top = float(self.teacher.sigmas[-1]), float(self.teacher.sigmas[0])
-            grids = [schedules.polynomial(n, low, top) for n in range(2, most + 1)]
-            self.kept[solver] = [self.run(grid, solver)[1] for grid in grids]
-        return self.kept[solver]
-
-
 class _Board:
     """Cost matrix with the route, samples or paths, and error against steps."""
 
     def __init__(self, teacher: Trajectory, most: int) -> None:
-        self.grid = np.log(teacher.sigmas.numpy())
-        self.picture, (self.matrix, self.samples, self.errors) = plots.panels(1, 3, size=(8.6, 3.3))
-        self._draw_matrix(teacher)
-        self.flat = teacher.x.ndim == 3
-        self._draw_samples(teacher)
-        ax = self.errors
-        (self.usual,) = ax.plot([], [], "o-", color=plots.GREY, label="polynomial (EDM)")
-        (self.star,) = ax.plot([], [], "*", color=plots.VERMILLION, ms=13, mec="black", label="this schedule")
-        ax.set(xlabel="steps", ylabel="mean distance to the teacher", yscale="log", xlim=(1.6, most + 0.4))
-        ax.set(ylim=(1e-2, 1e1), title="error")
-        ax.set_xticks(range(2, most + 1))
-        plain_ticks(ax.yaxis)
-        ax.legend(loc="upper right")
+        self.grid, self.flat = np.log(teacher.sigmas.numpy()), teacher.x.ndim == 3
+        self.picture, (matrix, samples, self.errors) = plots.panels(1, 3, size=(8.6, 3.3))
+        self._draw_matrix(matrix, teacher.sigmas.tolist())
+        if self.flat:
+            self._draw_paths(samples, teacher)
+        else:
+            self._draw_images(samples, teacher.final)
+        (self.usual,) = self.errors.plot([], [], "o-", color=plots.GREY, label="polynomial (EDM)")
+        (self.star,) = self.errors.plot([], [], "*", color=plots.VERMILLION, ms=13, mec="black", label="this schedule")
+        self.errors.set(xlabel="steps", ylabel="mean distance to the teacher", yscale="log", title="error")
+        self.errors.set(xlim=(1.6, most + 0.4), ylim=(1e-2, 1e1), xticks=range(2, most + 1))
+        plain_ticks(self.errors.yaxis)
+        self.errors.legend(loc="upper right")
 
-    def _draw_matrix(self, teacher: Trajectory) -> None:
-        ax, n = self.matrix, len(self.grid)
+    def _draw_matrix(self, ax: Axes, sigmas: list[float]) -> None:
+        n = len(sigmas)
         self.image = ax.imshow(np.ones((n, n)), cmap="cividis", vmin=-6, vmax=0)
         (self.route,) = ax.plot([], [], color=plots.VERMILLION, lw=1.2)
         (self.stops,) = ax.plot([], [], "o", color=plots.VERMILLION, mec="white")
         at = np.linspace(0, n - 1, 5).round().astype(int)
-        names = [f"{s:.2g}" for s in teacher.sigmas[at].tolist()]
-        ax.set_xticks(at, names)
-        ax.set_yticks(at, names)
+        names = [f"{sigmas[k]:.2g}" for k in at]
+        ax.set(xticks=at, xticklabels=names, yticks=at, yticklabels=names)
         ax.set(xlabel="to: noise level σ", ylabel="from: noise level σ", title="cost of a jump (bright: high)")
         ax.grid(False)
 
-    def _draw_samples(self, teacher: Trajectory) -> None:
-        ax = self.samples
-        if self.flat:
-            exact = teacher.x[:, :_SHOWN].cpu().numpy()
-            trace(ax.plot([], [], color="0.75", lw=2)[0], exact)
-            ends = teacher.final.cpu().numpy()
-            ax.plot(*ends.T, ".", ms=3, color="0.5")
-            (self.steps,) = ax.plot([], [], "o-", ms=3, lw=1, color=plots.BLUE)
-            (self.ends,) = ax.plot([], [], "*", color=plots.VERMILLION, ms=8, zorder=4)
-            centre, reach = ends.mean(0), 2.2 * np.abs(ends - ends.mean(0)).max() + 1e-9
-            ax.set(xlim=(centre[0] - reach, centre[0] + reach), ylim=(centre[1] - reach, centre[1] + reach))
-            ax.set(xlabel="x₁", ylabel="x₂", title="paths near the data")
-            return
+    def _draw_paths(self, ax: Axes, teacher: Trajectory) -> None:
+        trace(ax.plot([], [], color="0.75", lw=2)[0], teacher.x[:, :_SHOWN].cpu().numpy())
+        ends = teacher.final.cpu().numpy()
+        ax.plot(*ends.T, ".", ms=3, color="0.5")
+        (self.steps,) = ax.plot([], [], "o-", ms=3, lw=1, color=plots.BLUE)
+        (self.ends,) = ax.plot([], [], "*", color=plots.VERMILLION, ms=8, zorder=4)
+        centre, reach = ends.mean(0), 2.2 * np.abs(ends - ends.mean(0)).max() + 1e-9
+        ax.set(xlim=(centre[0] - reach, centre[0] + reach), ylim=(centre[1] - reach, centre[1] + reach))
+        ax.set(xlabel="x₁", ylabel="x₂", title="paths near the data")
+
+    def _draw_images(self, ax: Axes, exact: Tensor) -> None:
+        self.exact, both = exact, _mosaic(exact, exact)
+        self.mosaic = ax.imshow(both, cmap="gray", vmin=0, vmax=1)
+        ax.axhline(len(both) / 2 - 0.5, color=plots.VERMILLION, lw=2)
         ax.set(xticks=[], yticks=[], title="teacher above, student below")
         ax.grid(False)
-        self.teacher_mosaic = _mosaic(teacher.final)
-        both = np.concatenate([self.teacher_mosaic, self.teacher_mosaic])
-        self.mosaic = ax.imshow(both, cmap="gray", vmin=0, vmax=1)
-        ax.axhline(len(self.teacher_mosaic) - 0.5, color=plots.VERMILLION, lw=2)
 
     def show(self, cost: Tensor, sigmas: Tensor, path: Trajectory, error: float, usual: list[float]) -> None:
         c = cost.numpy()
@@ -231,22 +208,22 @@ class _Board:
             trace(self.steps, path.x[:, :_SHOWN].cpu().numpy())
             self.ends.set_data(*path.final[:_SHOWN].T.cpu().numpy())
         else:
-            self.mosaic.set_data(np.concatenate([self.teacher_mosaic, _mosaic(path.final)]))
+            self.mosaic.set_data(_mosaic(self.exact, path.final))
         self.usual.set_data(range(2, len(usual) + 2), usual)
         self.star.set_data([len(sigmas) - 1], [error])
         values = [v for v in (*usual, error) if v > 0]
         self.errors.set_ylim(10 ** math.floor(math.log10(min(values))), 10 ** math.ceil(math.log10(2 * max(values))))
 
 
-def _mosaic(images: Tensor) -> np.ndarray:
-    """The first eight images in two rows of four, for imshow."""
-    a = ((images[:_SHOWN].detach().cpu() + 1) / 2).clamp(0, 1).numpy()  # (8, C, H, W)
-    a = a.transpose(0, 2, 3, 1)
-    columns = max(1, -(-len(a) // 2))
-    a = np.concatenate([a, np.ones((2 * columns - len(a), *a.shape[1:]), a.dtype)])
-    rows = [np.concatenate(list(a[i : i + columns]), axis=1) for i in (0, columns)]
-    mosaic = np.concatenate(rows)
-    return mosaic[..., 0] if mosaic.shape[-1] == 1 else mosaic
+def _mosaic(*batches: Tensor) -> np.ndarray:
+    """The first eight images of each batch in two rows, for imshow; a gap at the end is white."""
+    rows: list[Tensor] = []
+    for images in batches:
+        tiles = images[:_SHOWN].detach().cpu()
+        columns = -(-len(tiles) // 2)
+        tiles = torch.cat([tiles, tiles.new_ones(2 * columns - len(tiles), *tiles.shape[1:])])
+        rows += (torch.cat(list(row), dim=2) for row in tiles.split(columns))  # (C, H, columns * W) each
+    return pixels(torch.cat(rows, dim=1).numpy())
 
 
 def _apart(levels: list[float]) -> Tensor:
