@@ -20,16 +20,7 @@ from teachkit.checks import path as checked_path
 from teachkit.data.toys import CLASSES, TOYS
 from teachkit.files import cache_directory, checksum, held
 
-__all__ = [
-    "NAMES",
-    "Dataset",
-    "captions",
-    "class_names",
-    "directory",
-    "load",
-    "split",
-    "verify",
-]
+__all__ = ["NAMES", "Dataset", "captions", "class_names", "directory", "load", "split", "verify"]
 
 _REMEDY = "restore it with 'git checkout -- data' in a checkout, or reinstall teachkit"
 

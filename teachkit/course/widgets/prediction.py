@@ -53,22 +53,8 @@ def predict(
 
 
 def compared(guess: float, truth: float, unit: str = "") -> str:
-    """A guess beside the truth, and how far it is away, in a sentence.
+    """A guess beside the truth: their ratio where that says something, and their difference otherwise.
 
-    Parameters
-    ----------
-    guess, truth : float
-        Two numbers.
-    unit : str
-        Of both.
-
-    Returns
-    -------
-    str
-        Their ratio where that says something, and their difference otherwise.
-
-    Examples
-    --------
     >>> compared(200, 12, "pixels")
     'Your guess: 200 pixels. Measured: 12 pixels. 17 times too large.'
     >>> compared(-1, 0)
@@ -111,13 +97,8 @@ class Prediction(W.VBox):
         self.button.on_click(self.compare)
         if guess is not None and guess is not ...:
             self.box.value = f"{number('guess', guess):g}"
-        super().__init__(
-            [
-                W.HTML(f"<b>Predict first.</b> {html.escape(self.question)}"),
-                W.HBox([self.box, self.button]),
-                self.screen,
-            ]
-        )
+        asked = W.HTML(f"<b>Predict first.</b> {html.escape(self.question)}")
+        super().__init__([asked, W.HBox([self.box, self.button]), self.screen])
 
     def compare(self, change: Any = None) -> None:
         """Read the guess, and show what it is compared with; called on every guess."""
@@ -131,15 +112,8 @@ class Prediction(W.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live widget; and, for readers without one, the question with its answer folded."""
-        live = super()._repr_mimebundle_(**kwargs) or {}
-        answer = self.message or f"Measured: {short(self.truth)}{' ' + self.unit if self.unit else ''}."
-        still = (
-            f"<p><b>Predict first.</b> {html.escape(self.question)}</p>"
-            f"<details><summary>Show what was measured</summary><p>{html.escape(answer)}</p></details>"
-        )
-        plain = self.message or "no guess yet"
-        return {
-            **(live[0] if isinstance(live, tuple) else live),
-            "text/html": still,
-            "text/plain": f"predict: {self.question} {plain}",
-        }
+        answer = html.escape(self.message or f"Measured: {short(self.truth)} {self.unit}".rstrip() + ".")
+        folded = f"<details><summary>Show what was measured</summary><p>{answer}</p></details>"
+        plain = f"predict: {self.question} {self.message or 'no guess yet'}"
+        still = {"text/html": f"<p>{self.children[0].value}</p>{folded}", "text/plain": plain}
+        return super()._repr_mimebundle_(**kwargs) | still

@@ -75,9 +75,8 @@ class _Board:
     """Loss against images seen, held-out loss by noise level, and the grid of samples."""
 
     def __init__(self) -> None:
-        self.picture, (self.course, self.levels, self.samples) = plots.panels(
-            1, 3, size=(8.6, 3.2), width_ratios=(1, 1, 1.35)
-        )
+        self.picture, axes = plots.panels(1, 3, size=(8.6, 3.2), width_ratios=(1, 1, 1.35))
+        self.course, self.levels, self.samples = axes
         (self.loss,) = self.course.plot([], [], "o-", color=plots.GREY, ms=3, label="training")
         (self.held_out,) = self.course.plot([], [], "s-", color=plots.BLUE, ms=3, label="held out, mean")
         self.now = self.course.axvline(0, color=plots.VERMILLION, lw=1)
@@ -93,7 +92,6 @@ class _Board:
         plain_ticks(self.levels.xaxis, every=(1.0,))
         self.samples.set(xticks=[], yticks=[], title="samples")
         self.samples.grid(False)
-        self.grid: Any = None
 
     def show(self, rows: list[dict[str, Any]], index: int, folder: Path) -> tuple[str, str]:
         row = rows[index]
@@ -116,15 +114,9 @@ class _Board:
         return alt, alt
 
     def _show_samples(self, path: Path) -> str:
+        while self.samples.images:
+            self.samples.images[0].remove()
         if not path.exists():
-            if self.grid is not None:
-                self.grid.set_visible(False)
             return "no samples drawn at this moment"
-        pixels = image.imread(path)
-        if self.grid is None or self.grid.get_array().shape != pixels.shape:
-            if self.grid is not None:
-                self.grid.remove()
-            self.grid = self.samples.imshow(pixels, cmap="gray", vmin=0, vmax=1)
-        self.grid.set_data(pixels)
-        self.grid.set_visible(True)
+        self.samples.imshow(image.imread(path), cmap="gray", vmin=0, vmax=1)
         return "samples at the right"
