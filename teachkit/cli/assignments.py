@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -20,14 +19,17 @@ def build(
     source: Annotated[Path, typer.Option(help="Folder of instructor sources, or one.")] = Path("notebooks/assignments"),
 ) -> None:
     """Write student copies without solutions and hidden tests."""
-    for path in _assignments().build(source, out):
+    from teachkit.course import assignments
+
+    for path in assignments.build(source, out):
         typer.echo(path)
 
 
 @group.command()
 def check(file: Annotated[Path, typer.Argument(help="Your notebook.")]) -> None:
     """Run a notebook and its visible tests, and say what is right and what is not yet (then exit code 1)."""
-    assignments = _assignments()
+    from teachkit.course import assignments
+
     report = assignments.check(file)
     typer.echo(assignments.summary(report))
     raise typer.Exit(0 if report.points == report.maximum else 1)
@@ -44,19 +46,12 @@ def grade(
     memory: Annotated[int, typer.Option(help="Megabytes for one submission.", min=64)] = 2048,
 ) -> None:
     """Grade a folder of submissions with the hidden tests; exit code 1 if a person must look at one."""
-    assignments = _assignments()
+    from teachkit.course import assignments
+
     limits = assignments.Limits(total_seconds=seconds, memory_megabytes=memory)
     reports = assignments.grade(submissions, source, out, seed=seed, jobs=jobs, limits=limits, progress=True)
-    for report in reports:
-        if report.failed:
-            typer.echo(f"{report.student}: {'; '.join(report.notes)}", err=True)
+    failed = [report for report in reports if report.failed]
+    for report in failed:
+        typer.echo(f"{report.student}: {'; '.join(report.notes)}", err=True)
     typer.echo(out / "grades.csv")
-    raise typer.Exit(1 if any(report.failed for report in reports) else 0)
-
-
-def _assignments() -> ModuleType:
-    try:
-        from teachkit.course import assignments
-    except ModuleNotFoundError as error:  # it names the remedy
-        raise RuntimeError(str(error)) from error
-    return assignments
+    raise typer.Exit(1 if failed else 0)

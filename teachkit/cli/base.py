@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import getpass
 import importlib.util
 import os
 import sys
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from typer.core import TyperGroup
 
@@ -20,27 +23,33 @@ RESUMED = ("assignments", "claims", "evaluate", "sample")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+@contextlib.contextmanager
+def _interruptible(context: Any = None) -> Iterator[None]:
+    """Ctrl-C in the block, during a command if ``context`` is given, is one line and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        told = str(stopped)
+        if context and not told:
+            kept = "what is finished is kept, and the same command goes on from there"
+            told = kept if context.invoked_subcommand in RESUMED else "no file is left half-written"
+        print("\nteachkit: interrupted" + (f"; {told}" if told else ""), file=sys.stderr)
+        raise SystemExit(130) from None
+
+
 class Commands(TyperGroup):
     """The commands; Ctrl-C in any of them is one line and exit code 130."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command of this context."""
-        try:
+        with _interruptible(ctx):
             return super().invoke(ctx)
-        except KeyboardInterrupt as stopped:
-            kept = "what is finished is kept, and the same command goes on from there"
-            text = str(stopped) or (kept if ctx.invoked_subcommand in RESUMED else "no file is left half-written")
-            print(f"\nteachkit: interrupted; {text}", file=sys.stderr)
-            raise SystemExit(130) from None
 
+    @_interruptible()
     def make_context(self, info_name: Any, args: list[str], *more: Any, **options: Any) -> Any:
         """Read the command line, ``~`` in it being the home directory also where a shell leaves it."""
-        try:
-            _settle()
-            return super().make_context(info_name, [_expanded(each) for each in args], *more, **options)
-        except KeyboardInterrupt:
-            print("\nteachkit: interrupted", file=sys.stderr)
-            raise SystemExit(130) from None
+        _settle()
+        return super().make_context(info_name, [_expanded(each) for each in args], *more, **options)
 
 
 app = typer.Typer(
@@ -53,7 +62,11 @@ app = typer.Typer(
 _DEBUG = False
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: cuda where there is one.")]
+Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")]
 Model = Annotated[str, typer.Option(help="A name (edm-mnist, edm-cifar10-32x32-uncond-vp, ...) or a file.")]
+Store = Annotated[
+    Path | None, typer.Option(help="Where finished work is kept; default: $TEACHKIT_CACHE or ~/.cache/teachkit.")
+]
 
 
 @app.callback()
@@ -81,6 +94,7 @@ def _expanded(argument: str) -> str:
     return option + sign + os.path.expanduser(value)
 
 
+@_interruptible()
 def main() -> None:
     """Entry point: errors in one line, without a traceback unless asked for."""
     try:
@@ -91,9 +105,6 @@ def main() -> None:
     except BrokenPipeError:  # the reader, such as head, has gone; nothing may be flushed at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("\nteachkit: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
     except Exception as error:
         if _DEBUG:
             raise
@@ -113,8 +124,6 @@ def in_words(error: Exception) -> str:
 
 def choose_device(name: str | None) -> str:
     """The device asked for, after making sure that it works; by default the GPU where there is one."""
-    import torch
-
     chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=chosen)
@@ -122,6 +131,12 @@ def choose_device(name: str | None) -> str:
         reason = str(error).splitlines()[0]
         raise typer.BadParameter(f"device {chosen!r} cannot be used here: {reason}") from None
     return chosen
+
+
+def check_choice(option: str, value: str, among: Collection[str], besides: str = "") -> None:
+    """Refuse what is none of a few words; ``besides`` says what else would do."""
+    if value not in among:
+        raise typer.BadParameter(f"{option} must be {besides}one of {', '.join(among)}, got {value!r}")
 
 
 def check_target(path: Path | None, option: str, suffix: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import ChainMap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from teachkit.cli.base import Device, app, check_target, choose_device
-from teachkit.files import cache_directory
+from teachkit.cli.base import Device, Store, app, check_target, choose_device
+from teachkit.files import cache_directory, write_whole
 
 if TYPE_CHECKING:
     from teachkit.cli.ledger import Ledger
@@ -29,9 +30,7 @@ def claims(
     device: Device = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this .json file.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Also write a page to this .html file.")] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Where measurements are kept; default: $TEACHKIT_CACHE or ~/.cache/teachkit.")
-    ] = None,
+    store: Store = None,
     again: Annotated[bool, typer.Option("--again", help="Measure also what was measured before.")] = False,
 ) -> None:
     """Measure every claim of the course and print the verdicts; exit code 1 if one could not be measured.
@@ -47,7 +46,6 @@ def claims(
     from teachkit.course.claims import fixtures, report
     from teachkit.course.claims.registry import DEFAULT_MODEL, Setting, chosen
     from teachkit.evaluation import processes
-    from teachkit.files import write_whole
 
     try:
         wanted = chosen(only or None)
@@ -64,16 +62,14 @@ def claims(
             print(f"{len(measured)} measured before, kept in {ledger.folder}; --again for anew", file=sys.stderr)
         mine = [entry for entry in wanted if entry.id not in measured][group.rank :: group.world]
         parts: dict[str, tuple[Measurement | None, str]] = {}
-        with tqdm(
-            total=len(mine), file=sys.stderr, unit="claim", leave=False, disable=None if group.first else True
-        ) as bar:
-            for result in report.measure_all(mine, setting):
-                bar.set_postfix_str(result.claim.id, refresh=False)
-                bar.update()
-                parts[result.claim.id] = (result.measured, result.problem)
-                if result.measured is not None:
-                    _keep(ledger, result.claim, result.measured)
-        measured |= {name: part for some in group.gather(parts) for name, part in some.items()}
+        options = {"unit": "claim", "leave": False, "disable": None if group.first else True}
+        bar = tqdm(report.measure_all(mine, setting), total=len(mine), file=sys.stderr, **options)
+        for result in bar:
+            bar.set_postfix_str(result.claim.id, refresh=False)
+            parts[result.claim.id] = (result.measured, result.problem)
+            if result.measured is not None:
+                _keep(ledger, result.claim, result.measured)
+        measured |= ChainMap(*group.gather(parts))
         if not group.first:
             return
     results = [report.Result(entry, *measured[entry.id]) for entry in wanted]
@@ -102,9 +98,8 @@ def _about(model: str, wanted: list[Claim], say: bool) -> list[Claim]:
 
 def _kept(ledger: Ledger, wanted: list[Claim], group: Processes) -> dict[str, tuple[Measurement | None, str]]:
     """What was measured before, as all processes see it; none begins before all have looked."""
-    found = {entry.id: (ledger.read(entry), "") for entry in wanted}
-    everyone = group.gather({name: part for name, part in found.items() if part[0] is not None})
-    return {name: part for some in everyone for name, part in some.items()}
+    found = {entry.id: (kept, "") for entry in wanted if (kept := ledger.read(entry)) is not None}
+    return dict(ChainMap(*group.gather(found)))
 
 
 def _keep(ledger: Ledger, entry: Claim, measured: Measurement) -> None:

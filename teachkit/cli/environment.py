@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -12,8 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 import typer
 
+from teachkit import data
 from teachkit.cli.base import app
 from teachkit.files import cache_directory
 
@@ -28,6 +31,11 @@ class Finding(NamedTuple):
     state: str
     text: str
     remedy: str = ""
+
+
+def _found(subject: str, good: object, text: str, remedy: str, otherwise: str = "note") -> Finding:
+    """What is good needs no remedy."""
+    return Finding(subject, "ok", text) if good else Finding(subject, otherwise, text, remedy)
 
 
 @app.command()
@@ -65,15 +73,12 @@ def lab(context: typer.Context) -> None:
 
 def notebooks() -> Path:
     """Where the lessons are in a checkout."""
-    import teachkit
-
-    return Path(teachkit.__file__).resolve().parents[1] / "notebooks"
+    return Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def _python() -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
-    old = sys.version_info < (3, 11)
-    yield Finding("Python", "problem" if old else "ok", version, "install Python 3.11 or newer" if old else "")
+    yield _found("Python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer", "problem")
 
 
 def _packages() -> Iterator[Finding]:
@@ -83,36 +88,30 @@ def _packages() -> Iterator[Finding]:
             continue
         try:
             importlib.import_module(name)
+            yield Finding(name, "ok", importlib.metadata.version(name))
         except Exception as error:
             reason = f"cannot be imported: {error}".splitlines()[0]
             yield Finding(name, "problem", reason, "pip install --force-reinstall teachkit")
-        else:
-            yield Finding(name, "ok", importlib.metadata.version(name))
 
 
 def _device() -> Iterator[Finding]:
-    import torch
-
     for k in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(k)
         text = f"cuda:{k}, {torch.cuda.get_device_name(k)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         works = float(torch.ones(2, device=f"cuda:{k}").sum()) == 2
-        remedy = "" if works else "install the torch build that matches the GPU's driver"
-        yield Finding("device", "ok" if works else "problem", text, remedy)
+        yield _found("device", works, text, "install the torch build that matches the GPU's driver", "problem")
     if not torch.cuda.device_count():
-        if shutil.which("nvidia-smi"):
-            remedy = "there seems to be an NVIDIA GPU: install a torch built for it, see https://pytorch.org"
-            yield Finding("device", "note", "cpu: torch sees no GPU", remedy)
-        else:
-            yield Finding("device", "ok", f"cpu, {torch.get_num_threads()} threads of torch, {os.cpu_count()} cores")
+        unseen = shutil.which("nvidia-smi") is not None
+        text = f"cpu, {torch.get_num_threads()} threads of torch, {os.cpu_count()} cores"
+        remedy = "there seems to be an NVIDIA GPU: install a torch built for it, see https://pytorch.org"
+        yield _found("device", not unseen, "cpu: torch sees no GPU" if unseen else text, remedy)
 
 
 def _compiler() -> Iterator[Finding]:
     name = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")  # as torch does
     found = shutil.which(name)
     text = found or f"no C++ compiler called {name}: networks are trained uncompiled, which takes longer"
-    remedy = "" if found else "install one (apt install g++), or set CXX"
-    yield Finding("compiler", "ok" if found else "note", text, remedy)
+    yield _found("compiler", found, text, "install one (apt install g++), or set CXX")
 
 
 def _memory() -> Iterator[Finding]:
@@ -123,13 +122,10 @@ def _memory() -> Iterator[Finding]:
     except (OSError, ValueError, AttributeError):
         yield Finding("memory", "note", "cannot be read on this system")
     else:
-        low = free < 2 * 2**30
-        remedy = "close other programs; the lessons need about 2 GiB" if low else ""
-        yield Finding("memory", "note" if low else "ok", f"{free / 2**30:.1f} GiB free", remedy)
-    disk = shutil.disk_usage(Path.cwd()).free
-    low = disk < 2**30
-    remedy = "make room: runs and downloads need about 1 GiB" if low else ""
-    yield Finding("disk", "note" if low else "ok", f"{disk / 2**30:.1f} GiB free here", remedy)
+        remedy = "close other programs; the lessons need about 2 GiB"
+        yield _found("memory", free >= 2 * 2**30, f"{free / 2**30:.1f} GiB free", remedy)
+    disk = shutil.disk_usage(Path.cwd()).free / 2**30
+    yield _found("disk", disk >= 1, f"{disk:.1f} GiB free here", "make room: runs and downloads need about 1 GiB")
 
 
 def _cache() -> Iterator[Finding]:
@@ -138,29 +134,24 @@ def _cache() -> Iterator[Finding]:
     if not (there.is_dir() and os.access(there, os.W_OK)):
         remedy = "set TEACHKIT_CACHE to a folder of your own: downloads and finished work are kept there"
         yield Finding("cache", "note", f"{there} cannot be written", remedy)
-    elif Path(tempfile.gettempdir()) in folder.parents:
-        remedy = "set TEACHKIT_CACHE (or HOME) to a folder that lasts, to keep downloads and finished work"
-        yield Finding("cache", "note", f"{folder}, among temporary files", remedy)
     else:
-        yield Finding("cache", "ok", str(folder))
+        passing = Path(tempfile.gettempdir()) in folder.parents
+        remedy = "set TEACHKIT_CACHE (or HOME) to a folder that lasts, to keep downloads and finished work"
+        yield _found("cache", not passing, f"{folder}{', among temporary files' if passing else ''}", remedy)
 
 
 def _data() -> Iterator[Finding]:
-    import json
-
-    from teachkit import data
-
     try:
         listed = json.loads((data.directory() / "checksums.json").read_text())
     except (ValueError, OSError) as error:
         yield Finding("data", "problem", f"the list of checksums cannot be read: {error}", _DATA)
         return
-    good = 0
+    good = len(listed)
     for name in listed:
         try:
             data.verify(name)
-            good += 1
         except (ValueError, OSError) as error:
+            good -= 1
             text, _, remedy = str(error).rpartition("; ")
             yield Finding("data", "problem", text or f"{name}: {error}", remedy if text else _DATA)
     if good:
@@ -182,23 +173,22 @@ def _kernel() -> Iterator[Finding]:
         return
     ours = spec.argv[0] in ("python", "python3")  # Jupyter starts its own interpreter for these
     program = sys.executable if ours else shutil.which(spec.argv[0])
-    if program is None:
-        yield Finding("kernel", "problem", f"python3 starts {spec.argv[0]}, which does not exist", repair)
-        return
-    yield Finding("kernel", "ok", f"JupyterLab {importlib.metadata.version('jupyterlab')}, kernel {program}")
+    works = f"JupyterLab {importlib.metadata.version('jupyterlab')}, kernel {program}"
+    text = works if program else f"python3 starts {spec.argv[0]}, which does not exist"
+    yield _found("kernel", program, text, repair, "problem")
 
 
 def _lessons() -> Iterator[Finding]:
     count = len(list(notebooks().glob("[0-9][0-9]_*.ipynb")))
-    remedy = "" if count else "get a checkout of teachkit: the lessons are not part of the wheel"
-    yield Finding("lessons", "ok" if count else "note", f"{count} in {notebooks()}", remedy)
+    remedy = "get a checkout of teachkit: the lessons are not part of the wheel"
+    yield _found("lessons", count, f"{count} in {notebooks()}", remedy)
 
 
 def _browser() -> Iterator[Finding]:
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     found = next(filter(None, map(shutil.which, names)), None)
-    remedy = "" if found else "only for testing the lessons in a browser: install Chromium (apt install chromium)"
-    yield Finding("chromium", "ok" if found else "note", found or "not found", remedy)
+    remedy = "only for testing the lessons in a browser: install Chromium (apt install chromium)"
+    yield _found("chromium", found, found or "not found", remedy)
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

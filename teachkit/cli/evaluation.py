@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+import torch
 import typer
 
-from teachkit.cli.base import Device, Model, app, choose_device
+from teachkit import data
+from teachkit.cli.base import Device, Model, Store, app, choose_device
 from teachkit.files import cache_directory
 
 if TYPE_CHECKING:
@@ -37,12 +41,7 @@ def evaluate(
     real: Annotated[
         Path | None, typer.Option(help="Moments of the real features (.npz with mu and sigma); needed for inception.")
     ] = None,
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where finished parts are kept, for later runs; default: $TEACHKIT_CACHE or ~/.cache/teachkit."
-        ),
-    ] = None,
+    store: Store = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: Device = None,
 ) -> None:
@@ -50,24 +49,21 @@ def evaluate(
 
     Run again after an interruption, it goes on where it was; under torchrun the processes share the work.
     """
-    import torch
-
     from teachkit import evaluation
     from teachkit.cli.sampling import _learned
     from teachkit.scheduling.teacher import level_range
 
-    names, budgets, folder = _list(solvers), _numbers(nfe), _writable(store or cache_directory("evaluations"))
-    if not (names and budgets and _list(schedules)):
+    names, budgets, kinds = _list(solvers), _numbers(nfe), _list(schedules)
+    folder = _writable(store or cache_directory("evaluations"))
+    if not (names and budgets and kinds):
         raise typer.BadParameter("--solvers, --nfe and --schedules must each name at least one")
     with evaluation.processes(choose_device(device)) as group:
         denoiser, shape, classes, dtype = _learned(model, group.device)
         low, high = level_range(denoiser)
         chosen = features or ("digits" if shape == (1, 28, 28) else "pixels" if shape[-1] <= 8 else "inception")
-        wanted = [
-            method
-            for kind in _list(schedules)
-            for method in evaluation.methods(names, kind, budgets, model=model, sigma_min=low, sigma_max=high)
-        ]
+        wanted = []
+        for kind in kinds:
+            wanted += evaluation.methods(names, kind, budgets, model=model, sigma_min=low, sigma_max=high)
         truth, floor = _real(chosen, shape, real, count)
         show = sys.stderr.isatty()
         with torch.no_grad():
@@ -113,9 +109,7 @@ def _boomerang(paths: GeometryStatistics) -> str:
 
 def _real(features: str, shape: tuple[int, ...], file: Path | None, count: int) -> tuple[FeatureStatistics, str]:
     """Statistics of the real data in the chosen features, and what real images themselves score, in words."""
-    import torch
-
-    from teachkit import data, evaluation
+    from teachkit import evaluation
     from teachkit.metrics import FeatureStatistics, frechet_distance
 
     if file is not None:
@@ -134,11 +128,6 @@ def _real(features: str, shape: tuple[int, ...], file: Path | None, count: int) 
 
 
 def _moments(file: Path) -> FeatureStatistics:
-    import zipfile
-
-    import numpy as np
-    import torch
-
     from teachkit.metrics import FeatureStatistics
 
     try:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from teachkit.cli.base import Device, app, check_target, choose_device
+from teachkit.cli.base import Device, app, check_choice, check_target, choose_device
 from teachkit.launcher import place
 
 
@@ -31,8 +30,7 @@ def train(
     from teachkit.edm.recipes import RECIPES
     from teachkit.edm.training import train
 
-    if recipe not in RECIPES:
-        raise typer.BadParameter(f"recipe must be one of {', '.join(sorted(RECIPES))}, got {recipe!r}")
+    check_choice("recipe", recipe, sorted(RECIPES))
     changes: dict[str, Any] = {k: v for k, v in (("images", images), ("seed", seed)) if v is not None}
     chosen = dataclasses.replace(RECIPES[recipe], **changes)
     folder = run_dir or Path("runs") / recipe
@@ -40,11 +38,11 @@ def train(
     try:
         train(chosen, folder, device=where, checkpoint_seconds=checkpoint_seconds, compile=compiled)
     except KeyboardInterrupt:
-        if first:
-            there = (folder / "checkpoint.pt").exists()
-            state = "the same command goes on from its last checkpoint" if there else "it had no checkpoint yet"
-            print(f"\nteachkit: interrupted; the run is in {folder}: {state}", file=sys.stderr)
-        raise SystemExit(130) from None
+        if not first:
+            raise SystemExit(130) from None
+        there = (folder / "checkpoint.pt").exists()
+        state = "the same command goes on from its last checkpoint" if there else "it had no checkpoint yet"
+        raise KeyboardInterrupt(f"the run is in {folder}: {state}") from None
     if first:
         print(folder)
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import torch
 import typer
+from safetensors.torch import save_file
+from torch import Tensor
 
-from teachkit.cli.base import Device, Model, app, check_target, choose_device
-from teachkit.schedules import REGISTRY
+from teachkit import Empirical, data, initial_noise, sample, schedules, solvers
+from teachkit.cli.base import Device, Guidance, Model, app, check_choice, check_target, choose_device
+from teachkit.denoisers import default_dtype
+from teachkit.files import held, write_images, write_whole
+from teachkit.solvers import Solver
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-    from torch import Tensor
-
-    from teachkit.solvers import Solver
-
-FAMILIES = (*REGISTRY, "linear", "flow_shift")
+FAMILIES = (*schedules.REGISTRY, "linear", "flow_shift")
+Labels = Annotated[
+    str | None,
+    typer.Option("--labels", "--label", help="Classes in turn: 3 or 0,1,2; default for a model: all its classes."),
+]
 FORMATS = ("list", "json", "comfyui")
 
 
@@ -44,14 +48,9 @@ def draw(
     sigma_max: Annotated[
         float | None, typer.Option(help="First level of a family; default: 80, or the model's own where smaller.")
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option("--labels", "--label", help="Classes in turn: 3 or 0,1,2; default for a model: all its classes."),
-    ] = None,
-    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")] = None,
-    batch: Annotated[
-        int, typer.Option(min=1, help="Samples at a time, at most 64; changes them by rounding only.")
-    ] = 64,
+    labels: Labels = None,
+    guidance: Guidance = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples at a time, up to 64; they change by rounding only.")] = 64,
     out: Annotated[Path, typer.Option(help="Picture to write (.png).")] = Path("samples.png"),
     tensors: Annotated[Path | None, typer.Option(help="Also write the samples (.safetensors).")] = None,
     trajectories: Annotated[Path | None, typer.Option(help="Also write the whole paths (.safetensors).")] = None,
@@ -61,10 +60,7 @@ def draw(
 
     Run again after an interruption, it goes on where it was; under torchrun the processes share the work.
     """
-    import torch
-
-    from teachkit import evaluation, initial_noise, sample
-    from teachkit.evaluation import processes
+    from teachkit import evaluation
     from teachkit.scheduling.teacher import SIGMA_MAX, SIGMA_MIN, level_range
 
     check_target(out, "--out", ".png")
@@ -74,10 +70,9 @@ def draw(
         raise typer.BadParameter("--model and --data exclude each other")
     low, high = SIGMA_MIN if sigma_min is None else sigma_min, SIGMA_MAX if sigma_max is None else sigma_max
     sigmas, step = _walk(schedule, solver, steps, nfe, low, high)  # wrong options are refused before a model is loaded
-    with processes(choose_device(device)) as group:
-        denoiser, shape, classes, dtype = (
-            _exact(data, group.device) if data else _learned(model or "edm-mnist", group.device)
-        )
+    with evaluation.processes(choose_device(device)) as group:
+        opened = _exact(data, group.device) if data else _learned(model or "edm-mnist", group.device)
+        denoiser, shape, classes, dtype = opened
         if schedule in FAMILIES:
             sigmas, step = _walk(schedule, solver, steps, nfe, *level_range(denoiser, sigma_min, sigma_max))
         chosen = _classes(labels, classes, count, all_by_default=data is None or guidance is not None)
@@ -86,23 +81,24 @@ def draw(
         keep = "all" if trajectories else "final"
 
         def compute(samples: range) -> dict[str, Tensor]:
-            parts = []
-            for first in range(samples.start, samples.stop, batch):
-                some = slice(first, min(first + batch, samples.stop))
-                size = some.stop - first
-                x = initial_noise(
-                    size, shape, float(sigmas[0]), seed=seed, first=first, dtype=dtype, device=group.device
-                )
-                these = None if chosen is None else chosen[some].to(group.device)
+            paths = []
+            for first in samples[::batch]:
+                size, place = min(batch, samples.stop - first), {"dtype": dtype, "device": group.device}
+                x = initial_noise(size, shape, float(sigmas[0]), seed=seed, first=first, **place)
+                these = None if chosen is None else chosen[first : first + size].to(group.device)
                 own = step.for_samples(seed, first)
-                parts.append(sample(denoiser, x, sigmas, own, labels=these, guidance=guidance, keep=keep))
-            return {name: torch.cat([getattr(path, name) for path in parts], 1) for name in ("x", "denoised")}
+                paths.append(sample(denoiser, x, sigmas, own, labels=these, guidance=guidance, keep=keep))
+            return {name: torch.cat([getattr(path, name) for path in paths], 1) for name in ("x", "denoised")}
 
         about = {**evaluation.identify(denoiser, model or data or ""), "sigmas": sigmas.tolist(), "seed": seed}
         about |= {"solver": [repr(step), evaluation.fingerprint(step)], "guidance": guidance, "keep": keep}
         about |= {"labels": None if chosen is None else chosen.tolist(), "device": group.device.type}
         parts = out.with_name(f".{out.stem}.parts")
-        with _alone(parts) if group.first else contextlib.nullcontext():
+
+        def refuse() -> None:
+            raise RuntimeError(f"another process is drawing {out.stem} here; wait, or name another --out")
+
+        with held(parts / "lock", wait=refuse) if group.first else contextlib.nullcontext():
             shards = evaluation.Shards(parts, about, count, ["cli/sampling.py"])
             shards.run(compute, group, progress=sys.stderr.isatty(), title="samples")
             if not group.first:
@@ -129,14 +125,9 @@ def find(
     nfe: Annotated[int, typer.Option(min=2, help="Evaluations one sample may cost.")] = 6,
     warm_up: Annotated[int, typer.Option(min=8, help="Warm-up samples.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Of the warm-up samples.")] = 0,
-    labels: Annotated[
-        str | None,
-        typer.Option("--labels", "--label", help="Classes in turn: 3 or 0,1,2; default: all that the model has."),
-    ] = None,
-    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")] = None,
-    objective: Annotated[str, typer.Option(help="Error to make small: mean, or rms where a few samples matter.")] = (
-        "mean"
-    ),
+    labels: Labels = None,
+    guidance: Guidance = None,
+    objective: Annotated[str, typer.Option(help="Error to make small: mean, or rms if a few samples matter.")] = "mean",
     save: Annotated[Path | None, typer.Option(help="Write the schedule (.json).")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (.png): costs, and where the levels lie.")] = None,
     form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "list",
@@ -146,20 +137,14 @@ def find(
 
     Error and the share of samples that end elsewhere than the teacher's, on warm-up noise, go to the error output.
     """
-    import dataclasses
-
-    import torch
-
-    from teachkit import initial_noise, scheduling, solvers
+    from teachkit import scheduling
     from teachkit.scheduling.refine import OBJECTIVES
     from teachkit.scheduling.teacher import level_range
 
-    if form not in FORMATS:
-        raise typer.BadParameter(f"--format must be one of {', '.join(FORMATS)}, got {form!r}")
-    if objective not in OBJECTIVES:
-        raise typer.BadParameter(f"--objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
-    if solver != "fitted" and solver not in solvers.REGISTRY:
-        raise typer.BadParameter(f"--solver must be fitted or one of {', '.join(solvers.REGISTRY)}, got {solver!r}")
+    check_choice("--format", form, FORMATS)
+    check_choice("--objective", objective, OBJECTIVES)
+    if solver != "fitted":
+        check_choice("--solver", solver, solvers.REGISTRY, "fitted or ")
     if solver == "fitted" and form == "comfyui":
         raise typer.BadParameter("--format comfyui cannot hold fitted weights; choose json, or another --solver")
     check_target(save, "--save", ".json")
@@ -173,11 +158,9 @@ def find(
     chosen = None if chosen is None else chosen.to(where)
     with torch.no_grad():
         teacher = scheduling.teacher_paths(denoiser, noise, labels=chosen, guidance=guidance)
+        search = scheduling.fit_solver if solver == "fitted" else partial(scheduling.find_schedule, solver=solver)
         asked: dict[str, Any] = {"labels": chosen, "guidance": guidance, "objective": objective}
-        if solver == "fitted":
-            found = scheduling.fit_solver(denoiser, noise, nfe, **asked, teacher=teacher, progress=show)
-        else:
-            found = scheduling.find_schedule(denoiser, noise, nfe, solver, **asked, teacher=teacher, progress=show)
+        found = search(denoiser, noise, nfe, **asked, teacher=teacher, progress=show)
     known = {"model": {"name": model, **found.provenance["model"]}, "seed": seed}
     found = dataclasses.replace(found, provenance=found.provenance | known)
     if save:
@@ -186,7 +169,6 @@ def find(
     print(f"{found.solver}, {found.nfe} evaluations: {off}", file=sys.stderr)
     if plot:
         from teachkit.course import plots
-        from teachkit.files import write_whole
 
         nearest = [int((teacher.sigmas.log() - s.log()).abs().argmin()) for s in found.sigmas]
         title = f"{model}, {found.solver}, {found.nfe} evaluations: costs, and the nearest levels of the teacher"
@@ -204,7 +186,7 @@ def _walk(
     schedule: str, solver: str | None, steps: int | None, nfe: int | None, sigma_min: float, sigma_max: float
 ) -> tuple[Tensor, Solver]:
     """Noise levels and solver, from the options."""
-    from teachkit import schedules, scheduling, solvers
+    from teachkit import scheduling
     from teachkit.scheduling.search import step_counts
 
     if steps and nfe:
@@ -214,11 +196,9 @@ def _walk(
             raise typer.BadParameter("a saved schedule has its own levels and solver: no --steps, --nfe or --solver")
         saved = scheduling.Schedule.load(schedule)
         return saved.sigmas, saved.make_solver()
-    if schedule not in FAMILIES:
-        raise typer.BadParameter(f"--schedule must be a .json file or one of {', '.join(FAMILIES)}, got {schedule!r}")
     name = solver or "heun"
-    if name not in solvers.REGISTRY:
-        raise typer.BadParameter(f"--solver must be one of {', '.join(solvers.REGISTRY)}, got {name!r}")
+    check_choice("--schedule", schedule, FAMILIES, "a .json file or ")
+    check_choice("--solver", name, solvers.REGISTRY)
     number, options = step_counts(name, nfe)[0] if nfe else (steps or 18, {})
     levels = getattr(schedules, schedule)(number, sigma_min=sigma_min, sigma_max=sigma_max)
     return levels, solvers.get(name, **options)
@@ -226,8 +206,6 @@ def _walk(
 
 def _learned(model: str, device: torch.device | str) -> tuple[Any, tuple[int, ...], int, Any]:
     """A trained denoiser, the shape of one sample, its number of classes, its dtype."""
-    import torch
-
     from teachkit import edm
 
     denoiser: Any = edm.load(model, device=device)
@@ -237,9 +215,6 @@ def _learned(model: str, device: torch.device | str) -> tuple[Any, tuple[int, ..
 
 def _exact(name: str, device: torch.device | str) -> tuple[Any, tuple[int, ...], int, Any]:
     """The same for the closed form over a data set."""
-    from teachkit import Empirical, data
-    from teachkit.denoisers import default_dtype
-
     images, labels = data.load(name)
     dtype = default_dtype(device)
     denoiser = Empirical(images.to(device, dtype), labels=labels.to(device))
@@ -248,8 +223,6 @@ def _exact(name: str, device: torch.device | str) -> tuple[Any, tuple[int, ...],
 
 def _classes(labels: str | None, known: int, count: int, all_by_default: bool) -> Tensor | None:
     """The class of each sample, (count,), or None."""
-    import torch
-
     if labels is None:
         return torch.arange(count) % known if known and all_by_default else None
     if not known:
@@ -263,25 +236,8 @@ def _classes(labels: str | None, known: int, count: int, all_by_default: bool) -
     return torch.tensor(numbers)[torch.arange(count) % len(numbers)]
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder of parts for this process; RuntimeError if another that is alive holds it."""
-    from teachkit.files import held
-
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(held(folder / "lock"))
-        except BlockingIOError:
-            raise RuntimeError(
-                f"another process is drawing {folder.name[1:-6]} here; wait, or name another --out"
-            ) from None
-        yield
-
-
 def _picture(samples: Tensor, path: Path, columns: int | None) -> None:
     """Images as a grid, one pixel for a pixel; points in the plane as dots."""
-    from teachkit.files import write_images, write_whole
-
     if samples.ndim == 2:
         from matplotlib.figure import Figure
 
@@ -296,8 +252,4 @@ def _picture(samples: Tensor, path: Path, columns: int | None) -> None:
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    from teachkit.files import write_whole
-
     write_whole(path, lambda beside: save_file({name: t.contiguous() for name, t in tensors.items()}, beside))
