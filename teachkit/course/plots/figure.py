@@ -163,15 +163,19 @@ def markup(figure: Picture, dpi: int = 96) -> str:
     if not isinstance(figure, Picture):
         raise TypeError(f"figure must be a Picture, got {shown(figure)}")
     dpi = integer("dpi", dpi, 10, 2400)
-    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
+    canvas = FigureCanvasAgg(figure)
     with style():
         figure.set_dpi(dpi)
         canvas.draw()
     image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
-    image.save(buffer, format="png", compress_level=3)
-    data = base64.b64encode(buffer.getvalue()).decode()
     fit, flush = ' style="max-width: 100%; height: auto"', ' style="margin: 0"'
-    return _element(data, image.width, figure.alt, figure.caption, fit, flush)
+    return _element(_png(image, compress_level=3), image.width, figure.alt, figure.caption, fit, flush)
+
+
+def _png(image: Image.Image, **options: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="png", **options)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _element(data: str, width: int, alt: str, caption: str, attributes: str = "", around: str = "") -> str:
@@ -181,15 +185,13 @@ def _element(data: str, width: int, alt: str, caption: str, attributes: str = ""
     return f"<figure{around}>{image}{below}</figure>"
 
 
-def _mimebundle(figure: Figure, alt: str, caption: str, dpi: int = 144) -> tuple[dict[str, Any], dict[str, Any]]:
+def _mimebundle(figure: Figure, alt: str, caption: str) -> tuple[dict[str, Any], dict[str, Any]]:
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=144, facecolor="white", metadata={"Software": None})
     image = Image.open(buffer).convert("RGB")
     image = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    image.save(buffer, format="png", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
+    data = _png(image, optimize=True)
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     return (
         {"text/html": _element(data, width, alt, caption), "image/png": data, "text/plain": alt},

@@ -183,8 +183,8 @@ def steps_on_path(
     with drawing(ax, size=(5.6, 4.6)) as ax:
         dots(ax, data, label="data")
         for i in samples:
-            for a, b in zip(x[:-1, i], d[:, i]):
-                ax.plot(*np.stack([a, b]).T, color=ORANGE, lw=1, label="from x to D", zorder=2)
+            lines = np.stack([x[:-1, i], d[:, i]]).transpose(2, 0, 1)  # coordinate, end, step
+            ax.plot(*lines, color=ORANGE, lw=1, label="from x to D", zorder=2)
             ax.plot(*d[:, i].T, "s", color=ORANGE, ms=3.5, label="D(x; σ)", zorder=3)
             ax.plot(*x[:, i].T, "o-", color=BLUE, ms=4, label="state x", zorder=4)
             ax.plot(*x[-1, i], "*", color=VERMILLION, ms=10, label="end", zorder=5)

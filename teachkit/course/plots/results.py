@@ -55,7 +55,6 @@ def image_grid(
                 ax.set_title(str(titles[k]), fontsize=8, loc="center", pad=2)
         picture.suptitle(text("title", title), x=0.01, ha="left", fontsize=11)
     picture.alt = f"{title}: {len(a)} images of {a.shape[-2]} by {a.shape[-1]} pixels."
-    picture.caption = ""
     return picture
 
 

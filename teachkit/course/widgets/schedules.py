@@ -25,6 +25,7 @@ from teachkit.trajectory import Trajectory, whole_path
 
 _SHOWN = 8
 _MOST_STEPS = 40  # sliders
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _STEP = 0.01  # of a level slider, in log10 of the level
 
 
@@ -91,7 +92,7 @@ def schedule_lab(
     coefficient = slider("coefficient", 1.0, 0.6, 1.6, W.FloatSlider, step=0.05)
     count = slider("steps", steps, 2, max_steps)
     top, low = float(teacher.sigmas[0]), float(teacher.sigmas[-1])
-    levels = [log_slider(f"σ{_subscript(k)}", 1.0, low, top, _STEP) for k in range(1, max_steps)]
+    levels = [log_slider(f"σ{str(k).translate(_SUBSCRIPTS)}", 1.0, low, top, _STEP) for k in range(1, max_steps)]
     costs = cache(lambda name: scheduling.cost_matrix(teacher, name))
     state: dict[str, Any] = {"route": [], "moving": False}
 
@@ -234,7 +235,3 @@ def _apart(levels: list[float]) -> Tensor:
     for k in range(len(s) - 2, 0, -1):
         s[k] = max(s[k], s[k + 1] * 1.02)
     return schedules.validate(s)
-
-
-def _subscript(k: int) -> str:
-    return str(k).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
