@@ -5,11 +5,10 @@ from __future__ import annotations
 import resource
 import statistics
 import sys
-import time
-from collections.abc import Callable
 
 import torch
 
+from benchmarks.clock import one_thread, wall
 from teachkit import Empirical
 
 POINTS, DIM, QUERIES, REPEATS = 50_000, 3072, 256, 3
@@ -22,31 +21,15 @@ peak below 3 GiB. The peak is that of the process so far: data, floor and Python
 """
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    begun = time.perf_counter()
-    call()
-    return time.perf_counter() - begun
-
-
 def peak() -> float:
     """Peak memory of this process, GiB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
+@one_thread()
 def run() -> list[dict[str, object]]:
     """A row for each noise level."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return measure()
-    finally:
-        torch.set_num_threads(threads)
-
-
-def measure() -> list[dict[str, object]]:
-    """The rows, with as many threads as torch is set to."""
     rng = torch.Generator().manual_seed(0)
     data = torch.randn(POINTS, DIM, generator=rng)
     D = Empirical(data)
@@ -59,7 +42,7 @@ def measure() -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for sigma in (80.0, 5.0, 0.5, 0.002):
         x = data[:QUERIES] + sigma * noise
-        pairs = [(seconds(lambda x=x, s=sigma: D(x, s)), seconds(lambda x=x: floor(x))) for _ in range(REPEATS)]
+        pairs = [(wall(lambda x=x, s=sigma: D(x, s)), wall(lambda x=x: floor(x))) for _ in range(REPEATS)]
         ours, bare = (statistics.median(pair[k] for pair in pairs) for k in (0, 1))
         rows.append(
             {

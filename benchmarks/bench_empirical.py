@@ -6,7 +6,7 @@ import statistics
 
 import torch
 
-from benchmarks.bench_growth import seconds
+from benchmarks.clock import one_thread, processor
 from benchmarks.peers import ideal_denoiser
 from teachkit import Empirical, data
 
@@ -29,15 +29,11 @@ def points() -> dict[str, torch.Tensor]:
     return sets | {"random, 3072 numbers": torch.randn(20_000, 3, 32, 32, generator=rng)}
 
 
+@one_thread()
 def run() -> list[dict[str, object]]:
     """A row for each data set and noise level. ImportError with what to install where the peer is absent."""
     kind = ideal_denoiser()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return [row for name, images in points().items() for row in compare(name, images, kind)]
-    finally:
-        torch.set_num_threads(threads)
+    return [row for name, images in points().items() for row in compare(name, images, kind)]
 
 
 @torch.no_grad()
@@ -56,7 +52,7 @@ def compare(name: str, images: torch.Tensor, kind: type) -> list[dict[str, objec
             return ours(x, sigma)
 
         torch.testing.assert_close(own(), peer(), rtol=1e-2, atol=1e-2)
-        turns = [(seconds(own), seconds(peer)) for _ in range(REPEATS)]
+        turns = [(processor(own, least=0.005), processor(peer, least=0.005)) for _ in range(REPEATS)]
         mine, other = (statistics.median(turn[k] for turn in turns) for k in (0, 1))
         ratios = sorted(a / b for a, b in turns)
         rows.append(

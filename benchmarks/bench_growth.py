@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 
 import torch
 
+from benchmarks.clock import one_thread, processor
 from teachkit import Empirical, Gaussian, edm, geometry, initial_noise, metrics, sample, schedules, scheduling
 
 REPEATS = 5
@@ -79,31 +79,14 @@ def cases() -> list[Task]:
 
 def slope(sizes: Sequence[int], times: Sequence[float]) -> float:
     """Least-squares slope of log time against log size."""
-    x, y = [math.log(n) for n in sizes], [math.log(max(t, 1e-7)) for t in times]
-    mx, my = statistics.fmean(x), statistics.fmean(y)
-    return sum((a - mx) * (b - my) for a, b in zip(x, y)) / sum((a - mx) ** 2 for a in x)
+    return statistics.linear_regression([math.log(n) for n in sizes], [math.log(max(t, 1e-7)) for t in times]).slope
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Processor time of one call, repeated until the clock can tell."""
-    count, begun = 0, time.process_time()
-    while True:
-        call()
-        count += 1
-        spent = time.process_time() - begun
-        if spent > 0.005:
-            return spent / count
-
-
+@one_thread()
+@torch.no_grad()
 def run() -> list[dict[str, object]]:
     """A row for each area and what grows in it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            return [_row(*case) for case in cases()]
-    finally:
-        torch.set_num_threads(threads)
+    return [_row(*case) for case in cases()]
 
 
 def _row(
@@ -112,7 +95,7 @@ def _row(
     calls = [make(n) for n in sizes]
     for call in calls:
         call()
-    rounds = [[seconds(call) for call in calls] for _ in range(REPEATS)]
+    rounds = [[processor(call, least=0.005) for call in calls] for _ in range(REPEATS)]
     slopes = sorted(slope(sizes, times) for times in rounds)
     return {
         "area": area,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-import time
+
+from benchmarks.clock import wall
 
 PEERS = ()
 RUNS = 7
@@ -36,6 +37,4 @@ def run() -> list[dict[str, object]]:
 
 
 def _import(package: str) -> float:
-    begun = time.perf_counter()
-    subprocess.run([sys.executable, "-c", f"import {package}"], check=True)
-    return time.perf_counter() - begun
+    return wall(lambda: subprocess.run([sys.executable, "-c", f"import {package}"], check=True))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.clock import one_thread, wall
 from teachkit import edm
 from teachkit.edm.published import CONFIGS
 
@@ -29,30 +28,11 @@ taken. One thread; medians of {REPEATS} calls, network and floor in turns, after
 """
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Inference on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    begun = time.perf_counter()
-    call()
-    return time.perf_counter() - begun
-
-
 def medians(*calls: Callable[[], object]) -> list[float]:
     """Median seconds of each call, taken in turns after one of each."""
     for call in calls:
         call()
-    turns = [[seconds(call) for call in calls] for _ in range(REPEATS)]
+    turns = [[wall(call) for call in calls] for _ in range(REPEATS)]
     return [statistics.median(column) for column in zip(*turns)]
 
 
@@ -144,7 +124,8 @@ def shipped() -> list[dict[str, object]]:
     return rows
 
 
+@one_thread()
+@torch.inference_mode()
 def run() -> list[dict[str, object]]:
     """All rows."""
-    with one_thread():
-        return builds() + forwards() + shipped()
+    return builds() + forwards() + shipped()

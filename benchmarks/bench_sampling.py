@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from benchmarks.clock import one_thread
 from benchmarks.peers import k_diffusion_sampling
 from teachkit import initial_noise, sample, schedules
 
@@ -76,14 +77,9 @@ def compare(repeats: int = REPEATS) -> dict[str, tuple[float, float, float]]:
     return rows
 
 
+@one_thread()
 def run() -> list[dict[str, object]]:
     """A row for each shared solver. ImportError with what to install where k-diffusion is absent."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        measured = compare()
-    finally:
-        torch.set_num_threads(threads)
     return [
         {
             "solver": name,
@@ -93,5 +89,5 @@ def run() -> list[dict[str, object]]:
             "ratio (final)": round(end / other, 2),
             "ratio (all)": round(path / other, 2),
         }
-        for name, (end, path, other) in measured.items()
+        for name, (end, path, other) in compare().items()
     ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from benchmarks.clock import one_thread, processor
 from teachkit import Empirical, Trajectory, data, initial_noise, sample, schedules, scheduling
 
 GRIDS, BATCH, STEPS = (60, 200, 500), 16, 10
@@ -56,21 +56,10 @@ def looped_programme(cost: Tensor, steps: int) -> list[list[float]]:
     return value
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Processor time of one call."""
-    begun = time.process_time()
-    call()
-    return time.process_time() - begun
-
-
+@one_thread()
 def run() -> list[dict[str, object]]:
     """A row for each size of the grid and each task."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return [row for n in GRIDS for row in _rows(n)]
-    finally:
-        torch.set_num_threads(threads)
+    return [row for n in GRIDS for row in _rows(n)]
 
 
 def _rows(n: int) -> list[dict[str, object]]:
@@ -87,7 +76,7 @@ def _rows(n: int) -> list[dict[str, object]]:
     tasks["programme"] = (lambda: scheduling.shortest_paths(cost, STEPS), lambda: looped_programme(cost, STEPS))
     rows = []
     for name, (ours, loop) in tasks.items():
-        mine, theirs = zip(*((seconds(ours), seconds(loop)) for _ in range(2)))
+        mine, theirs = zip(*((processor(ours), processor(loop)) for _ in range(2)))
         row: dict[str, object] = {"levels": n + 1, "task": name}
         row |= {"ours, ms": round(1e3 * min(mine), 2), "loops, ms": round(1e3 * min(theirs), 1)}
         rows.append(row | {"ratio": round(min(theirs) / max(min(mine), 1e-6), 1)})

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 
-import torch
-
+from benchmarks.clock import one_thread, processor
 from teachkit import Empirical, GaussianMixture, data, initial_noise, sample, schedules
 from teachkit.course import widgets
 
@@ -34,21 +32,12 @@ def makers() -> dict[str, Callable[[], widgets.Explorer]]:
     }
 
 
+@one_thread()
 def run() -> list[dict[str, object]]:
     """A row for each explorer."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     rows: list[dict[str, object]] = []
-    try:
-        for name, make in makers().items():
-            explorer, taken = make(), []
-            for _ in range(REPEATS):
-                begun = time.process_time()
-                explorer.update()
-                taken.append(1e3 * (time.process_time() - begun))
-            rows.append(
-                {"explorer": name, "median, ms": round(statistics.median(taken)), "largest, ms": round(max(taken))}
-            )
-    finally:
-        torch.set_num_threads(threads)
+    for name, make in makers().items():
+        explorer = make()
+        taken = [1e3 * processor(explorer.update) for _ in range(REPEATS)]
+        rows.append({"explorer": name, "median, ms": round(statistics.median(taken)), "largest, ms": round(max(taken))})
     return rows
