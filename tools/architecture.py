@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import fmean
 
 import grimp
+from renumber import between
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE, PAGE = ROOT / "docs" / "architecture.svg", ROOT / "docs" / "ARCHITECTURE.md"
@@ -228,9 +229,7 @@ def table() -> str:
 
 def page(text: str) -> str:
     """The document with its table as the code has it."""
-    return re.sub(
-        r"(?s)<!-- rooms -->.*<!-- /rooms -->", lambda _: f"<!-- rooms -->\n\n{table()}\n\n<!-- /rooms -->", text
-    )
+    return between(text, "rooms", [table()])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ DOCUMENTS = (
     "docs/SCHEDULES.md",
     "docs/SCALE.md",
     "docs/COLD_START.md",
-    "docs/WRITE_A_SOLVER.md",
     "benchmarks/RESULTS.md",
     "data/README.md",
     "data/licences/README.md",

@@ -11,6 +11,8 @@ import json
 import sys
 from pathlib import Path
 
+from renumber import between
+
 from teachkit.course.claims import Setting, chosen, measure_all, to_json
 from teachkit.course.claims.report import tally
 
@@ -25,18 +27,15 @@ def rows(record: dict) -> list[str]:
     def cell(text: str) -> str:
         return text.replace("|", "\\|").replace("\n", " ")
 
-    out = []
-    for c in record["claims"]:
-        out.append(f"| {cell(c['claim'])} | {cell(c['figure'] or '')} | {cell(c['here'])} | {c['verdict']} |")
-    return out
+    return [
+        f"| {cell(c['claim'])} | {cell(c['figure'] or '')} | {cell(c['here'])} | {c['verdict']} |"
+        for c in record["claims"]
+    ]
 
 
 def render(text: str, record: dict) -> str:
     """README with its table of claims made anew."""
-    head, rest = text.split(START)
-    tail = rest.split(END)[1]
-    table = ["| claim | paper | here | verdict |", "|---|---|---|---|", *rows(record)]
-    return f"{head}{START}\n\n" + "\n".join(table) + f"\n\n{END}{tail}"
+    return between(text, "claims", ["| claim | paper | here | verdict |", "|---|---|---|---|", *rows(record)])
 
 
 def measured(full: bool) -> dict:

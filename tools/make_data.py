@@ -8,17 +8,17 @@ needs npm, and ``photos32`` a Debian or Ubuntu, to fetch their sources, which ar
 from __future__ import annotations
 
 import argparse
-import json
-import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import checksums
 import emoji
 import numpy as np
 import photos
 from pictures import pack
 
-from teachkit.files import checksum
+from teachkit.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA, SOURCES = ROOT / "data", ROOT / "build" / "sources"
@@ -57,15 +57,11 @@ def main() -> None:
     """Write the files named, or all, and their checksums."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", choices=[[], *SETS], help="default: all")
-    checksums = json.loads((DATA / "checksums.json").read_text()) if (DATA / "checksums.json").exists() else {}
     for name in parser.parse_args().names or SETS:
         path = DATA / f"{name}.npz"
-        beside = DATA / f"{name}.part.npz"  # a run cut short leaves no half-written file behind
-        np.savez_compressed(beside, **SETS[name]())
-        os.replace(beside, path)
-        checksums[path.name] = checksum(path)
+        write_whole(path, partial(np.savez_compressed, **SETS[name]()))
+        checksums.record(path)
         print(path.name, f"{path.stat().st_size / 1e3:.0f} kB")
-    (DATA / "checksums.json").write_text(json.dumps(checksums, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

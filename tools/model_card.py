@@ -15,13 +15,13 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 import tempfile
 import textwrap
 import time
 from pathlib import Path
 from typing import Any
 
+import checksums
 import torch
 from PIL import Image
 from torch import Tensor
@@ -31,7 +31,6 @@ from teachkit import data, edm, metrics, sample
 from teachkit.edm.loss import edm_loss, noise_levels, validation_loss
 from teachkit.edm.recipes import RECIPES, Recipe
 from teachkit.edm.training import load_ema, validation_sigmas
-from teachkit.files import checksum
 from teachkit.noise import initial_noise
 from teachkit.schedules import polynomial
 
@@ -67,7 +66,7 @@ def export(name: str, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     difference = float((losses[1] / losses[0] - 1).abs().max())
     dtype = torch.float16 if difference < INDISTINGUISHABLE else torch.float32
     path = edm.save(trained, DATA / f"edm-{name}.safetensors", dtype, note)
-    record_checksum(path)
+    checksums.record(path)
     return {
         "images": images,
         "finished": images >= recipe.images,
@@ -77,14 +76,6 @@ def export(name: str, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         "float16_difference": difference,
         "held_out": losses[dtype == torch.float16].tolist(),
     }
-
-
-def record_checksum(path: Path) -> None:
-    """Put the SHA-256 of a file into checksums.json beside it."""
-    listed = path.parent / "checksums.json"
-    checksums = json.loads(listed.read_text()) | {path.name: checksum(path)}
-    listed.with_suffix(".part").write_text(json.dumps(checksums, indent=2, sort_keys=True) + "\n")
-    os.replace(listed.with_suffix(".part"), listed)
 
 
 def measure_losses(denoiser: edm.LearnedDenoiser, recipe: Recipe, held_out_loss: list[float]) -> dict[str, Any]:

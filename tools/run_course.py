@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
-import os
 import sys
 import time
 import traceback
@@ -26,6 +25,8 @@ from nbclient.exceptions import CellExecutionError
 
 sys.path.insert(0, str(Path(__file__).parent))  # also where another program imports this file
 from folding import fold
+
+from teachkit.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = ROOT / "notebooks"
@@ -133,9 +134,7 @@ def save_pictures(notebook: nbformat.NotebookNode, folder: Path, stem: str) -> i
 
 def write(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Write beside, then rename: an interrupted run never leaves half a notebook."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    nbformat.write(notebook, beside)
-    beside.replace(path)
+    write_whole(path, lambda beside: nbformat.write(notebook, beside))
 
 
 def run(path: Path, in_place: bool = False, out: Path | None = None) -> bool:

@@ -17,13 +17,13 @@ import os
 import time
 from pathlib import Path
 
+import checksums
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from teachkit import data
-from teachkit.files import checksum
 from teachkit.metrics import DigitClassifier, digit_classifier
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -142,10 +142,7 @@ def main() -> None:
     for name, value in figures.items():
         print(f"{name:28s}{value:.4f}")
     if options.output.resolve() == DATA / NAME:
-        path = DATA / "checksums.json"
-        checksums = json.loads(path.read_text()) | {NAME: checksum(options.output)}
-        path.with_suffix(".part").write_text(json.dumps(checksums, indent=2, sort_keys=True) + "\n")
-        os.replace(path.with_suffix(".part"), path)
+        checksums.record(DATA / NAME)
 
 
 if __name__ == "__main__":
