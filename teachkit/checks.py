@@ -119,12 +119,7 @@ def finite(name: str, value: Any) -> Tensor:
 def is_finite(value: Tensor) -> bool:
     """Whether every number of a tensor is finite; a sum that is tells so without a copy."""
     value = value.detach()
-    try:
-        return bool(value.sum().isfinite()) or bool(value.isfinite().all())
-    except RuntimeError:
-        if value.is_meta:
-            raise
-        return True  # inside torch.func.vmap nobody may look at values
+    return not anywhere(~value.sum().isfinite()) or not anywhere(~value.isfinite())
 
 
 def anywhere(mask: Tensor) -> bool:
@@ -139,15 +134,13 @@ def anywhere(mask: Tensor) -> bool:
 
 def same(one: Sequence[Any], other: Sequence[Any]) -> bool:
     """Whether values are equal pair by pair: tensors where their types, places and numbers are."""
-    if len(one) != len(other):
-        return False
-    for a, b in zip(one, other):
+
+    def alike(a: Any, b: Any) -> bool:
         if isinstance(a, Tensor) and isinstance(b, Tensor):
-            if (a.dtype, a.device, a.shape) != (b.dtype, b.device, b.shape) or not torch.equal(a, b):
-                return False
-        elif isinstance(a, Tensor) or isinstance(b, Tensor) or a != b:
-            return False
-    return True
+            return (a.dtype, a.device, a.shape) == (b.dtype, b.device, b.shape) and torch.equal(a, b)
+        return not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)
+
+    return len(one) == len(other) and all(map(alike, one, other))
 
 
 def squarable(name: str, value: Tensor) -> Tensor:

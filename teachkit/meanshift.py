@@ -157,14 +157,12 @@ def merge(points: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     kept: list[int] = []
     index = torch.empty(len(flat), dtype=torch.long, device=flat.device)
     for i in range(len(flat)):
-        if kept:
-            distance = torch.linalg.vector_norm(flat[kept] - flat[i], dim=1)
-            nearest = int(distance.argmin())
-            if float(distance[nearest]) <= tolerance:
-                index[i] = nearest
-                continue
-        index[i] = len(kept)
-        kept.append(i)
+        distance = torch.linalg.vector_norm(flat[kept] - flat[i], dim=1)
+        if kept and float(distance.min()) <= tolerance:
+            index[i] = distance.argmin()
+        else:
+            index[i] = len(kept)
+            kept.append(i)
     return points[kept], index
 
 

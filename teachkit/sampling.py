@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -30,23 +31,15 @@ __all__ = ["Trajectory", "initial_noise", "sample"]
 Callback = Callable[[int, float, Tensor, Tensor], object]
 
 
+@dataclass
 class Evaluator:
     """The denoiser with labels, guidance and thresholding applied, counting its evaluations."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        labels: Tensor | None,
-        guidance: float | None,
-        dynamic_threshold: float | None,
-    ) -> None:
-        self.denoiser, self.labels, self.guidance, self.threshold = (
-            denoiser,
-            labels,
-            guidance,
-            dynamic_threshold,
-        )
-        self.nfe = 0
+    denoiser: Denoiser
+    labels: Tensor | None
+    guidance: float | None
+    threshold: float | None
+    nfe: int = 0
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         denoised = self._call(x, sigma, self.labels)
@@ -142,7 +135,17 @@ def sample(
     """
     grid = schedules.validate(sigmas)
     rule = solvers.get(solver) if isinstance(solver, str) else solver
-    _check_arguments(denoiser, x, rule, labels, guidance, dynamic_threshold, keep, callback)
+    function("denoiser", denoiser, "D(x, sigma)")
+    if callback is not None:
+        function("callback", callback, "callback(step, sigma, x, denoised)")
+    batch("x", x)
+    if not isinstance(rule, Solver):
+        raise TypeError(f"solver must be a name or a Solver instance, got {rule!r}")
+    _check_device(denoiser, x)
+    check_labels(x, labels, guidance)
+    if dynamic_threshold is not None:
+        number("dynamic_threshold", dynamic_threshold, above=0, most=1)
+    choice("keep", keep, ("all", "final"))
     if flag("afs", afs) and not rule.analytic_first_step:
         raise ValueError(f"afs is not defined for {rule.name}")
     evaluate = Evaluator(denoiser, labels, guidance, dynamic_threshold)
@@ -177,30 +180,11 @@ def sample(
         return Trajectory(grid, path, denoised if together else denoised[:0], evaluate.nfe)
 
 
-def _check_arguments(
-    denoiser: Denoiser,
-    x: Tensor,
-    rule: Solver,
-    labels: Tensor | None,
-    guidance: float | None,
-    dynamic_threshold: float | None,
-    keep: str,
-    callback: Callback | None,
-) -> None:
-    function("denoiser", denoiser, "D(x, sigma)")
-    if callback is not None:
-        function("callback", callback, "callback(step, sigma, x, denoised)")
-    batch("x", x)
-    if not isinstance(rule, Solver):
-        raise TypeError(f"solver must be a name or a Solver instance, got {rule!r}")
+def _check_device(denoiser: Denoiser, x: Tensor) -> None:
     if isinstance(denoiser, nn.Module):
         own: Tensor | None = next(denoiser.parameters(), next(denoiser.buffers(), None))
         if own is not None and own.device != x.device:
             raise ValueError(f"x is on {x.device} but the denoiser is on {own.device}; move one of them")
-    check_labels(x, labels, guidance)
-    if dynamic_threshold is not None:
-        number("dynamic_threshold", dynamic_threshold, above=0, most=1)
-    choice("keep", keep, ("all", "final"))
 
 
 def check_labels(x: Tensor, labels: Tensor | None, guidance: float | None) -> None:
@@ -216,9 +200,6 @@ def check_labels(x: Tensor, labels: Tensor | None, guidance: float | None) -> No
 
 def _dynamic_threshold(denoised: Tensor, percentile: float) -> Tensor:
     flat = denoised.flatten(1)
-    s = (
-        torch.quantile(flat.abs().to(torch.promote_types(flat.dtype, torch.float32)), percentile, dim=1, keepdim=True)
-        .clamp(min=1)
-        .to(flat.dtype)
-    )
+    size = flat.abs().to(torch.promote_types(flat.dtype, torch.float32))  # quantile takes no half precision
+    s = size.quantile(percentile, dim=1, keepdim=True).clamp(min=1).to(flat.dtype)
     return (flat.clamp(-s, s) / s).reshape(denoised.shape)

@@ -80,13 +80,12 @@ class Trajectory:
             )
 
     def __eq__(self, other: object) -> bool:
-        return same(self._parts(), other._parts()) if isinstance(other, Trajectory) else NotImplemented
+        if not isinstance(other, Trajectory):
+            return NotImplemented
+        return same([*vars(self).values()], [*vars(other).values()])
 
     def __hash__(self) -> int:
         return hash((self.nfe, self.x.shape, *self.sigmas.tolist()))
-
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        return self.sigmas, self.x, self.denoised, self.nfe
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Trajectory:
         count = self.x.shape[1]
@@ -143,10 +142,8 @@ class Trajectory:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         if tensors["x"].untyped_storage().data_ptr() == tensors["denoised"].untyped_storage().data_ptr():
             tensors["denoised"] = tensors["denoised"].clone()  # the format has no tensors that share their numbers
-        write_whole(checks.path("path", path), lambda beside: save_file(tensors, beside, self._about()))
-
-    def _about(self) -> dict[str, str]:
-        return {"format": FORMAT, "nfe": str(self.nfe)}
+        about = {"format": FORMAT, "nfe": str(self.nfe)}
+        write_whole(checks.path("path", path), lambda beside: save_file(tensors, beside, about))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trajectory:
