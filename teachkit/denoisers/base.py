@@ -112,11 +112,11 @@ class DenoiserModule(nn.Module, ABC):
 
     def _check(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         """Validate and return x as (B, d) and sigma as (B, 1) or (1, 1)."""
-        own = next(self.buffers())
+        own, shape = next(self.buffers()), f"(B, {', '.join(map(str, self.event_shape))})"
         if not isinstance(x, Tensor):
-            raise TypeError(f"x must be a tensor of shape (B, {shape_text(self.event_shape)}), got {type(x).__name__}")
+            raise TypeError(f"x must be a tensor of shape {shape}, got {type(x).__name__}")
         if x.ndim != 1 + len(self.event_shape) or x.shape[1:] != self.event_shape:
-            raise ValueError(f"x must have shape (B, {shape_text(self.event_shape)}), got {tuple(x.shape)}")
+            raise ValueError(f"x must have shape {shape}, got {tuple(x.shape)}")
         if x.dtype != own.dtype:
             raise ValueError(
                 f"x is {x.dtype} but this {type(self).__name__} holds {own.dtype}; convert one of them, "
@@ -178,7 +178,3 @@ def check_data(data: Tensor) -> Tensor:
     if not bool((torch.linalg.vector_norm(y) ** 2).isfinite()):
         raise ValueError(f"data must have squares that are numbers of {y.dtype}, got values up to {y.abs().max():.3g}")
     return y
-
-
-def shape_text(event: tuple[int, ...]) -> str:
-    return ", ".join(map(str, event))

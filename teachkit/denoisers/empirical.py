@@ -257,24 +257,14 @@ class Empirical(DenoiserModule):
         log_p = total - own - 0.5 * ((wide - first) ** 2).sum(1) / s[:, 0] ** 2
         doubtful = self._doubtful(wide, s)
         if checks.anywhere(doubtful):
-            log_p = log_p.index_put((doubtful,), self._careful_sum(wide, s, labels, doubtful))
+            for rows in doubtful.nonzero()[:, 0].split(max(1, 2**22 // len(self.data))):
+                logits, first = self._careful_logits(wide, s, labels, rows)
+                far = 0.5 * ((wide[rows] - first) ** 2).sum(1) / s.expand(len(wide), 1)[rows, 0] ** 2
+                log_p = log_p.index_put((rows,), logits.logsumexp(1) - far)
         count = wide.new_full((1,), len(self.data))
         if labels is not None and self.classes is not None:
             count = self.classes.bincount()[labels].to(wide.dtype)
         return (log_p - count.log() - self.dim * (s[:, 0].log() + _HALF_LOG_2PI)).to(x.dtype)
-
-    def _careful_sum(self, wide: Tensor, s: Tensor, labels: Tensor | None, rows: Tensor) -> Tensor:
-        """log sum_i exp(-|x - y_i|^2 / (2 s^2)) of some rows, by differences: (b,)."""
-        wide, s, labels = wide[rows], s.expand(len(wide), 1)[rows], None if labels is None else labels[rows]
-        few, many, near, index = self._nearest(wide, s, labels)
-        first, out = self._points(index[:, 0], wide.dtype), wide.new_empty(len(wide))
-        for part in few:
-            out[part] = self._compare(wide[part], s[part], near[part], index[part])[2].logsumexp(1)
-        if len(many):
-            given = wide[many], s[many], None if labels is None else labels[many]
-            parts = [self._logits(*given, start, first[many]).logsumexp(1) for start in self._chunks()]
-            out[many] = torch.stack(parts).logsumexp(0)
-        return out - 0.5 * ((wide - first) ** 2).sum(1) / s[:, 0] ** 2
 
     def weights(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """Posterior probability of every data point given x: ``(B, N)``, rows sum to 1. Memory O(B * N)."""
@@ -284,22 +274,21 @@ class Empirical(DenoiserModule):
         logits = torch.cat([self._logits(wide, s, labels, i) for i in self._chunks()], 1)
         doubtful = self._doubtful(wide, s)
         if checks.anywhere(doubtful):
-            logits = logits.index_put((doubtful,), self._careful_logits(wide, s, labels, doubtful))
+            logits = logits.index_put((doubtful,), self._careful_logits(wide, s, labels, doubtful)[0])
         return finite(logits.softmax(1).to(x.dtype), x)
 
-    def _careful_logits(self, wide: Tensor, s: Tensor, labels: Tensor | None, rows: Tensor) -> Tensor:
-        """All logits of some rows by differences, up to a constant of each: (b, N)."""
+    def _careful_logits(self, wide: Tensor, s: Tensor, labels: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """All logits of some rows by differences, beside that of a near point (b, N); and that point (b, d)."""
         wide, s, labels = wide[rows], s.expand(len(wide), 1)[rows], None if labels is None else labels[rows]
         few, many, near, index = self._nearest(wide, s, labels)
-        out = wide.new_full((len(wide), len(self.data)), -math.inf)
+        out, first = wide.new_full((len(wide), len(self.data)), -math.inf), self._points(index[:, 0], wide.dtype)
         for part in few:
             logits = self._compare(wide[part], s[part], near[part], index[part])[2]
             out[part] = out[part].scatter(1, index[part, : logits.shape[1]], logits)
         if len(many):
             given = wide[many], s[many], None if labels is None else labels[many]
-            first = self._points(index[many, 0], wide.dtype)
-            out[many] = torch.cat([self._logits(*given, start, first) for start in self._chunks()], 1)
-        return out
+            out[many] = torch.cat([self._logits(*given, start, first[many]) for start in self._chunks()], 1)
+        return out, first
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` points of the data set, with replacement, plus noise of the bandwidth: ``(n, *event)``.

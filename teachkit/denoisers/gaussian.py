@@ -140,9 +140,8 @@ class Gaussian(DenoiserModule):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` samples ``(n, *event)``; ``generator`` may lie on the CPU or beside the mean."""
-        n = integer("n", n, 1)
-        generator = checks.generator("generator", generator)
+        n, generator = integer("n", n, 1), checks.generator("generator", generator)
         device = drawing_device(generator, self.mean)
         noise = torch.randn(n, self.rank, generator=generator, dtype=self.mean.dtype, device=device).to(self.mean)
-        component = torch.zeros(n, dtype=torch.long, device=device)
-        return (self.mean + self.covariance.root(noise, component)).reshape(n, *self.event_shape)
+        spread = self.covariance.root(noise, torch.zeros(n, dtype=torch.long))
+        return (self.mean + spread).reshape(n, *self.event_shape)

@@ -8,7 +8,6 @@ arXiv 2506.10177, Sec. 4.3.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,8 +29,12 @@ class Mixture(DenoiserModule):
     weights: Tensor  # (K,)
     means: Tensor  # (K, d)
 
-    @abstractmethod
-    def __init__(self, weights: Tensor | Sequence[float], means: Tensor | Sequence[Any], covariances: Any) -> None:
+    def __init__(
+        self,
+        weights: Tensor | Sequence[float],
+        means: Tensor | Sequence[Any],
+        covariances: Covariance | Tensor | Sequence[Any] | float,
+    ) -> None:
         super().__init__()
         mu = _checked_means(means)
         w = floating(weights, "weights", mu)
@@ -157,14 +160,6 @@ class GaussianMixture(Mixture):
     >>> D(torch.tensor([[2.0, 0.0]], dtype=torch.float64), 1.0).round(decimals=3).tolist()
     [[0.973, 0.0]]
     """
-
-    def __init__(
-        self,
-        weights: Tensor | Sequence[float],
-        means: Tensor | Sequence[Any],
-        covariances: Covariance | Tensor | Sequence[Any] | float,
-    ) -> None:
-        super().__init__(weights, means, covariances)
 
 
 class LowRankMixture(Mixture):
