@@ -96,10 +96,8 @@ def digit_classifier(path: str | os.PathLike[str] | None = None, device: torch.d
     except SafetensorError as error:
         raise ValueError(f"{file} is not a readable safetensors file: {error}") from None
     net = DigitClassifier().to(torch.float32)  # whatever torch's default is
-    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if wanted != found:
-        wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    wanted, found = ({(name, each.shape) for name, each in of.items()} for of in (net.state_dict(), state))
+    if wrong := sorted({name for name, _ in wanted ^ found}):
         raise ValueError(f"{file} does not hold the digit classifier: missing, unknown or misshapen {', '.join(wrong)}")
     net.load_state_dict({name: squarable(name, finite(name, value)).float() for name, value in state.items()})
     return net.eval().requires_grad_(False).to(device)

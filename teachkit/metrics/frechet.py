@@ -78,9 +78,8 @@ class FeatureStatistics:
         x = _features("features", features, least=1)
         batch = FeatureStatistics()
         batch.count, batch._origin = len(x), x[0].clone()
-        centred = x - batch._origin
-        batch._offset = centred.mean(0)
-        centred = centred - batch._offset
+        batch._offset = (x - x[0]).mean(0)
+        centred = x - x[0] - batch._offset
         batch.scatter = centred.T @ centred
         return self.merge(batch)
 
@@ -153,10 +152,10 @@ def frechet_distance(
     if sizes[0] != sizes[1]:
         raise ValueError(f"a and b must have the same number of features, got {sizes[0]} and {sizes[1]}")
     seed = integer("seed", seed, 0)
-    if flag("extrapolate", extrapolate):
-        return _extrapolated(sets, sizes[0], seed)
-    stats = [s if isinstance(s, FeatureStatistics) else FeatureStatistics(s) for s in sets]
-    return _frechet(stats[0], stats[1])
+    halves = _of_halves(sets, sizes[0], seed) if flag("extrapolate", extrapolate) else []
+    whole = _frechet(*(s if isinstance(s, FeatureStatistics) else FeatureStatistics(s) for s in sets))
+    # The line through 1 / N and 2 / N, read off at 0.
+    return 2 * whole - sum(halves) / len(halves) if halves else whole
 
 
 def _frechet(a: FeatureStatistics, b: FeatureStatistics) -> float:
@@ -178,26 +177,22 @@ def _factor(covariance: Tensor) -> Tensor:
     return vectors[:, keep] * values[keep].sqrt()
 
 
-def _extrapolated(sets: list[Tensor | FeatureStatistics], features: int, seed: int) -> float:
+def _of_halves(sets: list[Tensor | FeatureStatistics], features: int, seed: int) -> list[float]:
+    """Distances between random halves of the sets; statistics are taken whole."""
     counts = [len(s) for s in sets if isinstance(s, Tensor)]
     if not counts:
         raise TypeError("extrapolate needs features for a or b, got statistics for both")
     if min(counts) <= 2 * features:
         raise ValueError(f"extrapolate needs more than 2 F = {2 * features} samples, got {min(counts)}")
     rng = torch.Generator().manual_seed(seed)
-    halves = []
-    for _ in range(8):
-        parts = []
-        for s in sets:
-            if isinstance(s, FeatureStatistics):
-                parts.append((s, s))
-            else:
-                order = torch.randperm(len(s), generator=rng).to(s.device)
-                first, second = order.tensor_split(2)
-                parts.append((FeatureStatistics(s[first]), FeatureStatistics(s[second])))
-        halves += [_frechet(a, b) for a, b in zip(*parts)]
-    whole = _frechet(*(s if isinstance(s, FeatureStatistics) else FeatureStatistics(s) for s in sets))
-    return 2 * whole - sum(halves) / len(halves)  # the line through 1 / N and 2 / N, read off at 0
+
+    def halved(s: Tensor | FeatureStatistics) -> list[FeatureStatistics]:
+        if isinstance(s, FeatureStatistics):
+            return [s, s]
+        order = torch.randperm(len(s), generator=rng).to(s.device)
+        return [FeatureStatistics(s[half]) for half in order.tensor_split(2)]
+
+    return [_frechet(a, b) for _ in range(8) for a, b in zip(*map(halved, sets))]
 
 
 def _set(name: str, value: Tensor | FeatureStatistics) -> Tensor | FeatureStatistics:
