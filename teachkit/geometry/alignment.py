@@ -13,8 +13,6 @@ from torch import Tensor
 
 from teachkit.checks import flag, real_tensor, squarable
 
-__all__ = ["align", "procrustes", "procrustes_residual"]
-
 
 def procrustes(
     curves: Tensor, reference: Tensor | None = None, reflections: bool = True, *, about_chord: bool = False

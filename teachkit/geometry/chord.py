@@ -17,17 +17,6 @@ from teachkit.checks import flag, integer
 from teachkit.denoisers import default_dtype
 from teachkit.trajectory import Trajectory, states, whole_path
 
-__all__ = [
-    "arc_length",
-    "cosines",
-    "deviation",
-    "deviation_peak",
-    "distance_to_end",
-    "explained_variance",
-    "norms",
-    "project",
-]
-
 _BLOCK = 2**24  # values handled at a time: 128 MiB in float64
 
 
@@ -57,7 +46,7 @@ def deviation(traj: Trajectory | Tensor, relative: bool = False) -> Tensor:
     relative = flag("relative", relative)
 
     def block(x: Tensor) -> Tensor:
-        residual, length = _remove_chord(x)
+        residual, _, length = _remove_chord(x)
         out = torch.linalg.vector_norm(residual, dim=-1)
         if relative and not (length > 0).all():
             raise ValueError("traj has a path that ends where it began: it has no chord to be relative to")
@@ -163,10 +152,12 @@ def norms(traj: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
     [[8.0, 4.0], [0.0, 0.0], [2.0, 2.0]]
     """
     whole_path("traj", traj, outputs=True)
-    x, denoised = traj.x[:-1], traj.denoised
-    distance = _blocks(lambda pair: torch.linalg.vector_norm(pair[0] - pair[1], dim=-1), x, denoised)
-    size = [_blocks(lambda y: torch.linalg.vector_norm(y, dim=-1), y) for y in (x, denoised)]
-    return size[0], size[1], distance / traj.sigmas[:-1, None].to(distance)
+
+    def block(pair: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(torch.stack([*pair, pair[0] - pair[1]]), dim=-1)
+
+    x, denoised, distance = _blocks(block, traj.x[:-1], traj.denoised, batch_dim=2)
+    return x, denoised, distance / traj.sigmas[:-1, None].to(distance)
 
 
 def cosines(traj: Trajectory | Tensor) -> Tensor:
@@ -271,9 +262,7 @@ def project(traj: Trajectory | Tensor) -> Tensor:
     """
 
     def block(x: Tensor) -> Tensor:
-        residual, length = _remove_chord(x)
-        chord = (x[-1] - x[0]) / length.where(length > 0, torch.ones_like(length))[:, None]
-        along = ((x - x[0]) * chord).sum(-1)  # (N+1, b)
+        residual, along, length = _remove_chord(x)
         centred = residual - residual.mean(0)
         values, vectors = torch.linalg.eigh(_gram(centred))  # (b, m), (b, m, m) with m = min(N+1, d)
         count = min(2, len(x), x.shape[-1])
@@ -313,15 +302,16 @@ def _unit(x: Tensor) -> Tensor:
     return x / length.where(length > 0, torch.ones_like(length))
 
 
-def _remove_chord(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x relative to its first state, without its component along the chord (N+1, b, d); chord lengths (b,)."""
+def _remove_chord(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x relative to its first state: what is beside the chord (N+1, b, d), along it (N+1, b); chord lengths (b,)."""
     offset = x - x[0]
     chord = offset[-1]
     length = torch.linalg.vector_norm(chord, dim=-1)
     unit = _unit(chord)
-    residual = offset - (offset * unit).sum(-1, keepdim=True) * unit
+    along = (offset * unit).sum(-1)
+    residual = offset - along[..., None] * unit
     residual[-1] = residual[-1] * (length == 0)[:, None]  # exactly on the chord
-    return residual, length
+    return residual, along, length
 
 
 def _gram(x: Tensor) -> Tensor:

@@ -14,12 +14,11 @@ import warnings
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from teachkit.checks import choice, number, real_tensor, squarable
 from teachkit.denoisers import default_dtype
 from teachkit.geometry import chord
-
-__all__ = ["curvature_torsion"]
 
 _LEAST = 5  # points in a window: the cubic has three unknown vectors, its centre is given
 _WORST = 1e4  # condition number of a fit; usual windows are below 100, and points that nearly coincide far above
@@ -88,7 +87,8 @@ def curvature_torsion(
     number = _number(s)
     unit = min(torch.finfo(points.dtype).eps, torch.finfo(torch.float32).eps)  # half precision is taken at its word
     rounding = 0.5 * unit * x.abs().amax((0, 2))  # (B,)
-    share = torch.ones_like(s) if weights == "uniform" else _length_of_points(s)
+    part = pad(s.diff(dim=0) / 2, (0, 0, 1, 1))  # a point stands for half of the way to each of its neighbours
+    share = torch.ones_like(s) if weights == "uniform" else part[:-1] + part[1:]
     curvature, torsion = torch.empty_like(s), torch.empty_like(s)
     offset, columns = torch.arange(int(count.max()), device=x.device)[:, None], torch.arange(s.shape[1])
     for rows in torch.arange(len(s), device=x.device).split(max(1, chord._BLOCK // (8 * len(offset) * s.shape[1]))):
@@ -151,15 +151,12 @@ def _cubic(u: Tensor, delta: Tensor, weight: Tensor, rounding: Tensor) -> tuple[
 
 def _number(s: Tensor) -> Tensor:
     """The points counted along each curve, (N, B), near copies of one as one: see `_LEAP`."""
-    step = s.diff(dim=0)
-    edge = torch.full_like(step[:1], torch.inf)
-    beside = torch.cat([edge, step[:-1]]).minimum(torch.cat([step[1:], edge]))  # the shorter neighbour of each step
-    leap = torch.cat([torch.ones_like(step[:1], dtype=torch.bool), step > _LEAP * beside])
+    far = pad(s.diff(dim=0), (0, 0, 1, 1), value=torch.inf)  # each step, and one without end on either side
+    leap = far[:-1] > _LEAP * pad(far[:-2].minimum(far[2:]), (0, 0, 1, 0))  # the shorter neighbour of each step
     place = torch.arange(len(s), device=s.device)[:, None].expand(s.shape)
     first = place.where(leap, 0).cummax(0).values
     last = place.where(torch.cat([leap[1:], leap[:1]]), len(s) - 1).flip(0).cummin(0).values.flip(0)
     length = s.gather(0, last) - s.gather(0, first)
-    far = torch.cat([edge, step, edge])
     gap = far.gather(0, first).minimum(far.gather(0, last + 1))
     copies = gap.isfinite() & (_LEAP * length < gap)
     return (leap | ~copies).cumsum(0)
@@ -192,12 +189,6 @@ def _by_length(s: Tensor, half: float) -> tuple[Tensor, Tensor, Tensor]:
     nearest = (torch.arange(len(s), device=s.device) - _LEAST // 2).clamp(0, len(s) - _LEAST)[:, None]
     few = last - first + 1 < _LEAST
     return torch.where(few, nearest, first), torch.where(few, _LEAST, last - first + 1), few
-
-
-def _length_of_points(s: Tensor) -> Tensor:
-    """Half the arc length to both neighbours of every point, (N, B)."""
-    half = s.diff(dim=0) / 2
-    return torch.cat([half, torch.zeros_like(half[:1])]) + torch.cat([torch.zeros_like(half[:1]), half])
 
 
 def _check_points(points: Tensor) -> Tensor:

@@ -19,8 +19,6 @@ from teachkit.checks import integer, level
 from teachkit.denoisers import DenoiserModule
 from teachkit.trajectory import Trajectory, flat, whole_path
 
-__all__ = ["likelihood_gain", "noise_norm_spread", "span_residual", "step_targets", "unrolled_weights"]
-
 
 def step_targets(traj: Trajectory) -> Tensor:
     """The point towards which every step of a path moves, from the states alone.

@@ -16,8 +16,6 @@ from teachkit.checks import integer
 from teachkit.denoisers import default_dtype
 from teachkit.trajectory import Trajectory, flat, states
 
-__all__ = ["brownian_bridge", "random_walk", "time_shuffled"]
-
 
 def random_walk(n: int, b: int, d: int, seed: int = 0) -> Tensor:
     """``b`` random walks of ``n`` steps in ``d`` dimensions, from 0, of variance 1 at the end.

@@ -17,16 +17,6 @@ from teachkit.checks import function, number, real_tensor, scalar, shown
 from teachkit.denoisers import Denoiser, DenoiserModule, Empirical, Gaussian, GaussianMixture, LowRankMixture
 from teachkit.trajectory import Trajectory, flat, whole_path
 
-__all__ = [
-    "class_posteriors",
-    "commitment_sigma",
-    "effective_neighbours",
-    "score_gap",
-    "speciation_sigma",
-    "state_gap",
-    "teleport",
-]
-
 
 def effective_neighbours(empirical: Empirical, traj: Trajectory) -> Tensor:
     """Number of data points with a say in the denoiser at every state: 1 / sum of squared weights.

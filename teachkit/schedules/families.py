@@ -17,8 +17,6 @@ from teachkit.checks import choice, integer, number
 from teachkit.schedules.levels import checked_range, finished, with_zero
 from teachkit.schedules.linear_beta import LinearBeta
 
-__all__ = ["cosine", "ddpm", "flow_shift", "linear", "logsnr", "polynomial", "time_uniform"]
-
 _Map = Callable[[Tensor], Tensor]
 _LARGE_RHO = 1e3  # beyond, powers 1 / rho of sigma lose digits
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from teachkit.checks import as_real, flag, integer, number, shown, torch_array
 
-__all__ = ["interpolate", "trained_levels", "validate"]
-
 
 def validate(sigmas: Tensor | Sequence[float]) -> Tensor:
     """Check a schedule and return a copy of it as a float64 tensor on the CPU.
