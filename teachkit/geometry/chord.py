@@ -154,7 +154,7 @@ def norms(traj: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
     whole_path("traj", traj, outputs=True)
 
     def block(pair: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(torch.stack([*pair, pair[0] - pair[1]]), dim=-1)
+        return torch.stack([torch.linalg.vector_norm(y, dim=-1) for y in (*pair, pair[0] - pair[1])])
 
     x, denoised, distance = _blocks(block, traj.x[:-1], traj.denoised, batch_dim=2)
     return x, denoised, distance / traj.sigmas[:-1, None].to(distance)
