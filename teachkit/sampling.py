@@ -31,7 +31,7 @@ __all__ = ["Trajectory", "initial_noise", "sample"]
 Callback = Callable[[int, float, Tensor, Tensor], object]
 
 
-@dataclass
+@dataclass(eq=False)
 class Evaluator:
     """The denoiser with labels, guidance and thresholding applied, counting its evaluations."""
 
