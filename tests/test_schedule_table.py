@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from teachkit import GaussianMixture, initial_noise, sample, schedules
+from teachkit import GaussianMixture, initial_noise, sample, schedules, scheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -43,7 +43,7 @@ def test_rows_and_page_hold_the_share_that_ends_elsewhere(small):
     D, _ = two_hills()
     x = initial_noise(64, (2,), seed=schedule_table.HELD_OUT)
     exact = sample(D, x, schedules.polynomial(200), "unipc").final
-    schedule = schedule_table.Schedule(**{k: v for k, v in heun["schedule"].items() if k != "format"})
+    schedule = scheduling.Schedule(**{k: v for k, v in heun["schedule"].items() if k != "format"})
     final = sample(D, x, schedule.sigmas, schedule.make_solver()).final
     nearest = (final[:, None] - exact).norm(dim=-1).argmin(1)
     # Of ends so near to each other that only noise tells them apart, either will do.
