@@ -1,6 +1,7 @@
 """Assignments: student copies do not leak, marks depend on answers alone, and no submission ends a batch."""
 
 import csv
+import functools
 import json
 import os
 import re
@@ -508,15 +509,20 @@ def test_score_from_ratio():
         testing.score_from_ratio(1.0, full=1.0, none=0.5, points=1)
 
 
-def test_forbid_refuses_and_restores():
-    from teachkit import Empirical
-
-    with testing.forbid("Empirical"):
-        assert testing.forbidden() == ["Empirical"]
+@pytest.mark.parametrize("name", ["Empirical", "GaussianMixture", "solvers.Heun.step", "GaussianMixture.log_prob"])
+def test_forbid_refuses_and_restores(name):
+    """What a class makes itself and what it inherits."""
+    *owner, last = name.split(".")
+    owner = functools.reduce(getattr, owner, teachkit)
+    found, own = getattr(owner, last), dict(vars(owner))
+    inner = dict(vars(found)) if isinstance(found, type) else None
+    with testing.forbid(name):
+        assert testing.forbidden() == [name]
         with pytest.raises(AssertionError, match="write it yourself"):
-            Empirical(torch.zeros(1, 1))
-    Empirical(torch.zeros(1, 1))
+            getattr(owner, last)(torch.zeros(1, 1))
     assert not testing.forbidden()
+    assert dict(vars(owner)) == own
+    assert inner is None or dict(vars(found)) == inner
 
 
 # The line between the processes
