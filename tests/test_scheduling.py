@@ -708,11 +708,11 @@ def test_only_a_gain_beyond_chance_replaces_the_usual_grid():
     usual = candidate(1.0, 1.0, 1.0, 1.0)
     lucky, sure, worse = candidate(0.1, 1.3, 1.2, 1.25), candidate(0.9, 0.91, 0.92, 0.9), candidate(1.1, 1.1, 1.1, 1.1)
     # mean gain 0.0375 and standard deviation 0.577: half a standard error is 0.144
-    assert search._clearly_better([usual, lucky, worse], "mean") is usual
-    assert search._clearly_better([usual, lucky, sure], "mean") is sure
-    assert search._clearly_better([usual], "mean") is usual
+    assert search._clearly_better([usual, lucky, worse], usual, "mean") is usual
+    assert search._clearly_better([usual, lucky, sure], usual, "mean") is sure
+    assert search._clearly_better([usual], usual, "mean") is usual
     # mean gain 0.25, deviation 0.5: one standard error is 0.25, and half of one is beaten
-    assert search._clearly_better([usual, candidate(0.0, 1.0, 1.0, 1.0)], "mean") is not usual
+    assert search._clearly_better([usual, candidate(0.0, 1.0, 1.0, 1.0)], usual, "mean") is not usual
 
 
 def test_every_candidate_is_a_schedule_and_no_path_comes_twice():
@@ -733,7 +733,7 @@ def test_every_candidate_is_a_schedule_and_no_path_comes_twice():
 
 
 @pytest.mark.parametrize(("samples", "runners"), [(8, 20), (40, 3), (200, 20), (200, 1)])
-def test_a_race_is_won_by_the_best_and_the_worst_leave_early(samples, runners):
+def test_a_race_is_won_by_the_best_two_and_the_worst_leave_early(samples, runners):
     tries = []
 
     def gap(runner, rows):  # each has its error by name, and every try is written down
@@ -741,16 +741,16 @@ def test_a_race_is_won_by_the_best_and_the_worst_leave_early(samples, runners):
         return torch.full((rows.stop - rows.start, 4), float(runner.name), dtype=F64)
 
     paths = scheduling.teacher_paths(mixture(), initial_noise(samples, (12,)), grid=1)
-    warm = warm_up.WarmUp(mixture(), paths, 4)
+    warm = warm_up.WarmUp(mixture(), paths, 4, 0.5)
     field = [search.Candidate(str(1 + k), paths.sigmas) for k in range(runners)]
-    assert search.race(warm, field[::-1], gap).name == "1"
+    assert {c.name for c in search.race(warm, field[::-1], gap)} == {"1", "2"} - ({"2"} if runners == 1 else set())
     assert all(rows.start == 0 and rows.stop <= samples // 2 for _, rows in tries)  # none of those that judge
     counts = [sum(name == k for name, _ in tries) for k in range(1, runners + 1)]
     assert counts == sorted(counts, reverse=True)
-    assert runners < 20 or counts[0] == 4 > counts[-1] == 1
+    assert runners < 20 or counts[0] == counts[1] == 3 > counts[-1] == 1
     if samples == 200:
         sizes = [rows.stop for _, rows in tries]
-        assert sorted(set(sizes)) == ([] if runners == 1 else [6, 12, 25, 50])
+        assert sorted(set(sizes)) == ([] if runners == 1 else [12, 24, 48])
 
 
 @pytest.mark.parametrize("budget", [2.0, 3.0])
@@ -761,15 +761,15 @@ def test_a_search_keeps_to_its_budget_and_counts_what_it_spends(budget):
         spent[0] += len(y)
         return D(y, sigma)
 
-    found = scheduling.find_schedule(counted, initial_noise(32, (12,)), 5, "dpmpp_2m", budget=budget, grid=40)
-    assert found.provenance["evaluations"] == spent[0] <= budget * 32 * 40 * 1.001
-    assert spent[0] > (1 + 0.6 * (budget - 1)) * 32 * 40  # and uses most of it
-    assert found.provenance["teacher_evaluations"] == 32 * 40
-    assert found.provenance["warm_up"] == 32
+    found = scheduling.find_schedule(counted, initial_noise(48, (12,)), 5, "dpmpp_2m", budget=budget, grid=40)
+    assert found.provenance["evaluations"] == spent[0] <= budget * 48 * 40 * 1.001
+    assert spent[0] > (1 + 0.6 * (budget - 1)) * 48 * 40  # and uses most of it
+    assert found.provenance["teacher_evaluations"] == 48 * 40
+    assert found.provenance["warm_up"] == 48
     spent[0] = 0
-    schedule = scheduling.fit_solver(counted, initial_noise(32, (12,)), 4, budget=budget, grid=40)
-    assert schedule.provenance["evaluations"] == spent[0] <= budget * 32 * 40 * 1.001
-    assert spent[0] > (1 + 0.6 * (budget - 1)) * 32 * 40
+    schedule = scheduling.fit_solver(counted, initial_noise(48, (12,)), 4, budget=budget, grid=40)
+    assert schedule.provenance["evaluations"] == spent[0] <= budget * 48 * 40 * 1.001
+    assert spent[0] > (1 + 0.6 * (budget - 1)) * 48 * 40
 
 
 def test_labels_stay_with_their_samples():
@@ -928,15 +928,15 @@ def test_the_share_that_ends_elsewhere_stands_beside_the_mean():
     D, x = crowd()
     teacher = scheduling.teacher_paths(D, x)
     found = scheduling.find_schedule(D, x, 9, "dpmpp_2m", teacher=teacher)
-    half = len(x) // 2
-    distance = (sample(D, x, found.sigmas, found.make_solver()).final[half:, None] - teacher.final).norm(dim=-1)
-    own = distance[torch.arange(half), torch.arange(half, len(x))]
-    share = float((distance.argmin(1) != torch.arange(half, len(x))).double().mean())
+    judges = torch.arange(7 * len(x) // 10, len(x))  # of a search; of a fit, half
+    distance = (sample(D, x, found.sigmas, found.make_solver()).final[judges, None] - teacher.final).norm(dim=-1)
+    own = distance[torch.arange(len(judges)), judges]
+    share = float((distance.argmin(1) != judges).double().mean())
     rms = own / 8  # of 64 dimensions
     assert found.provenance["ends_elsewhere"] == pytest.approx(share)
     assert found.error == pytest.approx(float(rms.mean()))
     assert found.provenance["rms_error"] == pytest.approx(float(rms.square().mean().sqrt()))
-    schedule = scheduling.fit_solver(D, x, 4, teacher=teacher)
+    schedule, half = scheduling.fit_solver(D, x, 4, teacher=teacher), len(x) // 2
     solver = schedule.make_solver()
     distance = (sample(D, x, schedule.sigmas, solver).final[half:, None] - teacher.final).norm(dim=-1)
     expected = (distance.argmin(1) != torch.arange(half, len(x))).double().mean()
@@ -964,8 +964,8 @@ def test_the_objective_of_a_search_may_be_the_root_mean_square():
     plain = torch.linalg.lstsq(columns.flatten(0, 1), gap.flatten()).solution
     torch.testing.assert_close(fitted._least_squares(columns, gap, 0.0, "rms"), plain)
     steady, lucky = candidate(1.0, 1.0, 1.0, 1.0), candidate(0.2, 0.2, 0.2, 2.2)
-    assert search._clearly_better([steady, lucky], "mean") is lucky
-    assert search._clearly_better([steady, lucky], "rms") is steady
+    assert search._clearly_better([steady, lucky], steady, "mean") is lucky
+    assert search._clearly_better([steady, lucky], steady, "rms") is steady
 
 
 # Where paths fork a few decide the root mean square, and which levels win it differs from draw to draw.
@@ -1081,7 +1081,7 @@ def test_a_schedule_is_found_for_the_guidance_it_will_have():
 
 def fitting(samples=24, grid=20, order=2, steps=4):
     D, x = mixture(), initial_noise(samples, (12,))
-    return fit._Fit(warm_up.WarmUp(D, scheduling.teacher_paths(D, x, grid=grid), steps), order)
+    return fit._Fit(warm_up.WarmUp(D, scheduling.teacher_paths(D, x, grid=grid), steps, 0.5), order)
 
 
 @pytest.mark.parametrize(("samples", "half"), [(8, 4), (9, 4), (24, 12), (25, 12)])
@@ -1111,7 +1111,7 @@ def test_the_start_with_the_smallest_error_wins_the_race():
     run = fitting(24)
     starts = {"bad": schedules.linear(5), "good": schedules.cosine(5), "worse": [80, 79, 78, 77, 76, 0.002]}
     field = [search.Candidate(name, torch.as_tensor(s, dtype=F64)) for name, s in starts.items()]
-    assert search.race(run.warm_up, field, run.gap_of_levels).name == "good"
+    assert search.race(run.warm_up, field, run.gap_of_levels)[0].name == "good"
     errors = [refine.score(run.gap_of_levels(c, slice(0, 12)), "mean") for c in field]
     assert min(errors) == errors[1]
 

@@ -133,7 +133,7 @@ def fit_solver(
     if levels is not None and not torch.allclose(levels[[0, -1]], teacher.sigmas[[0, -1]], rtol=1e-5, atol=0):
         own, got = ("{:.4g} and {:.4g}".format(*s[[0, -1]].tolist()) for s in (teacher.sigmas, levels))
         raise ValueError(f"sigmas must begin and end where the teacher does, at {own}, got {got}")
-    with WarmUp(denoiser, teacher, steps, labels, guidance, objective, budget, progress) as warm_up:
+    with WarmUp(denoiser, teacher, steps, 0.5, labels, guidance, objective, budget, progress) as warm_up:
         best = _Fit(warm_up, order).run(levels, steps, refine)
     error, found = float(sample_errors(best.gap).mean()), warm_up.record(f"{best.name}, order {order}", best.gap)
     return Schedule(best.sigmas, FittedMultistep.name, best.nfe, best.options, error, found)
@@ -152,11 +152,10 @@ class _Fit:
             starts = [*usual_grids(teacher, steps), *cheapest_paths(teacher, steps, ("l2",))]
         else:
             starts = [Candidate("given levels", levels)]
-        start = race(self.warm_up, starts, self.gap_of_levels)
-        tried = [self.solved(start)]
+        best = self.best([self.solved(start) for start in race(self.warm_up, starts, self.gap_of_levels)])
         if refine and levels is None:
-            tried.append(self.solved(move_levels(self.warm_up, start, self.gap_of_levels, 0.4, judgings=6)))
-        best = self.best(tried)
+            better = self.solved(move_levels(self.warm_up, best, self.gap_of_levels, 0.4, judgings=6))
+            best = self.best([best, better])
         tried = [self.solved(best, f", {name}", ridge) for name, ridge in WAYS.items()]
         if refine:
             rows, ahead = self.warm_up.afford(0.4, 1 + AHEAD * (self.order + 2), 1, judgings=2)

@@ -2,9 +2,9 @@
 
 The published method takes the cheapest path of Euler jumps, at a coefficient set by hand. Here the usual grids, and the
 paths of the dynamic programme at several coefficients, are only candidates, tried with the *student's own solver* on
-warm-up noise against the teacher's final samples. On one half of the noise the best grid and the best path are found
-(`race`), and the levels of both are moved (`refine.gauss_newton`); on the other half these four are judged. The best is
-taken, or the usual grid where it is not clearly better than that.
+warm-up noise against the teacher's final samples. On seven tenths of the noise the best two grids and the best two
+paths are found (`race`); on the rest they are judged, the levels of the best two are moved (`refine.gauss_newton`) and
+judged as well. The best is taken, or a usual grid where it is not clearly better than that.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def find_schedule(
     Returns
     -------
     Schedule
-        With the mean error on the half of the noise that judges. ``provenance`` holds the name of the winner, what was
+        With the mean error on the part of the noise that judges. ``provenance`` holds the name of the winner, what was
         searched on (model, labels, guidance, teacher), the "evaluations" that it took, and beside the mean the
         root-mean-square error and "ends_elsewhere": the share of samples that come nearer to another sample's end than
         to their own.
@@ -116,7 +116,7 @@ def find_schedule(
     check_warm_up(denoiser, x, budget, teacher, (sigma_min, sigma_max), labels, guidance, objective)
     if teacher is None:
         teacher = teacher_paths(denoiser, x, sigma_min, sigma_max, labels=labels, guidance=guidance, grid=grid)
-    with WarmUp(denoiser, teacher, nfe, labels, guidance, objective, budget, progress) as warm_up:
+    with WarmUp(denoiser, teacher, nfe, 0.7, labels, guidance, objective, budget, progress) as warm_up:
 
         def gap(candidate: Candidate, rows: slice) -> Tensor:
             return warm_up.gap(candidate.sigmas, solvers.get(solver, **candidate.options), rows)
@@ -125,12 +125,12 @@ def find_schedule(
             [replace(c, options=form) for c in proposals(teacher, forms[0][0]) for _, form in forms]
             for proposals in (usual_grids, cheapest_paths)
         )
-        raced = [race(warm_up, kind, gap) for kind in (grids, paths) if kind]
-        finalists = [judged(warm_up, start, gap) for start in raced]
-        for left, start in zip((2, 1), raced):
+        usual, routes = ([judged(warm_up, c, gap) for c in race(warm_up, kind, gap)] for kind in (grids, paths))
+        finalists = sorted(usual + routes, key=lambda c: score(c.gap, objective))
+        for left, start in zip((2, 1), finalists[:2]):
             better = move_levels(warm_up, start, gap, 1 / left, judgings=left)
             finalists += [judged(warm_up, better, gap)] if better is not start else []
-        best = _clearly_better(finalists, objective)
+        best = _clearly_better(finalists, min(usual, key=lambda c: score(c.gap, objective)), objective)
     found = warm_up.record(best.name, best.gap)
     return Schedule(best.sigmas, solver, best.nfe, best.options, float(sample_errors(best.gap).mean()), found)
 
@@ -173,17 +173,18 @@ def cheapest_paths(teacher: Trajectory, steps: int, metrics: Sequence[str] = ("l
     return list(found.values())
 
 
-def race(warm_up: WarmUp, candidates: list[Candidate], gap: Gap) -> Candidate:
-    """Successive halving: all run on a few samples, the better half on twice as many, and so on.
+def race(warm_up: WarmUp, candidates: list[Candidate], gap: Gap) -> list[Candidate]:
+    """The best two, by successive halving: all run on a few samples, the better half on twice as many, and so on.
 
     Every round costs the same; the last is run on half of the samples to fit to.
     """
-    rounds = int(math.log2(len(candidates)))
-    for round_ in range(rounds):
-        rows = slice(0, max(4, warm_up.fit.stop >> (rounds - round_)))
+    size = warm_up.fit.stop >> int(math.log2(len(candidates) or 1))
+    while len(candidates) > 2:
+        size *= 2
+        rows = slice(0, max(4, size))
         candidates = sorted(candidates, key=lambda c: score(gap(c, rows), warm_up.objective))
-        candidates = candidates[: len(candidates) // 2]
-    return candidates[0]
+        candidates = candidates[: max(2, len(candidates) // 2)]
+    return candidates
 
 
 def moved(
@@ -213,20 +214,20 @@ def move_levels(warm_up: WarmUp, start: Candidate, gap: Gap, share: float, judgi
 
 
 def judged(warm_up: WarmUp, candidate: Candidate, gap: Gap) -> Candidate:
-    """The candidate, tried on the judging half."""
+    """The candidate, tried on the samples that judge."""
     before = warm_up.spent
     off = gap(candidate, warm_up.judges)
     return replace(candidate, gap=off, nfe=(warm_up.spent - before) // (len(off) * calls(warm_up.guidance)))
 
 
-def _clearly_better(finalists: list[Candidate], objective: str) -> Candidate:
-    """The best finalist, or the first, a usual grid, where none beats it by half a standard error of the difference."""
-    usual = losses(sample_errors(finalists[0].gap), objective)
+def _clearly_better(finalists: list[Candidate], grid: Candidate, objective: str) -> Candidate:
+    """The best finalist, or the usual grid where none beats it by half a standard error of the difference."""
+    usual = losses(sample_errors(grid.gap), objective)
     for candidate in sorted(finalists, key=lambda c: score(c.gap, objective)):
         gain = usual - losses(sample_errors(candidate.gap), objective)
         if gain.mean() > _MARGIN * gain.std() / len(gain) ** 0.5:
             return candidate
-    return finalists[0]
+    return grid
 
 
 def step_counts(solver: str, nfe: int, options: dict[str, Any] | None = None) -> list[tuple[int, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""What every search on warm-up noise shares: what it asks for, its two halves, what it spends and what it records."""
+"""What every search on warm-up noise shares: what it asks for, its two parts, what it spends and what it records."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_ends(name: str, sigmas: Tensor, sigma_min: float | None, sigma_max: fl
 
 
 class WarmUp:
-    """A model on warm-up noise, beside its teacher: half of the samples to fit to, half to judge by.
+    """A model on warm-up noise, beside its teacher: a share of the samples to fit to, the rest to judge by.
 
     ``nfe`` is what one sample costs the student. All evaluations are counted, the teacher's included, and shown in a
     progress bar; they are kept to ``budget`` times the teacher's by asking what can be afforded.
@@ -65,6 +65,7 @@ class WarmUp:
         denoiser: Denoiser,
         teacher: Trajectory,
         nfe: int,
+        fit_share: float,
         labels: Tensor | None = None,
         guidance: float | None = None,
         objective: str = "mean",
@@ -73,8 +74,8 @@ class WarmUp:
     ) -> None:
         self.denoiser, self.teacher, self.labels, self.guidance = denoiser, teacher, labels, guidance
         self.nfe, self.objective, self.x = nfe, objective, teacher.x[0]
-        half = len(self.x) // 2
-        self.fit, self.judges = slice(0, half), slice(half, len(self.x))
+        fitted_to = int(fit_share * len(self.x))
+        self.fit, self.judges = slice(0, fitted_to), slice(fitted_to, len(self.x))
         self.spent, self.teacher_cost = 0, teacher.nfe * len(self.x)
         self.limit = round(budget * self.teacher_cost)
         self.bar = tqdm(total=self.limit, unit="eval", disable=not flag("progress", progress), leave=False)
@@ -106,18 +107,19 @@ class WarmUp:
     def afford(self, share: float, trials: int, most: int = 1, judgings: int = 1) -> tuple[slice, int]:
         """Samples to fit to, and rounds of ``trials`` (``most`` at most), for a share of what is left to spend.
 
-        So many runs of the judging half as are still to come are not for sharing. Samples give way to rounds, down to
-        8; then rounds do, down to none.
+        So many runs of the samples that judge as are still to come are not for sharing. Samples give way to rounds, down
+        to 8; then rounds do, down to none.
         """
         once = self.nfe * calls(self.guidance)
         pays = share * ((self.limit - self.spent) / once - judgings * len(self.x[self.judges])) / trials
-        size = int(min(self.fit.stop, max(8, pays / most)))
-        return slice(0, size), max(0, min(most, int(pays / size)))
+        least = min(8, self.fit.stop)
+        rounds = max(0, min(most, int(pays / least)))
+        return slice(0, max(least, min(self.fit.stop, int(pays / max(1, rounds))))), rounds
 
     def record(self, method: str, gap: Tensor) -> dict[str, Any]:
         """How a schedule was found and how well it does: what `Schedule.provenance` holds.
 
-        ``gap`` (b, d) are the final samples minus the teacher's, of the judging half.
+        ``gap`` (b, d) are the final samples minus the teacher's, of the samples that judge.
         """
         teacher = self.teacher
         away = elsewhere(gap, teacher.final, float(teacher.sigmas[-1]), self.judges)
