@@ -17,6 +17,7 @@ CASES = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_skip_that_an_install_could_spare_fails_the_run(workers, tmp_path):
     """With ``--no-skips``, as in `.ci/run`; what the machine itself lacks is no gap."""

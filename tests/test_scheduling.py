@@ -803,8 +803,8 @@ def test_costs_do_not_depend_on_the_blocks(teacher, metric, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", scheduling.METRICS)
 def test_costs_of_many_long_paths_in_the_plane_take_the_memory_of_a_block(metric, monkeypatch):
-    # 101 x 101 jumps of each path are 50 times the path itself.
-    paths = sample(Gaussian([0.0, 1.0], [0.2, 0.4]), initial_noise(300, (2,)), schedules.polynomial(100))
+    # 61 x 61 jumps of each path are 30 times the path itself.
+    paths = sample(Gaussian([0.0, 1.0], [0.2, 0.4]), initial_noise(200, (2,)), schedules.polynomial(60))
     monkeypatch.setattr(scheduling.costs, "_BLOCK", 2**18)
     with torch.profiler.profile(profile_memory=True) as profile:
         scheduling.cost_matrix(paths, metric)

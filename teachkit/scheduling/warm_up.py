@@ -107,8 +107,8 @@ class WarmUp:
     def afford(self, share: float, trials: int, most: int = 1, judgings: int = 1) -> tuple[slice, int]:
         """Samples to fit to, and rounds of ``trials`` (``most`` at most), for a share of what is left to spend.
 
-        So many runs of the samples that judge as are still to come are not for sharing. Samples give way to rounds, down
-        to 8; then rounds do, down to none.
+        So many runs of the samples that judge as are to come are not for sharing. Samples give way to rounds, to 8;
+        then rounds do, down to none.
         """
         once = self.nfe * calls(self.guidance)
         pays = share * ((self.limit - self.spent) / once - judgings * len(self.x[self.judges])) / trials
