@@ -59,6 +59,7 @@ def test_no_two_boxes_overlap_and_all_arrows_point_down():
             assert float(first) < float(last)
 
 
+@pytest.mark.slow
 def test_it_depends_on_nothing_but_the_code():
     code = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import architecture; print(architecture.draw())"
     seeds = (("0", ROOT), ("1", ROOT / "tests"))

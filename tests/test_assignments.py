@@ -105,6 +105,7 @@ def solved(**answers):
 # Student copies
 
 
+@pytest.mark.slow
 def test_a_copy_says_which_version_made_it_and_feedback_when_another_marks(tmp_path):
     assert nb.student_copy(tiny()).metadata["teachkit"] == teachkit.__version__
     given = solved()

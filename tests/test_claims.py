@@ -64,6 +64,7 @@ def test_names_are_unique_and_unknown_ones_are_refused():
         claims.Setting(seed=-1)
 
 
+@pytest.mark.slow
 def test_nothing_below_the_command_line_imports_the_ledger():
     for path in (ROOT / "teachkit").rglob("*.py"):
         if any(path.is_relative_to(ROOT / "teachkit" / own) for own in ("cli", "course/claims")):

@@ -35,6 +35,7 @@ def plain(output):
     return re.sub(r"[\s│]+", " ", output)
 
 
+@pytest.mark.slow
 def test_help_names_every_command_and_loads_no_matplotlib():
     shown = run(app, ["--help"]).output
     assert all(name in shown for name in ("train", "convert", "sample", "schedule", "doctor", "lab"))
@@ -42,6 +43,7 @@ def test_help_names_every_command_and_loads_no_matplotlib():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.slow
 def test_importing_teachkit_does_not_import_the_command_line():
     code = "import sys, teachkit; sys.exit('typer' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -256,6 +256,7 @@ def test_bad_toy_options_are_named(call, name):
         call()
 
 
+@pytest.mark.slow
 def test_importing_is_light():
     code = "import sys, teachkit.data; print([m for m in ('torchvision', 'sklearn', 'matplotlib') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -977,6 +977,7 @@ def test_a_diagonal_gaussian_still_tells_its_rank_variances_and_axes():
         assert (D.rank, D.variances.tolist(), D.axes.tolist()) == (2, [0.5, 0.5], [[1.0, 0.0], [0.0, 1.0]])
 
 
+@pytest.mark.slow
 def test_a_mixture_of_many_components_takes_its_samples_in_blocks():
     y, x = torch.rand(600, 500, generator=rng()), torch.rand(400, 500, generator=rng(1))
     levels = torch.linspace(0.5, 2, 400)

@@ -223,6 +223,7 @@ def test_labels_are_dropped_only_in_training():
         torch.testing.assert_close(net(x, c, labels), net(x, c).expand(2, -1, -1, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["labels", "ncsnpp", "adm"])
 def test_compiles_into_one_graph(variant):
     net = randomise(VARIANTS[variant]())

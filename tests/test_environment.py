@@ -303,6 +303,7 @@ except ImportError as error:
 """
 
 
+@pytest.mark.slow
 def test_without_widgets_nothing_is_warned_of_and_the_remedy_is_named():
     done = python("-c", IN_A_NOTEBOOK)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -311,6 +312,7 @@ def test_without_widgets_nothing_is_warned_of_and_the_remedy_is_named():
     assert "0/3" in done.stderr  # the bar, as text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("room", "package"), [("assignments", "nbformat"), ("assignments", "jinja2"), ("plots", "matplotlib")]
 )
@@ -320,6 +322,7 @@ def test_a_part_of_the_course_names_the_extra_that_is_missing(room, package):
     assert f"need {package}: pip install 'teachkit[course]'" in told
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_is_refused_before_the_samples(tmp_path):
     code = """if True:
         import importlib.util, sys

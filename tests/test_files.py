@@ -70,6 +70,7 @@ print(*data.load("digits8").images.shape)
 """
 
 
+@pytest.mark.slow
 def test_the_library_needs_no_package_for_pictures_or_the_command_line():
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
     assert done.stdout.split() == ["1797", "1", "8", "8"], done.stderr[-600:]

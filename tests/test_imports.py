@@ -152,6 +152,7 @@ def test_what_everyone_must_install_is_used():
     assert declared("course") - declared() <= set(course)
 
 
+@pytest.mark.slow
 def test_importing_teachkit_brings_numbers_and_nothing_else():
     code = (
         "import sys, torch; before = {m.partition('.')[0] for m in sys.modules}; import teachkit;"
@@ -161,6 +162,7 @@ def test_importing_teachkit_brings_numbers_and_nothing_else():
     assert set(added) <= {"teachkit", "numpy", "safetensors", "tqdm"}
 
 
+@pytest.mark.slow
 def test_rooms_are_opened_when_they_are_first_asked_for():
     code = (
         "import sys, teachkit; loaded = lambda: {m for m in sys.modules if m.startswith('teachkit.')};"
@@ -172,6 +174,7 @@ def test_rooms_are_opened_when_they_are_first_asked_for():
     assert said.splitlines() == ["[]", "True True", "teachkit.edm True False"]
 
 
+@pytest.mark.slow
 def test_a_plain_installation_samples_and_has_its_command_line():
     extras = declared("course", "lab") - declared()
     code = (

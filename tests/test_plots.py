@@ -239,6 +239,7 @@ def test_bad_input_is_named(call, words):
         call()
 
 
+@pytest.mark.slow
 def test_the_library_below_does_not_import_matplotlib():
     code = "import sys, teachkit; print('matplotlib' in sys.modules, 'ipywidgets' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -25,6 +25,7 @@ def validated(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(check, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_workflow_is_what_github_reads(tmp_path):
     done = validated(WORKFLOW)
     assert done.returncode == 0, done.stdout
@@ -46,6 +47,7 @@ def test_the_workflow_runs_the_whole_check_and_plain_pip_everywhere():
     assert matrix["python"] == [versions[0], versions[-1]]  # the oldest and the newest that are promised
 
 
+@pytest.mark.slow
 def test_the_sample_of_the_workflow_can_be_drawn(tmp_path):
     jobs = yaml.safe_load(WORKFLOW.read_text())["jobs"]
     (command,) = (s["run"] for s in jobs["pip"]["steps"] if "python -c" in s.get("run", ""))
