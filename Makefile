@@ -53,7 +53,7 @@ run: $(VENV)/.stamp-lab  ## run every lesson without a browser; results in build
 	"$(BIN)/python" tools/run_course.py $(ARGS)
 
 test: lint  ## every test that needs no other project: lint, types, unit tests, notebooks
-	$(PYTEST) --dist loadfile --nbval -m "not peers" $(ARGS) tests/browser notebooks tests  # the longest first
+	$(PYTEST) --dist loadfile --nbval -m "not peers" $(ARGS) tests/browser notebooks tests/test_site.py tests  # the longest first
 
 quick: $(VENV)/.stamp-test  ## the unit tests that take seconds
 	$(PYTEST) -m "not slow and not peers" $(ARGS) tests

@@ -1,4 +1,4 @@
-"""The one sampling loop.
+"""The one sampling loop, with guidance, thresholding and the count of evaluations around the denoiser.
 
 `sample` walks down a schedule with a solver and counts, by wrapping the denoiser, how often it is evaluated. A 2-D
 mixture in closed form and a U-Net go through the same lines. Deterministic sampling solves the probability-flow ODE

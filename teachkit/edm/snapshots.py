@@ -21,7 +21,7 @@ from torch import Tensor
 from .denoiser import LearnedDenoiser
 from .errors import CorruptCheckpointError, OversizedCheckpointError, TensorMismatchError, UnknownArchitectureError
 from .layers import BOXES
-from .machine import Record
+from .pickle_machine import Record
 from .preconditioning import PRECONDITIONINGS
 from .unpickling import TensorRecord, read
 

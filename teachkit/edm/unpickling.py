@@ -1,8 +1,8 @@
 """Reading a published snapshot without running anything in it.
 
-The standard reader of pickles can call any function on the computer.  That of :mod:`teachkit.edm.machine` cannot: it
-builds numbers, strings, lists and dictionaries, and where the program asks for a function it answers from a table of
-ten names (:data:`MEANINGS`), none of which is looked up, imported or called.  A persistent class becomes a
+The standard reader of pickles can call any function on the computer.  That of :mod:`teachkit.edm.pickle_machine`
+cannot: it builds numbers, strings, lists and dictionaries, and where the program asks for a function it answers from a
+table of ten names (:data:`MEANINGS`), none of which is looked up, imported or called.  A persistent class becomes a
 :class:`Record` of its name and state, a tensor a :class:`TensorRecord` of its bytes; the source text that such files
 carry stays a string.  Everything is bounded by the size of the file.
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .errors import CorruptCheckpointError, OversizedCheckpointError
-from .machine import File, Global, NumberType, Record, checked_key, run
+from .pickle_machine import File, Global, NumberType, Record, checked_key, run
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # opens every torch.save file of the format before 1.6
 LEGACY_PROTOCOL = 1001

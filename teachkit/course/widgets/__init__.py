@@ -1,4 +1,4 @@
-"""Explorers for JupyterLab: move a slider, see the picture and the numbers change.
+"""Explorers: move a slider, see the picture and numbers change; and the predict-first questions of the lessons.
 
 Each function returns an `Explorer`: a box of labelled controls, which work by mouse and keyboard (Tab, then the arrow
 keys), over one picture. The picture is an HTML image whose alternative text states the numbers seen, so it can be read

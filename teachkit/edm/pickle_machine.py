@@ -7,7 +7,7 @@ program asks for a function it gets a :class:`Global`, which stands for an entry
 nor changed.  :mod:`teachkit.edm.unpickling` writes the tables.
 
 A ``find_class`` that knows ten names, which is all that the documented reader (written in C) lets one replace, is not
-enough.  Tried with Python 3.11 and torch 2.14, and kept in ``tests/test_edm_machine.py``:
+enough.  Tried with Python 3.11 and torch 2.14, and kept in ``tests/test_edm_pickle_machine.py``:
 
 - eight bytes that put something into the memo under the number 2^31 take 32 GB;
 - a nest of sixty tuples as a key of a dictionary (180 bytes) takes 2^60 steps to hash;

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teachkit.edm import CorruptCheckpointError, UnsafePickleError
-from teachkit.edm.machine import _ANEW, _KEPT, Record, _Reader, run
+from teachkit.edm.pickle_machine import _ANEW, _KEPT, Record, _Reader, run
 
 TABLE = {("shop", "Part"): lambda: Record("Part"), ("shop", "pair"): lambda a, b: (b, a)}
 
