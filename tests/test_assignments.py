@@ -487,6 +487,9 @@ def test_inputs_vary_with_the_cohort(monkeypatch):
     with testing.seeded(5):
         assert testing.cohort() == 5
     monkeypatch.delenv("TEACHKIT_COHORT")
+    with testing.seeded(5), testing.seeded(6):
+        assert testing.cohort() == 6
+    assert "TEACHKIT_COHORT" not in os.environ  # as it was: child processes are given what there is
     assert testing.cohort() == 0
 
 

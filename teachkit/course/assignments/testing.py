@@ -53,13 +53,10 @@ def cohort(seed: int | None = None) -> int:
 @contextlib.contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
     """Within the block ``seed`` is the seed of the cohort; None changes nothing."""
-    before = os.environ.get("TEACHKIT_COHORT", "")
-    try:
+    with mock.patch.dict(os.environ):  # put back as it was, also where the variable was not set
         if seed is not None:
             cohort(seed)
         yield
-    finally:
-        os.environ["TEACHKIT_COHORT"] = before
 
 
 def generator(name: str) -> torch.Generator:
