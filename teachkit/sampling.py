@@ -11,15 +11,18 @@ mixture in closed form and a U-Net go through the same lines. Deterministic samp
 from __future__ import annotations
 
 import math
+import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from teachkit import schedules, solvers
-from teachkit.checks import batch, choice, flag, function, is_finite, number
+from teachkit.checks import batch as check_batch
+from teachkit.checks import choice, flag, function, integer, is_finite, number, shown
 from teachkit.denoisers import Denoiser
 from teachkit.noise import initial_noise
 from teachkit.progress import tqdm
@@ -29,29 +32,40 @@ from teachkit.trajectory import Trajectory
 __all__ = ["Trajectory", "initial_noise", "sample"]
 
 Callback = Callable[[int, float, Tensor, Tensor], object]
+Labels: TypeAlias = Tensor | Mapping[str, Tensor]
 
 
 @dataclass(eq=False)
 class Evaluator:
-    """The denoiser with labels, guidance and thresholding applied, counting its evaluations."""
+    """The denoiser with labels, guidance and thresholding applied, in batches, counting its evaluations."""
 
     denoiser: Denoiser
-    labels: Tensor | None
-    guidance: float | None
-    threshold: float | None
+    labels: Labels | None = None
+    guidance: float | None = None
+    threshold: float | None = None
+    batch: int | None = None
     nfe: int = 0
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
-        denoised = self._call(x, sigma, self.labels)
+        denoised = self._in_batches(self.denoiser, x, sigma, self.labels)
         if self.guidance is not None and self.guidance != 1:
-            denoised = torch.lerp(self._call(x, sigma, None), denoised, self.guidance)
+            free = self._in_batches(getattr(self.denoiser, "unconditional", self.denoiser), x, sigma, None)
+            denoised = torch.lerp(free, denoised, self.guidance)
         if self.threshold is not None:
             denoised = _dynamic_threshold(denoised, self.threshold)
         return denoised
 
-    def _call(self, x: Tensor, sigma: float, labels: Tensor | None) -> Tensor:
-        out = self.denoiser(x, sigma) if labels is None else self.denoiser(x, sigma, labels)
-        self.nfe += 1
+    def _in_batches(self, model: Denoiser, x: Tensor, sigma: float, labels: Labels | None) -> Tensor:
+        self.nfe += getattr(self.denoiser, "evaluations", 1)
+        if self.batch is None:
+            return self._call(model, x, sigma, labels)
+        place = _device(self.denoiser) or x.device
+        parts = [slice(first, first + self.batch) for first in range(0, len(x), self.batch)]
+        outputs = (self._call(model, x[rows].to(place), sigma, rows_of(labels, rows, place)) for rows in parts)
+        return torch.cat([output.to(x.device) for output in outputs])
+
+    def _call(self, model: Denoiser, x: Tensor, sigma: float, labels: Labels | None) -> Tensor:
+        out = model(x, sigma) if labels is None else model(x, sigma, labels)
         if not isinstance(out, Tensor) or out.shape != x.shape:
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(f"denoiser must return a tensor of the shape of x, {tuple(x.shape)}, got {got}")
@@ -66,10 +80,11 @@ def sample(
     sigmas: Tensor | Sequence[float],
     solver: str | Solver = "euler",
     *,
-    labels: Tensor | None = None,
+    labels: Labels | None = None,
     guidance: float | None = None,
     afs: bool = False,
     dynamic_threshold: float | None = None,
+    batch: int | None = None,
     keep: str = "all",
     callback: Callback | None = None,
     progress: bool = False,
@@ -87,17 +102,21 @@ def sample(
         A schedule: strictly decreasing, ending above 0 or at 0.
     solver : str or Solver
         A name from ``solvers.REGISTRY`` or an instance with its options.
-    labels : (B,) or (B, K), optional
-        Classes, passed on to the denoiser.
+    labels : (B,), (B, K) or dict of (B, ...), optional
+        Classes, or whatever the denoiser is conditioned on, one entry per sample; passed on to it.
     guidance : float, optional
-        Classifier-free guidance scale w (arXiv 2207.12598): D = D_free + w (D_class - D_free). Costs two evaluations
-        a time, except at w = 1, where only the class-conditional one is needed. Needs ``labels``.
+        Classifier-free guidance scale w (arXiv 2207.12598): D = D_free + w (D_class - D_free), where D_free is the
+        denoiser without labels, or its method ``unconditional(x, sigma)`` if it has one. Costs two evaluations a
+        time, except at w = 1, where only the class-conditional one is needed. Needs ``labels``, or that method.
     afs : bool
         Analytical first step: take x / sqrt(1 + sigma^2), the direction for unit-variance data, as the first
         direction instead of evaluating the denoiser (arXiv 2210.05475). Saves one evaluation.
     dynamic_threshold : float, optional
         Percentile in (0, 1], for example 0.995: clip every D to that percentile s >= 1 of its own absolute values and
         divide by s (arXiv 2205.11487). For images in [-1, 1] under strong guidance; wrong for other data.
+    batch : int, optional
+        Samples that the denoiser sees at a time; all by default. With it x may lie elsewhere than the network, for
+        example on the CPU: batches are brought to the network and back. Samples change by rounding at most.
     keep : {"all", "final"}
         Keep the whole path, or only the end (and memory for a single state).
     callback : callable, optional
@@ -138,17 +157,17 @@ def sample(
     function("denoiser", denoiser, "D(x, sigma)")
     if callback is not None:
         function("callback", callback, "callback(step, sigma, x, denoised)")
-    batch("x", x)
+    check_batch("x", x)
     if not isinstance(rule, Solver):
         raise TypeError(f"solver must be a name or a Solver instance, got {rule!r}")
-    _check_device(denoiser, x)
-    check_labels(x, labels, guidance)
+    check_conditions(denoiser, x, labels, guidance, batch)
+    _check_found_for(rule, denoiser, guidance)
     if dynamic_threshold is not None:
         number("dynamic_threshold", dynamic_threshold, above=0, most=1)
     choice("keep", keep, ("all", "final"))
     if flag("afs", afs) and not rule.analytic_first_step:
         raise ValueError(f"afs is not defined for {rule.name}")
-    evaluate = Evaluator(denoiser, labels, guidance, dynamic_threshold)
+    evaluate = Evaluator(denoiser, labels, guidance, dynamic_threshold, batch)
     levels = tuple(grid.tolist())
     whole = together = keep == "all"
     # Buffers filled as we go: stacking a list at the end would take twice the memory.
@@ -180,22 +199,62 @@ def sample(
         return Trajectory(grid, path, denoised if together else denoised[:0], evaluate.nfe)
 
 
-def _check_device(denoiser: Denoiser, x: Tensor) -> None:
-    if isinstance(denoiser, nn.Module):
-        own: Tensor | None = next(denoiser.parameters(), next(denoiser.buffers(), None))
-        if own is not None and own.device != x.device:
-            raise ValueError(f"x is on {x.device} but the denoiser is on {own.device}; move one of them")
-
-
-def check_labels(x: Tensor, labels: Tensor | None, guidance: float | None) -> None:
-    """Raise an error unless there is one label per sample, or none, and guidance has labels to guide by."""
-    if labels is not None and (not isinstance(labels, Tensor) or labels.ndim == 0 or len(labels) != len(x)):
-        got = str(tuple(labels.shape)) if isinstance(labels, Tensor) else type(labels).__name__
-        raise ValueError(f"labels must be a tensor with one entry per sample ({len(x)}), got {got}")
+def check_conditions(
+    denoiser: Denoiser, x: Tensor, labels: Labels | None, guidance: float | None, batch: int | None = None
+) -> None:
+    """Raise an error unless a batch, its labels and guidance are such as the denoiser can be asked about."""
+    own = _device(denoiser)
+    if batch is not None:
+        integer("batch", batch, 1)
+    elif own is not None and own != x.device:
+        raise ValueError(
+            f"x is on {x.device} but the denoiser is on {own}; move one of them, or give batch= to have x brought there"
+        )
+    parts: dict[str, Any] = {"": labels} if not isinstance(labels, Mapping) else dict(labels)
+    for name, part in parts.items() if labels is not None else ():
+        if not isinstance(part, Tensor) or part.ndim == 0 or len(part) != len(x):
+            what = f"labels[{name!r}]" if isinstance(labels, Mapping) else "labels"
+            got = str(tuple(part.shape)) if isinstance(part, Tensor) else type(part).__name__
+            raise ValueError(f"{what} must be a tensor with one entry per sample ({len(x)}), got {got}")
     if guidance is not None:
-        if labels is None:
-            raise ValueError("guidance needs labels: it moves away from the unconditional denoiser")
         number("guidance", guidance)
+        if getattr(denoiser, "guidance", None) is not None:
+            raise ValueError(f"guidance must be None: this denoiser has its own, {shown(denoiser.guidance)}")  # type: ignore[attr-defined]
+        if labels is None and not hasattr(denoiser, "unconditional"):
+            raise ValueError("guidance needs labels: it moves away from the unconditional denoiser")
+
+
+def rows_of(labels: Labels | None, rows: slice, device: torch.device | None = None) -> Labels | None:
+    """The labels of some samples, on a device if one is given."""
+    if labels is None:
+        return None
+    if isinstance(labels, Mapping):
+        return {name: part[rows].to(device) for name, part in labels.items()}
+    return labels[rows].to(device)
+
+
+def guidance_in_use(denoiser: Denoiser, guidance: float | None) -> float:
+    """The guidance scale asked for, or the denoiser's own (its attribute ``guidance``), or 1: none."""
+    given = getattr(denoiser, "guidance", None) if guidance is None else guidance
+    return 1.0 if given is None else float(given)
+
+
+def _check_found_for(solver: Solver, denoiser: Denoiser, guidance: float | None) -> None:
+    used = guidance_in_use(denoiser, guidance)
+    if solver.found_for_guidance is not None and not math.isclose(solver.found_for_guidance, used, abs_tol=1e-9):
+        warnings.warn(
+            f"this schedule was found for guidance {solver.found_for_guidance:g} and is used at {used:g}: "
+            "its error is not known there; search again with guidance=",
+            stacklevel=3,
+        )
+
+
+def _device(denoiser: Denoiser) -> torch.device | None:
+    """Where a network lies; None for what has no numbers of its own."""
+    if not isinstance(denoiser, nn.Module):
+        return None
+    own: Tensor | None = next(denoiser.parameters(), next(denoiser.buffers(), None))
+    return None if own is None else own.device
 
 
 def _dynamic_threshold(denoised: Tensor, percentile: float) -> Tensor:

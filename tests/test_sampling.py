@@ -1,6 +1,7 @@
 """The loop: what it counts, what it keeps, what it refuses before spending an evaluation."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -463,3 +464,82 @@ def test_a_denoiser_of_another_dtype_is_named_and_thresholding_works_in_half_pre
         sample(lambda x, s: x.float(), start(), SIGMAS)
     half = sample(lambda x, s: 0 * x + 4, start().half(), [1.0, 0.0], dynamic_threshold=0.9).final
     assert torch.equal(half, torch.ones_like(half))
+
+
+class Conditioned:
+    """The denoiser of one Gaussian per sample, its mean among the labels; without labels that of the mean 0."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, x, sigma, labels=None):
+        self.seen.append(len(x))
+        mean = 0 if labels is None else labels["mean"] * labels["sign"][:, None]
+        return mean + (x - mean) / (1 + sigma**2)
+
+
+def conditions(n):
+    g = torch.Generator().manual_seed(4)
+    return {"mean": torch.randn(n, 3, generator=g, dtype=F64), "sign": torch.ones(n, dtype=F64)}
+
+
+def test_labels_may_be_a_dict_of_tensors_with_one_row_per_sample():
+    labels, x = conditions(5), start(5)
+    path = sample(Conditioned(), x, SIGMAS, "heun", labels=labels)
+    for i in range(5):
+        one = sample(Conditioned(), x[i : i + 1], SIGMAS, "heun", labels={k: v[i : i + 1] for k, v in labels.items()})
+        torch.testing.assert_close(one.final, path.final[i : i + 1])
+    with pytest.raises(
+        ValueError, match=r"labels\['sign'\] must be a tensor with one entry per sample \(5\), got \(4,\)"
+    ):
+        sample(Conditioned(), x, SIGMAS, labels=labels | {"sign": torch.ones(4)})
+
+
+@pytest.mark.parametrize("guidance", [None, 3.0])
+def test_the_denoiser_sees_no_more_than_a_batch_at_a_time_and_nothing_changes(guidance):
+    labels, x, denoiser = conditions(5), start(5), Conditioned()
+    whole = sample(Conditioned(), x, SIGMAS, "ipndm", labels=labels, guidance=guidance, dynamic_threshold=0.9)
+    parts = sample(denoiser, x, SIGMAS, "ipndm", labels=labels, guidance=guidance, dynamic_threshold=0.9, batch=2)
+    torch.testing.assert_close(parts.x, whole.x, rtol=1e-12, atol=1e-12)
+    assert parts.nfe == whole.nfe
+    assert set(denoiser.seen) == {1, 2}
+    with pytest.raises(ValueError, match="batch must be an integer >= 1, got 0"):
+        sample(denoiser, x, SIGMAS, labels=labels, batch=0)
+
+
+class Prompted(Conditioned):
+    """It knows what it draws, and how to draw without: guidance needs no labels from outside."""
+
+    def __call__(self, x, sigma, labels=None):
+        return super().__call__(x, sigma, {"mean": torch.ones(3), "sign": torch.ones(len(x))})
+
+    def unconditional(self, x, sigma):
+        return super().__call__(x, sigma)
+
+
+def test_guidance_asks_a_denoiser_for_its_own_unconditional_one():
+    x, ones = start(4), {"mean": torch.ones(4, 3), "sign": torch.ones(4)}
+    prompted = sample(Prompted(), x, SIGMAS, guidance=2.0)
+    assert torch.equal(prompted.x, sample(Conditioned(), x, SIGMAS, labels=ones, guidance=2.0).x)
+    assert prompted.nfe == 2 * (len(SIGMAS) - 1)
+
+
+def test_a_denoiser_with_guidance_of_its_own_says_what_it_costs_and_takes_no_other():
+    denoiser = Prompted()
+    denoiser.guidance, denoiser.evaluations = 5.0, 2
+    assert sample(denoiser, start(), SIGMAS).nfe == 2 * (len(SIGMAS) - 1)
+    with pytest.raises(ValueError, match=r"guidance must be None: this denoiser has its own, 5\.0"):
+        sample(denoiser, start(), SIGMAS, guidance=2.0)
+
+
+@pytest.mark.parametrize(
+    ("found_for", "used", "warned"), [(4.0, None, 1), (4.0, 4.0, 0), (1.0, None, 0), (1.0, 2.0, 1), (None, 2.0, 0)]
+)
+def test_a_solver_found_for_another_guidance_warns(found_for, used, warned):
+    solver = solvers.get("ipndm")
+    solver.found_for_guidance = found_for
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sample(Prompted(), start(), SIGMAS, solver, guidance=used)
+    assert len(caught) == warned
+    assert all("was found for guidance" in str(one.message) and one.filename == __file__ for one in caught)

@@ -18,9 +18,9 @@ from teachkit import checks
 
 
 class Denoiser(Protocol):
-    """Anything that maps (noisy x, noise level, labels) to E[x0 | x]."""
+    """Anything that maps (noisy x, noise level, labels) to E[x0 | x]; what labels are is its own affair."""
 
-    def __call__(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor: ...
+    def __call__(self, x: Tensor, sigma: float | Tensor, labels: Any = None) -> Tensor: ...
 
 
 def default_dtype(device: torch.device | str | None = None) -> torch.dtype:

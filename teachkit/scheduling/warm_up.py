@@ -13,7 +13,7 @@ from teachkit.checks import batch, choice, flag, function, number
 from teachkit.denoisers import Denoiser
 from teachkit.fingerprints import fingerprint
 from teachkit.progress import tqdm
-from teachkit.sampling import Evaluator, Trajectory, check_labels, sample
+from teachkit.sampling import Evaluator, Trajectory, check_conditions, rows_of, sample
 from teachkit.scheduling.costs import whole
 from teachkit.scheduling.refine import OBJECTIVES, sample_errors
 from teachkit.solvers import Solver
@@ -35,7 +35,7 @@ def check_warm_up(
         raise ValueError(f"x must hold at least 8 warm-up samples (B, *event), got shape {tuple(x.shape)}")
     number("budget", budget, above=1)
     choice("objective", objective, OBJECTIVES)
-    check_labels(x, labels, guidance)
+    check_conditions(denoiser, x, labels, guidance)
     if teacher is None:
         return
     whole(teacher)
@@ -89,14 +89,14 @@ class WarmUp:
 
     def gap(self, sigmas: Tensor, solver: Solver, rows: slice) -> Tensor:
         """The student's final samples minus the teacher's, (b, d) float64."""
-        labels = None if self.labels is None else self.labels[rows]
+        labels = rows_of(self.labels, rows)
         path = sample(self.denoiser, self.x[rows], sigmas, solver, labels=labels, guidance=self.guidance, keep="final")
         self._count(path.nfe * len(path.final))
         return (path.final - self.teacher.final[rows]).flatten(1).double()
 
     def evaluator(self, rows: slice) -> Callable[[Tensor, float], Tensor]:
         """The model with the labels of these samples, counted."""
-        model = Evaluator(self.denoiser, None if self.labels is None else self.labels[rows], self.guidance, None)
+        model = Evaluator(self.denoiser, rows_of(self.labels, rows), self.guidance)
 
         def evaluate(y: Tensor, sigma: float) -> Tensor:
             self._count(calls(self.guidance) * len(y))

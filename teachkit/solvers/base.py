@@ -80,7 +80,9 @@ class Solver(ABC):
     A subclass sets ``name`` and defines ``step``; its options are its attributes. It says what a step costs
     (``evaluations``; an odd budget is spent with one cheaper step at the end, option ``euler_last``), how many earlier
     points it reads (``memory``), and whether its first direction may be given instead of evaluated
-    (``analytic_first_step``: not if it moves the state first). ``docs/WRITE_A_SOLVER.md`` writes one in full.
+    (``analytic_first_step``: not if it moves the state first). ``found_for_guidance`` is the guidance scale for which
+    its schedule was found, 1 for none, where that is known: `teachkit.sample` warns at another.
+    ``docs/WRITE_A_SOLVER.md`` writes one in full.
 
     Examples
     --------
@@ -98,6 +100,7 @@ class Solver(ABC):
     evaluations: ClassVar[int] = 1
     memory: int = 0
     analytic_first_step: ClassVar[bool] = True
+    found_for_guidance: float | None = None
 
     @abstractmethod
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
@@ -112,7 +115,7 @@ class Solver(ABC):
         return self
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "memory")
+        options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k not in ("memory", "found_for_guidance"))
         return f"{type(self).__name__}({options})"
 
 
