@@ -398,7 +398,7 @@ def test_blocks_of_any_size_give_the_same_numbers(block, monkeypatch):
         lambda: torch.stack(geometry.curvature_torsion(curve, length=1.5, weights="tricube")),
     )
     whole = [call() for call in calls]
-    monkeypatch.setattr(geometry.chord, "_BLOCK", block)
+    monkeypatch.setattr(geometry.blocks, "_BLOCK", block)
     for call, expected in zip(calls, whole):
         torch.testing.assert_close(call(), expected, rtol=1e-9, atol=1e-10)
 
@@ -535,13 +535,40 @@ def test_single_precision_paths_are_summed_in_double():
 def test_memory_is_that_of_a_block_not_of_the_paths(shape, monkeypatch):
     # Long paths in the plane are the other extreme: inner products of 1,001 states would be 500 times the path itself.
     path = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(geometry.chord, "_BLOCK", 2**22)
+    monkeypatch.setattr(geometry.blocks, "_BLOCK", 2**22)
     with torch.profiler.profile(profile_memory=True) as profile:
         geometry.deviation(path)
         geometry.explained_variance(path, 2, remove_chord=True)
         geometry.project(path)
     biggest = max((e.cpu_memory_usage for e in profile.events() if e.name.startswith("aten::")), default=0)
     assert biggest <= 2**22 * 8 * 1.1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts pages as Linux does")
+def test_blocks_are_computed_in_memory_that_the_process_has_already():
+    script = """
+import resource, torch
+from teachkit import geometry
+torch.set_num_threads(1)
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+path = torch.rand(51, 1000, 256, generator=torch.Generator().manual_seed(0))
+components = lambda x: geometry.explained_variance(x, 2, remove_chord=True)
+for measure in (geometry.deviation, geometry.arc_length, components):
+    begun = faults()
+    measure(path)
+    print((faults() - begun) * resource.getpagesize() / (8 * path.numel()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=True)
+    shares = [float(share) for share in done.stdout.split()]  # of the paths in double precision
+    assert max(shares) < 0.5, shares
+
+
+def test_gradients_pass_through_blocks(monkeypatch):
+    x = normal(6, 5, 4).cumsum(0).requires_grad_()
+    (whole,) = torch.autograd.grad(geometry.deviation(x).square().sum(), x)
+    monkeypatch.setattr(geometry.blocks, "_BLOCK", 60)  # two paths
+    (parts,) = torch.autograd.grad(geometry.deviation(x).square().sum(), x)
+    torch.testing.assert_close(parts, whole)
 
 
 @pytest.mark.slow

@@ -8,16 +8,12 @@ and ``07_the_boomerang``. Sums are made in float64 over blocks of samples: a lon
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from teachkit.checks import flag, integer
-from teachkit.denoisers import default_dtype
+from teachkit.geometry.blocks import by_blocks
 from teachkit.trajectory import Trajectory, states, whole_path
-
-_BLOCK = 2**24  # values handled at a time: 128 MiB in float64
 
 
 def deviation(traj: Trajectory | Tensor, relative: bool = False) -> Tensor:
@@ -52,7 +48,7 @@ def deviation(traj: Trajectory | Tensor, relative: bool = False) -> Tensor:
             raise ValueError("traj has a path that ends where it began: it has no chord to be relative to")
         return out / length if relative else out
 
-    return _blocks(block, states("traj", traj))
+    return by_blocks(block, states("traj", traj))
 
 
 def deviation_peak(traj: Trajectory) -> tuple[Tensor, Tensor]:
@@ -101,7 +97,7 @@ def distance_to_end(traj: Trajectory | Tensor) -> Tensor:
     >>> distance_to_end(states)[:, 0].tolist()
     [5.0, 4.0, 0.0]
     """
-    return _blocks(lambda x: torch.linalg.vector_norm(x - x[-1], dim=-1), states("traj", traj))
+    return by_blocks(lambda x: torch.linalg.vector_norm(x - x[-1], dim=-1), states("traj", traj))
 
 
 def arc_length(traj: Trajectory | Tensor) -> Tensor:
@@ -128,7 +124,7 @@ def arc_length(traj: Trajectory | Tensor) -> Tensor:
         steps = torch.linalg.vector_norm(x.diff(dim=0), dim=-1)
         return torch.cat([torch.zeros_like(steps[:1]), steps.cumsum(0)])
 
-    return _blocks(block, states("traj", traj))
+    return by_blocks(block, states("traj", traj))
 
 
 def norms(traj: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,7 +152,7 @@ def norms(traj: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
     def block(pair: Tensor) -> Tensor:
         return torch.stack([torch.linalg.vector_norm(y, dim=-1) for y in (*pair, pair[0] - pair[1])])
 
-    x, denoised, distance = _blocks(block, traj.x[:-1], traj.denoised, batch_dim=2)
+    x, denoised, distance = by_blocks(block, traj.x[:-1], traj.denoised, batch_dim=2)
     return x, denoised, distance / traj.sigmas[:-1, None].to(distance)
 
 
@@ -183,7 +179,7 @@ def cosines(traj: Trajectory | Tensor) -> Tensor:
     def block(x: Tensor) -> Tensor:
         return (_unit(x.diff(dim=0)) * _unit(x[-1] - x[0])).sum(-1).clamp(-1, 1)
 
-    return _blocks(block, states("traj", traj))
+    return by_blocks(block, states("traj", traj))
 
 
 def explained_variance(traj: Trajectory | Tensor, k: int, remove_chord: bool = False, centre: bool = True) -> Tensor:
@@ -232,7 +228,7 @@ def explained_variance(traj: Trajectory | Tensor, k: int, remove_chord: bool = F
         share = values.cumsum(-1) / total.where(~nothing, torch.ones_like(total))
         return share.where(~nothing, torch.ones_like(share))[:, :k].clamp(max=1)
 
-    return _blocks(block, paths, batch_dim=0)
+    return by_blocks(block, paths, batch_dim=0)
 
 
 def project(traj: Trajectory | Tensor) -> Tensor:
@@ -281,19 +277,7 @@ def project(traj: Trajectory | Tensor) -> Tensor:
         out[..., 0], out[..., 1 : 1 + count] = along, pcs * sign
         return out
 
-    return _blocks(block, states("traj", traj))
-
-
-def _blocks(function: Callable[..., Tensor], *tensors: Tensor, batch_dim: int = 1) -> Tensor:
-    """Apply a function to float64 blocks of samples, flattened to (N+1, b, d), and put the results together."""
-    first = tensors[0]
-    size = max(1, _BLOCK // (first[:, 0].numel() * len(tensors)))
-    dtype = default_dtype(first.device)
-    out = []
-    for pieces in zip(*(t.split(size, 1) for t in tensors)):
-        flat = [p.flatten(2).to(dtype) for p in pieces]
-        out.append(function(flat[0] if len(flat) == 1 else torch.stack(flat)))
-    return torch.cat(out, batch_dim)
+    return by_blocks(block, states("traj", traj))
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from teachkit.checks import choice, number, real_tensor, squarable
 from teachkit.denoisers import default_dtype
 from teachkit.geometry import chord
+from teachkit.geometry.blocks import values_at_once
 
 _LEAST = 5  # points in a window: the cubic has three unknown vectors, its centre is given
 _WORST = 1e4  # condition number of a fit; usual windows are below 100, and points that nearly coincide far above
@@ -91,7 +92,8 @@ def curvature_torsion(
     share = torch.ones_like(s) if weights == "uniform" else part[:-1] + part[1:]
     curvature, torsion = torch.empty_like(s), torch.empty_like(s)
     offset, columns = torch.arange(int(count.max()), device=x.device)[:, None], torch.arange(s.shape[1])
-    for rows in torch.arange(len(s), device=x.device).split(max(1, chord._BLOCK // (8 * len(offset) * s.shape[1]))):
+    together = max(1, values_at_once(x.device) // (8 * len(offset) * s.shape[1]))
+    for rows in torch.arange(len(s), device=x.device).split(together):
         index = first[rows, None] + offset  # (r, w, B)
         used = (offset < count[rows, None]).to(x)
         index = index.clamp(max=len(s) - 1)
