@@ -767,6 +767,28 @@ def test_the_score_is_refused_without_noise(make):
         D.score(x, torch.tensor([1.0, 0.0, 1.0], dtype=F64))
 
 
+@pytest.mark.parametrize("near", [1, 2, 3, 4, 5, 31, 32, 40])
+@pytest.mark.parametrize("chunk", [3, 50, 4096])
+def test_all_points_that_may_have_weight_are_found_however_many(near, chunk):
+    y = 100 * torch.eye(90)  # all far from one another, but for `near` of them
+    y[1:near, 50:] = y[0, 50:] + 0.001 * torch.randn(near - 1, 40, generator=rng())
+    y[1:near, :50] = y[0, :50]
+    y = y[torch.randperm(90, generator=rng())]
+    x, sigma = y[:10] + 0.002 * torch.randn(10, 90, generator=rng()), 0.002
+    exact = torch.softmax(-torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist") ** 2
+                          / (2 * sigma**2), 1) @ y.double()  # fmt: skip
+    torch.testing.assert_close(Empirical(y, chunk=chunk)(x, sigma).double(), exact, atol=1e-5, rtol=1e-5)
+
+
+def test_few_points_are_searched_for_where_few_can_have_weight(monkeypatch):
+    lengths, topk = [], torch.Tensor.topk
+    monkeypatch.setattr(torch.Tensor, "topk", lambda x, k, *args: (lengths.append(k), topk(x, k, *args))[1])
+    y = torch.randn(500, 20, generator=rng())
+    Empirical(y)(y[:8] + 1e-3, 1e-3)
+    assert lengths  # care was taken
+    assert max(lengths) <= 4
+
+
 @pytest.mark.parametrize("crowd", [False, True])
 def test_memory_stays_small_where_single_precision_takes_care(crowd):
     # 200 x 4000 x 500 values would be 1.6 GB. In a crowd every row needs float64.

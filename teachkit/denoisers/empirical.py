@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold
 
 from teachkit import checks
 from teachkit.checks import integer, number
@@ -158,20 +159,24 @@ class Empirical(DenoiserModule):
 
     def _softmax_mean(self, x: Tensor, s: Tensor, labels: Tensor | None, first: Tensor | None = None) -> Tensor:
         """Softmax-weighted mean of the data by a running softmax over chunks: (B, d)."""
-        top = x.new_full((len(x), 1), -math.inf)  # running maximum
-        norm, mean = torch.zeros_like(top), torch.zeros_like(x)  # running normaliser (B, 1) and sum (B, d)
-        smallest = math.log(torch.finfo(x.dtype).tiny) + 7
+        lowest, smallest = torch.finfo(x.dtype).min, math.log(torch.finfo(x.dtype).tiny) + 7
+        so_far: tuple[Tensor, Tensor, Tensor] | None = None  # running maximum, normaliser (B, 1) and sum (B, d)
         for start in self._chunks():
             logits = self._logits(x, s, labels, start, first)
-            new = torch.maximum(top, logits.detach().amax(1, keepdim=True))
-            below = logits - new.clamp(min=torch.finfo(x.dtype).min)
-            # Weights too small to matter become 0, not denormal numbers, which slow the product down tenfold.
-            w = below.masked_fill(below < smallest, -math.inf).exp()  # (B, chunk)
-            keep = (top - new).nan_to_num(nan=0.0, neginf=-math.inf).exp()
-            norm = norm * keep + w.sum(1, keepdim=True)
-            mean = torch.addmm(mean * keep, w, self._points(slice(start, start + self.chunk), x.dtype))
-            top = new
-        return mean / norm
+            top = logits.detach().amax(1, keepdim=True)
+            top = top if so_far is None else torch.maximum(so_far[0], top)
+            below = logits.sub_(top.clamp(min=lowest)).clamp(min=smallest - 1)
+            # Weights too small to matter become 0: denormal numbers slow the product down tenfold, and arguments
+            # for which there is no normal number the exponential.
+            w = threshold(below.exp_(), math.exp(smallest), 0.0)  # (B, chunk)
+            norm, y = w.sum(1, keepdim=True), self._points(slice(start, start + self.chunk), x.dtype)
+            if so_far is None:
+                so_far = top, norm, w @ y
+            else:
+                keep = (so_far[0] - top).nan_to_num(nan=0.0, neginf=-math.inf).exp()
+                so_far = top, so_far[1] * keep + norm, torch.addmm(so_far[2] * keep, w, y)
+        assert so_far is not None  # there is one point at least
+        return so_far[2] / so_far[1]
 
     def _denoise(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
         wide, s = self._wide(x), self._blurred(sigma)
@@ -230,14 +235,14 @@ class Empirical(DenoiserModule):
         (B, k) each. Nothing else has weight.
         """
         x, k = wide.to(s.dtype), min(self._candidates, len(self.data))
+        slack = 40 + 8 * torch.finfo(x.dtype).eps * self._reach(x) / s**2  # exp(-40) is nothing beside 1
         best, index = x.new_empty(len(x), 0), torch.zeros(len(x), 0, dtype=torch.long, device=x.device)
         for start in self._chunks():
-            value, at = self._logits(x, s, labels, start).topk(min(k, len(self.data) - start, self.chunk), 1)
+            value, at = _largest(self._logits(x, s, labels, start), k, slack)
             best, order = torch.cat([best, value], 1).topk(min(k, best.shape[1] + value.shape[1]), 1)
             index = torch.cat([index, at + start], 1).gather(1, order)
-        slack = 40 + 8 * torch.finfo(x.dtype).eps * self._reach(x) / s**2  # exp(-40) is nothing beside 1
         near = best >= best[:, :1] - slack
-        crowded = near[:, -1] if k < len(self.data) else torch.zeros_like(near[:, 0])
+        crowded = (near.sum(1) >= k) & (k < len(self.data))
         few, many = (~crowded).nonzero()[:, 0], crowded.nonzero()[:, 0]
         return few.split(max(1, 2**22 // (k * self.dim))) if len(few) else (), many, near, index
 
@@ -300,6 +305,18 @@ class Empirical(DenoiserModule):
         index = torch.randint(len(self.data), (n,), generator=generator, device=device).to(self.data.device)
         noise = torch.randn(n, self.dim, generator=generator, dtype=self.data.dtype, device=device)
         return (self.data[index] + self.bandwidth * noise.to(self.data.device)).reshape(n, *self.event_shape)
+
+
+def _largest(logits: Tensor, k: int, slack: Tensor) -> tuple[Tensor, Tensor]:
+    """The k largest of each row and where they are, or fewer if none of the others comes within ``slack`` of the first.
+
+    Two or four take a tenth of the time of 32.
+    """
+    for count in (2, 4, k):
+        value, at = logits.topk(min(count, k, logits.shape[1]), 1)
+        if bool((value[:, -1:] < value[:, :1] - slack).all()):
+            break
+    return value, at
 
 
 def _relative(gap: Tensor, offset: Tensor, s: Tensor) -> Tensor:
