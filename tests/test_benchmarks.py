@@ -36,9 +36,9 @@ def test_a_section_is_replaced_and_the_others_are_kept(tmp_path):
 
 
 def test_a_section_says_where_it_was_measured_and_with_which_versions(monkeypatch):
-    monkeypatch.setattr(bench_sampling, "compare", lambda: {"euler": (10.0, 30.0, 20.0)})
+    monkeypatch.setattr(bench_sampling, "compare", lambda: {"euler": (10.0, 30.0, 20.0, 25.0, 60.0)})
     text = runner.section(bench_sampling)
-    assert "| euler | 10 | 30 | 20 | 0.5 | 1.5 |" in text
+    assert "| euler | 10 | 30 | 20 | 25 | 60 | 0.5 | 0.5 |" in text
     assert f"torch {torch.__version__.split('+')[0]}" in text
     assert "k-diffusion" in text.splitlines()[-1]
     assert "no-such-package of unknown version" in runner.versions(("no-such-package",))
