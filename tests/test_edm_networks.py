@@ -1,7 +1,10 @@
 """The U-Nets: published sizes, the filters they resample with, and the paths they must run on."""
 
+import copy
 import json
+import math
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -106,6 +109,57 @@ def test_one_noise_level_for_the_whole_batch_equals_one_each():
     x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
         torch.testing.assert_close(net(x, torch.tensor([0.3])), net(x, torch.full((3,), 0.3)))
+
+
+NORMED = [(8, 4, 16), (128, 32, 16), (256, 32, 16), (384, 32, 8), (512, 32, 8), (256, 32, 32)]  # channels, groups, side
+
+
+@pytest.mark.parametrize(("channels", "groups", "side"), NORMED)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_group_norm_in_half_precision_is_rounded_once(channels, groups, side, dtype, layout):
+    norm, generator = group_norm(channels, 1e-6), torch.Generator().manual_seed(0)
+    norm.num_groups = groups
+    with torch.no_grad():
+        for p in norm.parameters():
+            p.normal_(1, 0.5, generator=generator)
+    norm.to(dtype)
+    x = torch.randn(2, channels, side, side, generator=generator).to(dtype).to(memory_format=layout).requires_grad_()
+    out = norm(x)
+    assert out.dtype == dtype
+    assert out.is_contiguous(memory_format=layout)
+    weight, bias = norm.weight.double(), norm.bias.double()
+    exact = F.group_norm(x.double(), norm.num_groups, weight, bias, norm.eps)
+    torch.testing.assert_close(out.double(), exact, rtol=torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
+    sent = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    (got,), (wanted,) = (torch.autograd.grad((y.double() * sent).sum(), x, retain_graph=True) for y in (out, exact))
+    torch.testing.assert_close(got.double(), wanted.double(), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_group_norm_in_full_precision_is_that_of_torch(dtype):
+    norm, x = group_norm(256, 1e-6).to(dtype), torch.randn(2, 256, 16, 16, dtype=dtype)
+    x = x.to(memory_format=torch.channels_last)
+    assert torch.equal(norm(x), F.group_norm(x, 32, norm.weight, norm.bias, 1e-6))
+
+
+def test_group_norm_takes_no_longer_in_half_precision_than_converting_costs():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        norm, x = group_norm(256, 1e-6), torch.randn(4, 256, 16, 16).to(memory_format=torch.channels_last)
+        pairs = [(norm, x), (copy.deepcopy(norm).bfloat16(), x.bfloat16())]
+        best = [math.inf, math.inf]
+        with torch.inference_mode():
+            for _ in range(30):
+                for i, (layer, given) in enumerate(pairs):
+                    begun = time.process_time()
+                    for _ in range(5):
+                        layer(given)
+                    best[i] = min(best[i], time.process_time() - begun)
+    finally:
+        torch.set_num_threads(threads)
+    assert best[1] < 3 * best[0]
 
 
 @pytest.mark.parametrize("taps", [(1, 1), (1, 3, 3, 1)])

@@ -87,12 +87,29 @@ class Conv2d(nn.Conv2d):
         self.init.fill_layer_(self)
 
 
-def group_norm(channels: int, eps: float) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation that takes no longer in half precision than in single.
+
+    Before 1,024 pixels, PyTorch takes the channels of a group pixel by pixel on a processor; in half precision fewer
+    than 16 of them are then handled one by one, in five times the time. Those are computed in single precision, in
+    which both ways sum, and rounded once, as both do.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` (B, C, H, W) over the channels of each group and all pixels."""
+        short = self.num_channels < 16 * self.num_groups and math.prod(x.shape[2:]) < 1024
+        if not short or x.dtype.itemsize > 2 or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(x)
+        weight, bias = self.weight.float(), self.bias.float()
+        return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
+
+
+def group_norm(channels: int, eps: float) -> GroupNorm:
     """Group normalisation with at most 32 groups of at least 4 channels."""
     groups = min(32, channels // 4)
     if groups < 1 or channels % groups:
         raise ValueError(f"channels must be a multiple of 4, and of 32 from 128 on, to form groups; got {channels}")
-    return nn.GroupNorm(groups, channels, eps)
+    return GroupNorm(groups, channels, eps)
 
 
 class _Embedding(nn.Module):
