@@ -60,6 +60,7 @@ class Empirical(DenoiserModule):
     centre: Tensor  # (d,)
     centred: Tensor | None  # (N, d): data - centre; the data themselves where the centre is 0
     half_norms: Tensor  # (N,)
+    radius: Tensor  # (): the largest norm
     classes: Tensor | None  # (N,)
 
     # A logit may be off by this much, in single and in double precision, before it is computed again with more care.
@@ -72,7 +73,7 @@ class Empirical(DenoiserModule):
         bandwidth, chunk = number("bandwidth", bandwidth, least=0), integer("chunk", chunk, 1)
         self.event_shape, self.bandwidth, self.chunk = tuple(y.shape[1:]), float(bandwidth), chunk
         self.register_buffer("data", y.reshape(len(y), -1).contiguous())
-        for name in ("centre", "centred", "half_norms"):
+        for name in ("centre", "centred", "half_norms", "radius"):
             self.register_buffer(name, None, persistent=False)
         self._prepare()
         if labels is not None:
@@ -96,6 +97,7 @@ class Empirical(DenoiserModule):
         self.centre = centre if moved else torch.zeros_like(centre)
         self.centred = self.data - centre if moved else self.data
         self.half_norms = 0.5 * torch.linalg.vector_norm(self.centred, dim=1) ** 2
+        self.radius = self.half_norms.max().mul(2).sqrt()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Empirical:
         """Where ``.to(dtype)`` and its kin pass through: what follows from the data is made anew."""
@@ -148,8 +150,8 @@ class Empirical(DenoiserModule):
 
     def _reach(self, x: Tensor) -> Tensor:
         """Bound of |x.y| + |y|^2, whose rounding is that of the logits: (B, 1)."""
-        biggest = self.half_norms.max().mul(2).sqrt().to(x.dtype)
-        return torch.linalg.vector_norm(x.detach(), dim=1, keepdim=True) * biggest + biggest**2
+        radius = self.radius.to(x.dtype)
+        return torch.linalg.vector_norm(x.detach(), dim=1, keepdim=True) * radius + radius**2
 
     def _doubtful(self, x: Tensor, s: Tensor) -> Tensor:
         """Rows (B,) in which rounding of the logits may matter. An infinite x is left to become NaN, to be seen."""
@@ -191,7 +193,10 @@ class Empirical(DenoiserModule):
         doubtful = self._doubtful(x, s)
         if not checks.anywhere(doubtful):
             return self._softmax_mean(x, s, labels)
-        mean, s = torch.empty_like(x), s.expand(len(x), 1)
+        s = s.expand(len(x), 1)
+        if bool(doubtful.all()):
+            return self._careful_mean(wide, s, labels).to(dtype)
+        mean = torch.empty_like(x)
         for rows, rule in ((~doubtful, self._softmax_mean), (doubtful, self._careful_mean)):
             if rows.any():
                 given = x if rule == self._softmax_mean else wide
@@ -205,6 +210,13 @@ class Empirical(DenoiserModule):
         by differences, in double precision. Rows with many near points are done wholly that way.
         """
         few, many, near, index = self._nearest(wide, s, labels)
+
+        def mean(*given: Tensor) -> Tensor:
+            first, gap, logits = self._compare(*given)
+            return first + torch.einsum("bm,bmd->bd", logits.softmax(1), gap)
+
+        if len(few) == 1 and not len(many):  # all rows in one block
+            return mean(wide, s, near, index)
         out = torch.empty_like(wide)
         if len(many):
             own = None if labels is None else labels[many]
@@ -214,8 +226,7 @@ class Empirical(DenoiserModule):
                 first = self._points(index[many, 0], wide.dtype)
                 out[many] = self._softmax_mean(wide[many], s[many], own, first)
         for rows in few:
-            first, gap, logits = self._compare(wide[rows], s[rows], near[rows], index[rows])
-            out[rows] = first + torch.einsum("bm,bmd->bd", logits.softmax(1), gap)
+            out[rows] = mean(wide[rows], s[rows], near[rows], index[rows])
         return out
 
     def _compare(self, wide: Tensor, s: Tensor, near: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -236,11 +247,15 @@ class Empirical(DenoiserModule):
         """
         x, k = wide.to(s.dtype), min(self._candidates, len(self.data))
         slack = 40 + 8 * torch.finfo(x.dtype).eps * self._reach(x) / s**2  # exp(-40) is nothing beside 1
-        best, index = x.new_empty(len(x), 0), torch.zeros(len(x), 0, dtype=torch.long, device=x.device)
+        found: list[tuple[Tensor, Tensor]] = []
         for start in self._chunks():
             value, at = _largest(self._logits(x, s, labels, start), k, slack)
-            best, order = torch.cat([best, value], 1).topk(min(k, best.shape[1] + value.shape[1]), 1)
-            index = torch.cat([index, at + start], 1).gather(1, order)
+            found.append((value, at + start))
+            if start:  # two are merged into one
+                value, index = (torch.cat(pair, 1) for pair in zip(*found))
+                value, order = value.topk(min(k, value.shape[1]), 1)
+                found = [(value, index.gather(1, order))]
+        best, index = found[0]
         near = best >= best[:, :1] - slack
         crowded = (near.sum(1) >= k) & (k < len(self.data))
         few, many = (~crowded).nonzero()[:, 0], crowded.nonzero()[:, 0]
