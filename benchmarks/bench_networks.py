@@ -24,8 +24,8 @@ Building, with weights drawn on the CPU: wanted, below 2 s each. The forward pas
 images, beside the floor: the same convolutions, linear layers and attention products alone, on stored tensors of the
 same shapes and layout, in the same dtype; for `torch.compile` too, the floor is eager. What is above it is
 normalisation, activations, sums, and copies (concatenations, resampling, casts); of the two eager passes each is given
-with its part of the ratio, from a profile of one call. They take as long in bfloat16 as in float32: PyTorch computes
-them in float32 and rounds each result. So they weigh the more, the faster a processor multiplies in bfloat16; wanted:
+with its part of the ratio, from profiles. They take about as long in bfloat16 as in float32: PyTorch computes them in
+float32 and rounds each result. So they weigh the more, the faster a processor multiplies in bfloat16; wanted:
 a ratio of at most 1.2 there. Then the models that ship, where a floor is not taken. One thread; medians of {REPEATS}
 calls, network and floor in turns, after one call that is not counted.
 """
@@ -93,12 +93,14 @@ def row(what: str, ours: float, bare: float | None = None, images: int | None = 
 
 
 def above(title: str, call: Callable[[], object], bare: float) -> list[dict[str, object]]:
-    """A row for each family of operators above the floor of ``bare`` seconds, from a profile of one call."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        call()
-    spent = {event.key.removeprefix("aten::"): 1e-6 * event.self_cpu_time_total for event in profile.key_averages()}
-    totals = {family: sum(spent.get(name, 0.0) for name in names) for family, names in FAMILIES.items()}
-    return [row(f"{title}: {family}", total, bare) for family, total in totals.items()]
+    """A row for each family of operators above the floor of ``bare`` seconds: medians of profiles of one call."""
+    turns: list[dict[str, float]] = []
+    for _ in range(REPEATS):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            call()
+        spent = {event.key.removeprefix("aten::"): 1e-6 * event.self_cpu_time_total for event in profile.key_averages()}
+        turns.append({family: sum(spent.get(name, 0.0) for name in names) for family, names in FAMILIES.items()})
+    return [row(f"{title}: {name}", statistics.median(turn[name] for turn in turns), bare) for name in FAMILIES]
 
 
 def builds() -> list[dict[str, object]]:

@@ -99,6 +99,14 @@ def test_the_floor_of_networks_is_every_product_of_one_pass_and_no_more(monkeypa
 
 
 @pytest.mark.slow
+def test_what_is_above_the_floor_is_given_by_family():
+    norm, x = torch.nn.GroupNorm(2, 8), torch.randn(64, 8, 32, 32)
+    rows = {str(row["what"]): float(row["s"]) for row in bench_networks.above("net", lambda: norm(x) + x, 1.0)}
+    assert list(rows) == [f"net: {family}" for family in bench_networks.FAMILIES]
+    assert rows["net: normalisation"] > 0 < rows["net: sums and scalings"]
+    assert rows["net: activations"] == 0
+
+
 def test_the_benchmark_of_geometry_runs_on_a_small_problem(monkeypatch):
     for name, value in {"SIZES": (3, 6), "STEPS": 30, "DIM": 8}.items():
         monkeypatch.setattr(bench_geometry, name, value)
