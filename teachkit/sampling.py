@@ -220,7 +220,8 @@ def check_conditions(
         number("guidance", guidance)
         if getattr(denoiser, "guidance", None) is not None:
             raise ValueError(f"guidance must be None: this denoiser has its own, {shown(denoiser.guidance)}")  # type: ignore[attr-defined]
-        if labels is None and not hasattr(denoiser, "unconditional"):
+        free = getattr(denoiser, "unconditional", None)  # of a pipeline without one this raises the reason
+        if labels is None and (free is None or not getattr(denoiser, "conditioned", True)):
             raise ValueError("guidance needs labels: it moves away from the unconditional denoiser")
 
 

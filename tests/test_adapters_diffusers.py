@@ -58,7 +58,7 @@ def test_the_conversion_is_that_of_every_other_model(kind, plain):
 
 
 def test_a_prediction_of_another_shape_is_refused():
-    wide = torch.nn.Conv2d(1, 2, 1)  # as networks have that predict a variance too
+    wide = torch.nn.Conv2d(1, 3, 1)
 
     class Network(torch.nn.Module):
         def forward(self, z, t):

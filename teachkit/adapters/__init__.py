@@ -1,12 +1,16 @@
 """Other predictions and other people's networks as D(x; sigma), so that the same solvers run them."""
 
+from teachkit.adapters.adapted import AdaptedDenoiser
 from teachkit.adapters.diffusers import from_diffusers
-from teachkit.adapters.predictions import AdaptedDenoiser, from_eps, from_v, from_velocity, from_x0, time_index, vp_time
+from teachkit.adapters.pipelines import PipelineDenoiser, from_pipeline
+from teachkit.adapters.predictions import from_eps, from_v, from_velocity, from_x0, time_index, vp_time
 
 __all__ = [
     "AdaptedDenoiser",
+    "PipelineDenoiser",
     "from_diffusers",
     "from_eps",
+    "from_pipeline",
     "from_v",
     "from_velocity",
     "from_x0",

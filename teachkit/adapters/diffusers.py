@@ -9,69 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from teachkit.adapters.predictions import from_eps, from_v, from_x0
-from teachkit.checks import batch, choice, shown
-from teachkit.schedules import trained_levels
+from teachkit.adapters.families import FAMILIES
+from teachkit.adapters.pipelines import PipelineDenoiser
+from teachkit.checks import shown
 
 __all__ = ["from_diffusers"]
 
-PREDICTIONS = {"epsilon": from_eps, "sample": from_x0, "v_prediction": from_v}  # by their names there
 
-
-class DiffusersDenoiser(nn.Module):
-    """A diffusers U-Net as ``D(x, sigma, labels=None)``; made by :func:`from_diffusers`.
-
-    Attributes
-    ----------
-    sigma_min, sigma_max : float
-        Smallest and largest noise level of its training.
-    levels : tuple of float
-        All of them, increasing.
-    time : callable
-        The function from sigma (B,) to the network's time step.
-    img_channels, img_resolution, label_dim : int
-        What the network says of its images, None where it does not, and of its classes, 0 without.
-    """
-
-    def __init__(self, unet: nn.Module, alphas_cumprod: Any, prediction_type: str) -> None:
-        super().__init__()
-        self.adapted = PREDICTIONS[prediction_type](_Called(unet), alphas_cumprod)
-        self.prediction_type, self.time = prediction_type, self.adapted.time
-        self.levels = tuple(trained_levels(alphas_cumprod).exp().tolist())
-        self.sigma_min, self.sigma_max, self.sigma_data = self.levels[0], self.levels[-1], 0.5
-        config = getattr(unet, "config", None)
-        self.img_channels = getattr(config, "in_channels", None)
-        self.img_resolution = getattr(config, "sample_size", None)
-        self.label_dim = getattr(config, "num_class_embeds", None) or 0
-
-    def forward(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
-        """E[x0 | x] for ``x`` (B, C, H, W) at ``sigma``, a float, a 0-d tensor or (B,); ``labels`` (B,) integers."""
-        if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
-            raise ValueError(f"x must be floating-point images (B, C, H, W), got {shown(x)}")
-        batch("x", x)
-        if labels is not None and not self.label_dim:
-            raise ValueError("labels must be None: this model is unconditional")
-        return self.adapted(x, sigma, labels)
-
-
-class _Called(nn.Module):
-    """A network of diffusers, called as ``model(z, t, labels)``: in its own dtype, and its answer unpacked."""
-
-    def __init__(self, unet: nn.Module) -> None:
-        super().__init__()
-        self.unet = unet
-
-    def forward(self, z: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        given = next((p.dtype for p in self.unet.parameters()), z.dtype)
-        classes = {} if labels is None else {"class_labels": labels}
-        output = self.unet(z.to(given), t.to(torch.float32), **classes)
-        return getattr(output, "sample", output).to(z.dtype)
-
-
-def from_diffusers(unet: nn.Module, scheduler_or_alphas: Any, prediction_type: str | None = None) -> DiffusersDenoiser:
+def from_diffusers(unet: nn.Module, scheduler_or_alphas: Any, prediction_type: str | None = None) -> PipelineDenoiser:
     """Wrap a diffusers ``UNet2DModel`` (or any module called the same way) as a denoiser.
 
     Parameters
@@ -80,15 +27,17 @@ def from_diffusers(unet: nn.Module, scheduler_or_alphas: Any, prediction_type: s
         Called as ``unet(z, t)``, and with ``class_labels=`` where it is conditional; predicts for images z of unit
         scale.
     scheduler_or_alphas : object
-        The scheduler it was trained with, of which ``alphas_cumprod`` and ``config.prediction_type`` are used; or the
-        values of alphas_cumprod themselves, one per training step, decreasing inside (0, 1).
+        The scheduler it was trained with, of which ``alphas_cumprod`` and ``config.prediction_type`` are used, or of
+        flow matching the number of training steps and the shift; or the values of alphas_cumprod themselves, one per
+        training step, decreasing inside (0, 1).
     prediction_type : str, optional
-        "epsilon", "sample" or "v_prediction"; the scheduler's, or "epsilon", if None.
+        "epsilon", "sample", "v_prediction" or "flow_prediction"; the scheduler's, or "epsilon", if None.
 
     Returns
     -------
-    DiffusersDenoiser
-        In evaluation mode.
+    PipelineDenoiser
+        ``D(x, sigma, labels=None)`` in evaluation mode, ``labels`` (B,) integers. The network runs in its own dtype
+        whatever that of x; of 2 C channels for C, a learned variance beside, the first C are its prediction.
 
     Raises
     ------
@@ -112,10 +61,6 @@ def from_diffusers(unet: nn.Module, scheduler_or_alphas: Any, prediction_type: s
     >>> round(D.sigma_min, 4), round(D.sigma_max, 4)
     (0.3333, 3.0)
     """
-    alphas = getattr(scheduler_or_alphas, "alphas_cumprod", scheduler_or_alphas)
-    if prediction_type is None:
-        prediction_type = getattr(getattr(scheduler_or_alphas, "config", None), "prediction_type", "epsilon")
-    choice("prediction_type", prediction_type, tuple(PREDICTIONS))
     if not isinstance(unet, nn.Module):
         raise TypeError(f"unet must be a network called as unet(z, t), got {shown(unet)}")
-    return DiffusersDenoiser(unet, alphas, prediction_type).eval()
+    return PipelineDenoiser(unet, FAMILIES["UNet2DModel"], scheduler_or_alphas, prediction_type)

@@ -20,16 +20,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from teachkit.checks import batch, flag, function, level, number
+from teachkit.adapters.adapted import AdaptedDenoiser, Model, Time
+from teachkit.checks import flag, function, number
 from teachkit.schedules import trained_levels
 from teachkit.schedules.linear_beta import LinearBeta
 
-__all__ = ["AdaptedDenoiser", "from_eps", "from_v", "from_velocity", "from_x0", "time_index", "vp_time"]
+__all__ = ["from_eps", "from_v", "from_velocity", "from_x0", "time_index", "vp_time"]
 
-Model: TypeAlias = Callable[..., Tensor]
-Time: TypeAlias = Callable[[Tensor], Tensor]
 Numbers: TypeAlias = Tensor | Sequence[float]
 
 
@@ -41,7 +40,8 @@ def from_eps(
     Parameters
     ----------
     model : callable
-        ``model(z, t)``, or ``model(z, t, labels)`` with labels: ``z`` (B, *event) of unit scale, ``t`` (B,).
+        ``model(z, t)``, or ``model(z, t, labels)`` with labels: ``z`` (B, *event) of unit scale, ``t`` (B,). An
+        ``nn.Module`` runs in its own dtype; of 2 C channels for C, a learned variance beside, the first C count.
     alphas_cumprod : (T,) numbers, optional
         For a model of T training steps: their abar, decreasing inside (0, 1). Its ``t`` is the index of the step, a
         fraction between two, linear in log sigma.
@@ -81,7 +81,8 @@ def from_v(
     Parameters
     ----------
     model : callable
-        ``model(z, t)``, or ``model(z, t, labels)`` with labels: ``z`` (B, *event) of unit scale, ``t`` (B,).
+        ``model(z, t)``, or ``model(z, t, labels)`` with labels: ``z`` (B, *event) of unit scale, ``t`` (B,). An
+        ``nn.Module`` runs in its own dtype; of 2 C channels for C, a learned variance beside, the first C count.
     alphas_cumprod : (T,) numbers, optional
         For a model of T training steps: their abar, decreasing inside (0, 1). Its ``t`` is the index of the step, a
         fraction between two, linear in log sigma.
@@ -122,7 +123,8 @@ def from_x0(
     Parameters
     ----------
     model : callable
-        ``model(z, t)``, or ``model(z, t, labels)`` with labels: ``z`` (B, *event) of unit scale, ``t`` (B,).
+        ``model(z, t)``, or ``model(z, t, labels)`` with labels: ``z`` (B, *event) of unit scale, ``t`` (B,). An
+        ``nn.Module`` runs in its own dtype; of 2 C channels for C, a learned variance beside, the first C count.
     alphas_cumprod : (T,) numbers, optional
         For a model of T training steps: their abar, decreasing inside (0, 1). Its ``t`` is the index of the step, a
         fraction between two, linear in log sigma.
@@ -161,7 +163,8 @@ def from_velocity(model: Model, *, time_scale: float = 1.0, data_at_one: bool = 
     Parameters
     ----------
     model : callable
-        ``model(z, t)`` or ``model(z, t, labels)``, ``t`` of shape ``(B,)``.
+        ``model(z, t)`` or ``model(z, t, labels)``, ``t`` of shape ``(B,)``. An ``nn.Module`` runs in its own dtype; of
+        2 C channels for C, a learned variance beside, the first C count.
     time_scale : float
         The model takes ``t = time_scale * s`` (1000 for some published image models).
     data_at_one : bool
@@ -263,52 +266,6 @@ def vp_time(beta_min: float = 0.1, beta_max: float = 20.0) -> Time:
     return LinearBeta(beta_min, beta_max - beta_min).time
 
 
-class AdaptedDenoiser(nn.Module):
-    """A model in other coordinates as ``D(x, sigma, labels=None)``; made by `from_eps` and its like.
-
-    ``D = denoised(x, model(z, time(sigma)), sigma)`` with ``z = scale(sigma) * x``.
-
-    Attributes
-    ----------
-    sigma_min, sigma_max : float
-        The noise levels the model was trained on: of a discrete-time model its first and last; otherwise 0 and
-        infinity.
-
-    Examples
-    --------
-    >>> D = from_velocity(lambda z, t: torch.zeros_like(z))
-    >>> isinstance(D, AdaptedDenoiser), D.sigma_max
-    (True, inf)
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        time: Time,
-        scale: Callable[[Tensor], Tensor],
-        denoised: Callable[[Tensor, Tensor, Tensor], Tensor],
-        levels: tuple[float, float] = (0.0, math.inf),
-    ) -> None:
-        super().__init__()
-        function("model", model, "model(z, t)")
-        function("time", time, "time(sigma)")
-        function("scale", scale, "scale(sigma)")
-        function("denoised", denoised, "denoised(x, out, sigma)")
-        self.model, self.time, self.scale, self.denoised = model, time, scale, denoised
-        self.sigma_min, self.sigma_max = levels
-
-    def forward(self, x: Tensor, sigma: float | Tensor, labels: Tensor | None = None) -> Tensor:
-        """E[x0 | x]: ``(B, *event)`` to ``(B, *event)``, ``sigma`` a number, 0-d or ``(B,)``; ValueError otherwise."""
-        level = _level(sigma, x)
-        z = (self.scale(level) * x).to(x.dtype)
-        t = self.time(level).to(x.device, torch.promote_types(x.dtype, torch.float32)).flatten().expand(len(x))
-        out = self.model(z, t) if labels is None else self.model(z, t, labels)
-        if not isinstance(out, Tensor) or out.shape != x.shape:
-            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ValueError(f"model must return a tensor of the shape of z, {tuple(x.shape)}, got {got}")
-        return self.denoised(x, out, level).to(x.dtype)
-
-
 def _vp_scale(sigma: Tensor) -> Tensor:
     return (1 + sigma**2).rsqrt()
 
@@ -326,11 +283,3 @@ def _preserving(
     function("time", time, "time(sigma)")
     clock = (lambda sigma: time(sigma).round()) if flag("round_time", round_time) else time
     return AdaptedDenoiser(model, clock, _vp_scale, denoised, levels)
-
-
-def _level(sigma: float | Tensor, x: Tensor) -> Tensor:
-    """A checked noise level: 0-d float64 on the CPU for a number, else shaped to multiply x, (B, 1, ...)."""
-    batch("x", x)
-    if isinstance(sigma, Tensor):
-        return level("sigma", sigma, x, dtype=torch.promote_types(x.dtype, torch.float32))
-    return torch.tensor(number("sigma", sigma, above=0), dtype=torch.float64)

@@ -1,0 +1,58 @@
+"""The latents of a diffusers pipeline: their shape, and the pictures that its autoencoder makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from teachkit.checks import integer
+
+
+@torch.no_grad()
+def decoded(vae: Any, latents: Tensor, batch: int | None) -> Tensor:
+    """Pictures in [-1, 1] from latents, ``batch`` at a time, in the autoencoder's dtype and where it lies."""
+    config, own = vae.config, next(vae.parameters())
+    wide = own.dtype == torch.float16 and bool(getattr(config, "force_upcast", False))
+    z = latents.to(own.device, torch.float32 if wide else own.dtype) / config.scaling_factor
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is not None and std is not None:
+        z = z * z.new_tensor(std)[:, None, None] + z.new_tensor(mean)[:, None, None]
+    z = z + (getattr(config, "shift_factor", None) or 0)
+    parts = z.split(len(z) if batch is None else integer("batch", batch, 1))
+    if wide:  # this one overflows in half precision
+        vae.float()
+    try:
+        outputs = [vae.decode(part) for part in parts]
+    finally:
+        if wide:
+            vae.half()
+    return torch.cat([getattr(out, "sample", out) for out in outputs]).clamp(-1, 1).to(latents)
+
+
+def pixels_per_latent(pipe: Any) -> int:
+    """By how much the autoencoder shrinks a picture's sides; 1 without."""
+    vae = getattr(pipe, "vae", None) or getattr(pipe, "vqvae", None)
+    blocks = getattr(getattr(vae, "config", None), "block_out_channels", None)
+    return 2 ** (len(blocks) - 1) if blocks else int(getattr(pipe, "vae_scale_factor", 1))
+
+
+def latent_shape(
+    pipe: Any, told: tuple[Any, ...], packed: int, height: int | None, width: int | None
+) -> tuple[int, int, int]:
+    """(C, h, w) of the latents, from a picture's size in pixels or from what the network or the pipeline tells."""
+    factor, usual = pixels_per_latent(pipe), getattr(pipe, "default_sample_size", None)
+    sides = []
+    for name, asked, own in (("height", height, told[1]), ("width", width, told[2])):
+        if asked is not None:
+            pixels, unit = integer(name, asked, 1), factor * packed
+            if pixels % unit:
+                raise ValueError(f"{name} must be a multiple of {unit} for this model, got {pixels}")
+            sides.append(pixels // factor)
+            continue
+        side = usual if own is None else own
+        if side is None:
+            raise ValueError(f"{name} must be given, in pixels: this model's configuration does not tell it")
+        sides.append(int(side))
+    return int(told[0]), sides[0], sides[1]
