@@ -6,6 +6,7 @@ without, in float32 and float64: so times, scales, shifts and signs are those th
 """
 
 import functools
+from typing import ClassVar
 
 import pytest
 import torch
@@ -47,24 +48,17 @@ def random_network(name, dtype=torch.float32, **config):
     return network.to(dtype).eval()
 
 
-def tiny_vae(latent_channels=4, **config):
+def tiny_vae(**config):
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     return random_network(
-        "AutoencoderKL",
-        latent_channels=latent_channels,
-        norm_num_groups=4,
-        block_out_channels=(4, 8),
-        sample_size=16,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        **config,
+        "AutoencoderKL", latent_channels=4, norm_num_groups=4, block_out_channels=(4, 8), **blocks, **config
     )
 
 
 class Peer:
-    """A tiny pipeline, what is asked of it, and its own way from a state x to the end of a schedule."""
+    """A tiny pipeline, what it is asked for, and its own way from a state x of `sample` to the end of a schedule."""
 
-    prompts = 3
-    states = "own"  # what the scheduler works on: x itself, x / sqrt(1 + sigma^2) or x / (1 + sigma)
+    prompts, zero, distilled, size = 3, False, None, {}
 
     def __init__(self, dtype):
         self.dtype = dtype
@@ -72,55 +66,177 @@ class Peer:
         self.pipe.set_progress_bar_config(disable=True)
 
     def denoiser(self, **options):
-        return from_pipeline(self.pipe, **self.given(), **options)
-
-    def embeds(self, width, rows, seed):
-        return normal(rows, 5, width, seed=seed, dtype=self.dtype)
-
-
-class StableDiffusion(Peer):
-    scheduler, kind, added = "EulerDiscreteScheduler", "epsilon", {}
-
-    def make(self):
-        import diffusers
-
-        scheduler = getattr(diffusers, self.scheduler)(**BETAS, prediction_type=self.kind, **self.added)
-        return diffusers.StableDiffusionPipeline(
-            vae=None,
-            text_encoder=None,
-            tokenizer=None,
-            safety_checker=None,
-            feature_extractor=None,
-            unet=random_network("UNet2DConditionModel", self.dtype, **UNET),
-            scheduler=scheduler,
-            requires_safety_checker=False,
-        )
+        own = {} if self.distilled is None else {"guidance": self.distilled}
+        return from_pipeline(self.pipe, **self.given(), **self.size, **own, **options)
 
     def given(self):
-        return {"prompt_embeds": self.embeds(8, self.prompts, 1), "negative_embeds": self.embeds(8, 1, 2)}
+        return {"prompt_embeds": self.embeds(self.prompts, 1), "negative_embeds": self.embeds(1, 2)}
 
     def levels(self, schedule):
         return schedule.to_diffusers()
 
+    def called(self, **further):
+        """What a pipeline with text is called with, beside levels and noise."""
+        given, turned = self.given(), {}
+        for name, ours in (("", given["prompt_embeds"]), ("negative_", given["negative_embeds"])):
+            for key, rows in (ours if isinstance(ours, dict) else {"prompt_embeds": ours}).items():
+                key = key.replace("pooled_", f"{name}pooled_") if "pooled" in key else name + key
+                turned[key] = rows.expand(self.prompts, *rows.shape[1:])
+        return {**turned, **self.size, "output_type": "latent", **further}
+
+
+class StableDiffusion(Peer):
+    kind, options = "epsilon", {}
+
+    def make(self):
+        import diffusers
+
+        return diffusers.StableDiffusionPipeline(
+            **dict.fromkeys(["vae", "text_encoder", "tokenizer", "safety_checker", "feature_extractor"]),
+            unet=random_network("UNet2DConditionModel", self.dtype, **UNET),
+            scheduler=diffusers.EulerDiscreteScheduler(**BETAS, prediction_type=self.kind, **self.options),
+            requires_safety_checker=False,
+        )
+
+    def embeds(self, rows, seed):
+        return normal(rows, 5, 8, seed=seed, dtype=self.dtype)
+
     def run(self, x, schedule, guidance):
         levels = self.levels(schedule)
         self.pipe.scheduler.set_timesteps(**levels)
-        given = self.given()
-        return self.pipe(
-            prompt_embeds=given["prompt_embeds"],
-            negative_prompt_embeds=given["negative_embeds"].expand_as(given["prompt_embeds"]),
-            guidance_scale=guidance,
-            latents=x / self.pipe.scheduler.init_noise_sigma,
-            output_type="latent",
-            **levels,
-        ).images
+        latents = x / self.pipe.scheduler.init_noise_sigma
+        return self.pipe(**self.called(guidance_scale=guidance, latents=latents, **levels)).images
 
 
 class StableDiffusionV(StableDiffusion):
-    kind = "v_prediction"
+    kind, options = "v_prediction", {"timestep_spacing": "leading", "steps_offset": 1}
 
 
-PEERS = {"SD, eps": StableDiffusion, "SD, v": StableDiffusionV}
+class StableDiffusionZeroSNR(StableDiffusion):
+    kind, options = "v_prediction", {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+
+
+class SDXL(StableDiffusion):
+    """Pictures that are not square: height and width cannot be taken for each other."""
+
+    size: ClassVar = {"height": 64, "width": 96}
+
+    def make(self):
+        import diffusers
+
+        size = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4}
+        unet = random_network(
+            "UNet2DConditionModel", self.dtype, **UNET, **size, projection_class_embeddings_input_dim=6 * 4 + 6
+        )
+        return diffusers.StableDiffusionXLPipeline(
+            **dict.fromkeys(["vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"]),
+            unet=unet,
+            scheduler=diffusers.EulerDiscreteScheduler(**BETAS),
+            add_watermarker=False,
+        )
+
+    def embeds(self, rows, seed):
+        pooled = normal(rows, 6, seed=seed + 10, dtype=self.dtype)
+        return {"prompt_embeds": normal(rows, 5, 8, seed=seed, dtype=self.dtype), "pooled_prompt_embeds": pooled}
+
+
+class SD3(SDXL):
+    zero, size, options, mu = True, {}, {"shift": 3.0}, None
+
+    def make(self):
+        import diffusers
+
+        transformer = random_network(
+            "SD3Transformer2DModel", self.dtype, sample_size=8, patch_size=2, in_channels=4, out_channels=4,
+            num_layers=2, attention_head_dim=4, num_attention_heads=2, joint_attention_dim=8, caption_projection_dim=8,
+            pooled_projection_dim=6, pos_embed_max_size=8,
+        )  # fmt: skip
+        encoders = [f"{what}{i}" for what in ("text_encoder", "tokenizer") for i in ("", "_2", "_3")]
+        return diffusers.StableDiffusion3Pipeline(
+            **dict.fromkeys(["vae", *encoders]),
+            transformer=transformer,
+            scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**self.options),
+        )
+
+    def levels(self, schedule):
+        return schedule.to_diffusers(scheduler=self.pipe.scheduler, mu=self.mu)
+
+    def run(self, x, schedule, guidance):
+        latents = x / (1 + schedule.sigmas[0].to(x))
+        return self.pipe(**self.called(guidance_scale=guidance, latents=latents, **self.levels(schedule))).images
+
+
+class SD3Dynamic(SD3):
+    options, mu = {"use_dynamic_shifting": True}, 0.8
+
+
+class Flux(SDXL):
+    zero = True
+
+    def make(self):
+        import diffusers
+
+        transformer = random_network(
+            "FluxTransformer2DModel", self.dtype, patch_size=1, in_channels=16, num_layers=1, num_single_layers=1,
+            attention_head_dim=16, num_attention_heads=2, joint_attention_dim=8, pooled_projection_dim=6,
+            guidance_embeds=self.distilled is not None, axes_dims_rope=(4, 4, 8),
+        )  # fmt: skip
+        return diffusers.FluxPipeline(
+            **dict.fromkeys(["vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"]),
+            transformer=transformer,
+            scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        )
+
+    def run(self, x, schedule, guidance):
+        from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+        B, C, h, w = x.shape
+        shift = calculate_shift(h * w // 4)  # of the number of tokens, which the pipeline passes on as mu
+        sigmas = schedule.to_diffusers(scheduler=self.pipe.scheduler, mu=shift)["sigmas"]
+        z = self.pipe._pack_latents(x / (1 + schedule.sigmas[0].to(x)), B, C, h, w)
+        given = self.called(latents=z, sigmas=sigmas, guidance_scale=self.distilled or 1.0)
+        return self.pipe._unpack_latents(self.pipe(**given, true_cfg_scale=guidance).images, 64, 96, 8)
+
+
+class FluxDistilled(Flux):
+    distilled = 3.5
+
+
+class DiT(Peer):
+    """A pipeline that takes no levels: its scheduler is driven by hand, as the pipeline does it."""
+
+    def make(self):
+        import diffusers
+
+        transformer = random_network(
+            "DiTTransformer2DModel", self.dtype, sample_size=8, patch_size=2, in_channels=4, out_channels=8,
+            num_layers=2, attention_head_dim=4, num_attention_heads=2, num_embeds_ada_norm=1000, norm_num_groups=4,
+        )  # fmt: skip
+        return diffusers.DiTPipeline(
+            transformer, tiny_vae(scaling_factor=0.5).to(self.dtype), diffusers.EulerDiscreteScheduler(**BETAS)
+        )
+
+    def given(self):
+        return {"prompt": [3, 999, 17]}
+
+    def run(self, x, schedule, guidance):
+        scheduler, network = self.pipe.scheduler, self.pipe.transformer
+        scheduler.set_timesteps(**self.levels(schedule))
+        classes = torch.tensor([*self.given()["prompt"], 1000, 1000, 1000])
+        for t in scheduler.timesteps:
+            z = scheduler.scale_model_input(x, t)
+            with torch.no_grad():
+                out = network(torch.cat([z, z]), timestep=t.expand(6), class_labels=classes).sample[:, :4]
+            own, free = out.chunk(2)
+            x = scheduler.step(free + guidance * (own - free), t, x).prev_sample
+        return x
+
+
+PEERS = {
+    **{"SD, eps": StableDiffusion, "SD, v": StableDiffusionV, "SD, v to pure noise": StableDiffusionZeroSNR},
+    **{"SDXL": SDXL, "SD3, shifted": SD3, "SD3, shifted by size": SD3Dynamic, "DiT": DiT},
+    **{"FLUX": Flux, "FLUX, distilled": FluxDistilled},
+}
 
 
 @functools.cache
@@ -128,8 +244,9 @@ def peer(name, dtype):
     return PEERS[name](dtype)
 
 
-def schedule_for(D, steps=6):
-    return Schedule(schedules.polynomial(steps, D.sigma_min, D.sigma_max), "euler", steps)
+def schedule_for(them, D, steps=6):
+    levels = schedules.polynomial(steps - them.zero, D.sigma_min, D.sigma_max, zero=them.zero)
+    return Schedule(levels, "euler", steps)
 
 
 def assert_same(ours, theirs, dtype):
@@ -137,14 +254,108 @@ def assert_same(ours, theirs, dtype):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE[dtype] * float(theirs.abs().max()))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
-@pytest.mark.parametrize("guidance", [1.0, 4.0])
-@pytest.mark.parametrize("name", list(PEERS))
+CASES = [(name, w) for name in PEERS for w in (1.0, 4.0) if w == 1 or not PEERS[name].distilled]
+both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, F64], ids=str)
+
+
+@both_dtypes
+@pytest.mark.parametrize(("name", "guidance"), CASES)
 def test_the_pipeline_and_sample_end_in_the_same_latents(name, guidance, dtype):
     them = peer(name, dtype)
     D = them.denoiser()
-    schedule = schedule_for(D)
+    schedule = schedule_for(them, D)
     x = initial_noise(them.prompts, D.shape, float(schedule.sigmas[0]), dtype=dtype)
-    ours = sample(D, x, schedule.sigmas, labels=D.labels(len(x)), guidance=guidance)
+    how = {"labels": D.labels(len(x)), "guidance": None if them.distilled else guidance}
+    ours = sample(D, x, schedule.sigmas, **how)
     assert ours.nfe == schedule.nfe * (2 if guidance != 1 else 1)
     assert_same(ours.final, them.run(x, schedule, guidance), dtype)
+    assert_same(sample(D, x, schedule.sigmas, batch=2, **how).final, ours.final, dtype)
+
+
+@pytest.mark.parametrize("name", list(PEERS))
+def test_the_comparison_would_see_a_time_that_is_one_step_off(name):
+    them = peer(name, F64)
+    D, off = them.denoiser(), them.denoiser()
+    off.adapted.time = lambda sigma: D.time(sigma) * 0.999
+    schedule = schedule_for(them, D)
+    x = initial_noise(them.prompts, D.shape, float(schedule.sigmas[0]))
+    ours, theirs = (sample(one, x, schedule.sigmas, labels=D.labels(len(x))).final for one in (D, off))
+    assert float((ours - theirs).abs().max()) > 10 * TOLERANCE[F64] * float(ours.abs().max())
+
+
+@pytest.mark.parametrize("name", [name for name, them in PEERS.items() if not them.distilled])
+def test_guidance_of_its_own_is_that_of_sample(name):
+    them = peer(name, torch.float32)
+    D, guided = them.denoiser(), them.denoiser(guidance=3.0)
+    x, sigmas = initial_noise(them.prompts, D.shape, 5.0, dtype=torch.float32), [5.0, 2.0, 0.5]
+    theirs = sample(D, x, sigmas, "heun", labels=D.labels(3), guidance=3.0)
+    ours = sample(guided, x, sigmas, "heun", labels=D.labels(3))
+    assert torch.equal(ours.x, theirs.x)
+    assert (guided.guidance, guided.evaluations, ours.nfe) == (3.0, 2, theirs.nfe)
+    with pytest.raises(ValueError, match="guidance must be None: this denoiser has its own"):
+        sample(guided, x, sigmas, labels=D.labels(3), guidance=3.0)
+    once = them.denoiser(guidance=1.0)
+    assert once.evaluations == 1
+    assert torch.equal(once(x, 2.0, D.labels(3)), D(x, 2.0, D.labels(3)))
+
+
+def test_distilled_guidance_is_an_input_and_costs_one_evaluation():
+    them = peer("FLUX, distilled", torch.float32)
+    D, more = them.denoiser(), from_pipeline(them.pipe, **them.given(), **them.size, guidance=7.0)
+    x = initial_noise(3, D.shape, 2.0, dtype=torch.float32)
+    assert (D.evaluations, more.evaluations, D.guidance, more.guidance) == (1, 1, 3.5, 7.0)
+    assert not torch.allclose(D(x, 2.0, D.labels(3)), more(x, 2.0, D.labels(3)))
+    with pytest.raises(ValueError, match="guidance must be given: this model takes the scale"):
+        from_pipeline(them.pipe, **them.given())
+
+
+@both_dtypes
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_dit_with_its_own_levels_ends_in_the_same_pictures(guidance, dtype):
+    import diffusers
+
+    them = DiT(dtype)
+    scheduler = them.pipe.scheduler = diffusers.DDIMScheduler(**BETAS, clip_sample=False)
+    D = from_pipeline(them.pipe, [7, 3])
+    pictures = them.pipe([7, 3], guidance, torch.Generator().manual_seed(5), 6, output_type="pt").images
+    sigmas = [*(D.levels[int(t)] for t in scheduler.timesteps), 0.0]  # the last step is to clean data
+    z = torch.randn(2, *D.shape, generator=torch.Generator().manual_seed(5), dtype=dtype)
+    latents = sample(D, z * (1 + sigmas[0] ** 2) ** 0.5, sigmas, labels=D.labels(2), guidance=guidance).final
+    assert_same((D.decode(latents) + 1) / 2, pictures, dtype)
+    assert_same(D.decode(latents, batch=1), D.decode(latents), dtype)
+    assert (D.decode(10 * latents).abs().max(), D.label_dim) == (1, 1000)
+
+
+@pytest.mark.parametrize("config", [{"scaling_factor": 0.2}, {"scaling_factor": 1.5, "shift_factor": 0.06}])
+def test_pictures_are_those_of_the_pipeline(config):
+    them = SD3(F64)
+    them.pipe.register_modules(vae=tiny_vae(**config).to(F64))
+    latents = normal(2, 4, 8, 8, dtype=F64)
+    D = them.denoiser()
+    expected = them.pipe.vae.decode(latents / config["scaling_factor"] + config.get("shift_factor", 0)).sample
+    torch.testing.assert_close(D.decode(latents), expected.detach().clamp(-1, 1))
+    D.vae.half()  # its configuration says that half precision overflows: it decodes in float32, and is half again
+    torch.testing.assert_close(D.decode(latents.float()), expected.detach().clamp(-1, 1).float(), rtol=0, atol=1e-2)
+    assert next(D.vae.parameters()).dtype == torch.float16
+
+
+@both_dtypes
+def test_a_pipeline_of_pictures(dtype):
+    import diffusers
+
+    unet = random_network(
+        "UNet2DModel", dtype, sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, norm_num_groups=4,
+        block_out_channels=(8, 8), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+    )  # fmt: skip
+    pipe = diffusers.DDIMPipeline(unet, diffusers.DDIMScheduler(clip_sample=False))
+    pipe.set_progress_bar_config(disable=True)
+    D = from_pipeline(pipe)
+    pictures = pipe(2, torch.Generator().manual_seed(5), num_inference_steps=6, output_type="np").images
+    sigmas = [*(D.levels[int(t)] for t in pipe.scheduler.timesteps), 0.0]
+    z = torch.randn(2, *D.shape, generator=torch.Generator().manual_seed(5), dtype=dtype)
+    ours = sample(D, z * (1 + sigmas[0] ** 2) ** 0.5, sigmas).final
+    assert_same((ours / 2 + 0.5).clamp(0, 1), torch.from_numpy(pictures).permute(0, 3, 1, 2), dtype)
+    with pytest.raises(ValueError, match="decode needs an autoencoder"):
+        D.decode(ours)
+    with pytest.raises(ValueError, match="unconditional"):
+        sample(D, z, sigmas, guidance=2.0)
