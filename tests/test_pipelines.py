@@ -6,13 +6,14 @@ without, in float32 and float64: so times, scales, shifts and signs are those th
 """
 
 import functools
+import types
 from typing import ClassVar
 
 import pytest
 import torch
 
-from teachkit import initial_noise, sample, schedules
-from teachkit.adapters import from_pipeline
+from teachkit import initial_noise, sample, schedules, scheduling
+from teachkit.adapters import from_k_diffusion, from_pipeline, to_k_diffusion
 from teachkit.scheduling import Schedule
 
 pytestmark = [
@@ -359,3 +360,105 @@ def test_a_pipeline_of_pictures(dtype):
         D.decode(ours)
     with pytest.raises(ValueError, match="unconditional"):
         sample(D, z, sigmas, guidance=2.0)
+
+
+# --- A schedule taken elsewhere -----------------------------------------------------------------------------------
+
+
+def found(them):
+    """A denoiser of one prompt, a start, and a schedule of five steps found for it at guidance 4."""
+    them.prompts = 1
+    D = them.denoiser()
+    x = initial_noise(8, D.shape, D.sigma_max, dtype=torch.float32)
+    return D, x[:1], scheduling.find_schedule(D, x, 5, "euler", guidance=4.0, grid=15)
+
+
+@pytest.mark.parametrize("name", ["SD, eps", "SD, v", "SDXL"])
+def test_the_schedule_found_for_a_pipeline_gives_the_samples_there(name):
+    them = PEERS[name](torch.float32)
+    D, x, schedule = found(them)
+    ours = sample(D, x, schedule.sigmas, schedule.make_solver(), guidance=4.0).final
+    assert_same(ours, them.run(x, schedule, 4.0), torch.float32)
+
+
+@pytest.mark.parametrize("name", ["SD3, shifted", "SD3, shifted by size"])
+def test_a_flow_schedule_that_ends_above_zero_is_driven(name):
+    them = PEERS[name](torch.float32)
+    D, x, schedule = found(them)
+    ours = sample(D, x, schedule.sigmas, schedule.make_solver(), guidance=4.0).final
+    scheduler = them.pipe.scheduler
+    scheduling.drive(scheduler, schedule)
+    scheduler.set_timesteps = lambda *args, **kwargs: None  # with which the pipeline would replace the levels
+    z = them.pipe(**them.called(guidance_scale=4.0, latents=x / (1 + schedule.sigmas[0].float()), mu=them.mu)).images
+    assert_same(ours, z * (1 + schedule.sigmas[-1].float()), torch.float32)
+
+
+def test_a_schedule_as_timesteps_gives_the_samples_of_its_levels():
+    import diffusers
+
+    them = StableDiffusion(torch.float32)
+    D = them.denoiser()
+    times = [999, 741, 480, 222, 60]
+    schedule = Schedule([*(D.levels[t] for t in times), 0.0], "dpmpp_3m", 5, {"order": 2})
+    them.pipe.scheduler = diffusers.DPMSolverMultistepScheduler(**BETAS)
+    given = schedule.to_diffusers(them.pipe.scheduler.alphas_cumprod)
+    assert given == {"timesteps": times}
+    x = initial_noise(3, D.shape, D.levels[999], dtype=torch.float32)
+    z = x / (1 + D.levels[999] ** 2) ** 0.5
+    theirs = them.pipe(**them.called(guidance_scale=4.0, latents=z, **given)).images
+    ours = sample(D, x, schedule.sigmas, schedule.make_solver(), labels=D.labels(3), guidance=4.0).final
+    assert_same(ours, theirs, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def k_diffusion():
+    from benchmarks.peers import _part
+
+    return types.SimpleNamespace(
+        **{name: _part("k_diffusion", name, "make peers") for name in ("sampling", "external")}
+    )
+
+
+@pytest.mark.peers("k_diffusion")
+@pytest.mark.parametrize("name", ["SD, v", "SD3, shifted", "DiT"])
+def test_samplers_that_take_a_list_of_levels_give_the_same_samples(k_diffusion, name):
+    them = peer(name, torch.float32)
+    D = them.denoiser()
+    schedule = schedule_for(them, D)
+    x = initial_noise(3, D.shape, float(schedule.sigmas[0]), dtype=torch.float32)
+    how = {"labels": D.labels(3), "guidance": 4.0}
+    ours = sample(D, x, schedule.sigmas, **how).final
+    comfyui = torch.tensor([float(word) for word in schedule.to_comfyui().split(",")])
+    with torch.no_grad():
+        for levels in (schedule.sigmas, schedule.sigmas.float(), comfyui):
+            theirs = k_diffusion.sampling.sample_euler(to_k_diffusion(D, **how), x, levels.to(x), disable=True)
+            assert_same(ours, theirs, torch.float32)
+        asked = {"extra_args": {"labels": D.labels(3)}, "disable": True}
+        theirs = k_diffusion.sampling.sample_euler(to_k_diffusion(D, guidance=4.0), x, schedule.sigmas.to(x), **asked)
+        assert_same(ours, theirs, torch.float32)
+
+
+@both_dtypes
+@pytest.mark.peers("k_diffusion")
+@pytest.mark.parametrize("name", ["SD, eps", "SD, v"])
+def test_the_wrapper_of_k_diffusion_is_the_same_denoiser(k_diffusion, name, dtype):
+    class Network(torch.nn.Module):
+        def __init__(self, unet):
+            super().__init__()
+            self.unet = unet
+
+        def forward(self, z, t, cond):
+            return self.unet(z, t, encoder_hidden_states=cond).sample
+
+    them = peer(name, dtype)
+    D, kind = them.denoiser(), {"SD, eps": "DiscreteEpsDDPMDenoiser", "SD, v": "DiscreteVDDPMDenoiser"}[name]
+    wrapper = getattr(k_diffusion.external, kind)
+    inner = wrapper(Network(them.pipe.unet), them.pipe.scheduler.alphas_cumprod, quantize=False)
+    theirs = from_k_diffusion(inner)
+    assert (theirs.sigma_min, theirs.sigma_max) == pytest.approx((D.sigma_min, D.sigma_max), rel=1e-5)
+    assert len(theirs.levels) == 1000
+    x, sigmas = initial_noise(3, D.shape, 10.0, dtype=dtype), schedules.polynomial(5, 0.1, 10.0)
+    cond = them.given()["prompt_embeds"]
+    ours = sample(D, x, sigmas, labels=D.labels(3)).final
+    for denoiser, labels in ((theirs, {"cond": cond}), (from_k_diffusion(inner, cond=cond), None)):
+        torch.testing.assert_close(sample(denoiser, x, sigmas, labels=labels).final, ours, rtol=0, atol=2e-4)

@@ -72,7 +72,7 @@ class AdaptedDenoiser(nn.Module):
         batch("x", x)
         own = dtype_of(self.model, x)
         work = torch.promote_types(torch.promote_types(x.dtype, own), torch.float32)
-        at, exact = _level(sigma, x, work), x.to(work)
+        at, exact = levelled(sigma, x, work), x.to(work)
         t = self.time(at).to(x.device, torch.promote_types(own, torch.float32)).flatten().expand(len(x))
         given = () if labels is None else (cast(labels, own),)
         out = self.model((self.scale(at) * exact).to(own), t, *given)
@@ -87,10 +87,10 @@ def dtype_of(model: Any, x: Tensor) -> torch.dtype:
     return next((dtype for dtype in said if dtype in _COMPUTED_IN), x.dtype)
 
 
-def cast(labels: Labels, dtype: torch.dtype) -> Labels:
-    """Labels with their floating-point numbers in another type; classes stay as they are."""
+def cast(labels: Any, dtype: torch.dtype) -> Any:
+    """Labels, one tensor or a dict, with their floating-point numbers in another type; all else stays as it is."""
     if isinstance(labels, Mapping):
-        return {name: part.to(dtype) if part.is_floating_point() else part for name, part in labels.items()}
+        return {name: cast(part, dtype) for name, part in labels.items()}
     return labels.to(dtype) if isinstance(labels, Tensor) and labels.is_floating_point() else labels
 
 
@@ -113,7 +113,7 @@ def _prediction(out: Any, x: Tensor) -> Tensor:
     return out
 
 
-def _level(sigma: float | Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+def levelled(sigma: float | Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     """A checked noise level: 0-d float64 on the CPU for a number, else shaped to multiply x, (B, 1, ...)."""
     if isinstance(sigma, Tensor):
         return level("sigma", sigma, x, dtype=dtype)
