@@ -2,15 +2,12 @@
 
 from teachkit.adapters.adapted import AdaptedDenoiser
 from teachkit.adapters.diffusers import from_diffusers
-from teachkit.adapters.k_diffusion import KDiffusionDenoiser, KDiffusionModel, from_k_diffusion, to_k_diffusion
-from teachkit.adapters.pipelines import PipelineDenoiser, from_pipeline
+from teachkit.adapters.k_diffusion import from_k_diffusion, to_k_diffusion
+from teachkit.adapters.pipelines import from_pipeline
 from teachkit.adapters.predictions import from_eps, from_v, from_velocity, from_x0, time_index, vp_time
 
 __all__ = [
     "AdaptedDenoiser",
-    "KDiffusionDenoiser",
-    "KDiffusionModel",
-    "PipelineDenoiser",
     "from_diffusers",
     "from_eps",
     "from_k_diffusion",

@@ -23,6 +23,7 @@ from teachkit.checks import choice, integer, number, shown
 from teachkit.schedules import trained_levels
 
 PREDICTIONS = {"epsilon": from_eps, "sample": from_x0, "v_prediction": from_v}  # by their names there
+FLOW = "flow_prediction"
 
 
 @dataclass(frozen=True)
@@ -160,13 +161,12 @@ def converted(
 ) -> tuple[AdaptedDenoiser, str, tuple[float, ...]]:
     """A network called as ``network(z, t, conditions)`` as D, what it predicts, and the levels of its training."""
     config = getattr(scheduler_or_alphas, "config", None)
-    kind = prediction_type or getattr(config, "prediction_type", None)
-    if any(c.__name__.startswith("FlowMatch") for c in type(scheduler_or_alphas).__mro__):
-        kind = kind or "flow_prediction"
-    choice("prediction_type", kind or "epsilon", (*PREDICTIONS, "flow_prediction"))
+    flow = any(c.__name__.startswith("FlowMatch") for c in type(scheduler_or_alphas).__mro__)
+    kind = getattr(config, "prediction_type", FLOW if flow else "epsilon")
+    kind = choice("prediction_type", kind if prediction_type is None else prediction_type, (*PREDICTIONS, FLOW))
     if getattr(config, "timestep_type", "discrete") != "discrete" or getattr(config, "invert_sigmas", False):
         raise ValueError("scheduler must count discrete steps from the data on, got one with times of its own")
-    if kind == "flow_prediction":
+    if kind == FLOW:
         steps = integer("num_train_timesteps", getattr(config, "num_train_timesteps", 1000), 2)
         levels = _shift(scheduler_or_alphas, config) * torch.arange(1, steps) / torch.arange(steps - 1, 0, -1)
         return from_velocity(network, time_scale=steps), kind, tuple(levels.tolist())
@@ -176,13 +176,9 @@ def converted(
             f"scheduler must be of flow matching or have alphas_cumprod, got {type(scheduler_or_alphas).__name__}; "
             "give scheduler= the one the model was trained with"
         )
-    if isinstance(alphas, Tensor) and alphas.ndim == 1 and len(alphas) > 2 and float(alphas[-1]) == 0:
+    if isinstance(alphas, Tensor) and alphas.ndim == 1 and len(alphas) > 2 and not alphas.is_meta and alphas[-1] == 0:
         alphas = alphas[:-1]  # a last step of nothing but noise: its sigma is infinite
-    return (
-        PREDICTIONS[kind or "epsilon"](network, alphas),
-        kind or "epsilon",
-        tuple(trained_levels(alphas).exp().tolist()),
-    )
+    return PREDICTIONS[kind](network, alphas), kind, tuple(trained_levels(alphas).exp().tolist())
 
 
 def _shift(scheduler: Any, config: Any) -> float:

@@ -19,7 +19,7 @@ from teachkit.checks import as_real, batch, function, number, shown
 from teachkit.denoisers import Denoiser
 from teachkit.sampling import Evaluator, check_conditions
 
-__all__ = ["KDiffusionDenoiser", "KDiffusionModel", "from_k_diffusion", "to_k_diffusion"]
+__all__ = ["from_k_diffusion", "to_k_diffusion"]
 
 
 class KDiffusionDenoiser(nn.Module):
@@ -31,12 +31,6 @@ class KDiffusionDenoiser(nn.Module):
         The ends of the model's own ``sigmas``; 0 and infinity if it has none.
     levels : tuple of float
         All of them, increasing; empty if it has none.
-
-    Examples
-    --------
-    >>> from teachkit.adapters import from_k_diffusion
-    >>> isinstance(from_k_diffusion(lambda x, sigma: 0 * x), KDiffusionDenoiser)
-    True
     """
 
     def __init__(self, model: Any, extra: Mapping[str, Any]) -> None:
@@ -63,16 +57,7 @@ class KDiffusionDenoiser(nn.Module):
 
 
 class KDiffusionModel(nn.Module):
-    """A denoiser as k-diffusion's samplers call it, ``model(x, sigma, labels=None)``; made by `to_k_diffusion`.
-
-    Examples
-    --------
-    >>> from teachkit import Gaussian
-    >>> from teachkit.adapters import to_k_diffusion
-    >>> model = to_k_diffusion(Gaussian([0.0, 1.0], 0.25))
-    >>> isinstance(model, KDiffusionModel), model.guidance
-    (True, None)
-    """
+    """A denoiser as k-diffusion's samplers call it, ``model(x, sigma, labels=None)``; made by `to_k_diffusion`."""
 
     def __init__(self, denoiser: Denoiser, labels: Labels | None, guidance: float | None) -> None:
         super().__init__()
@@ -103,7 +88,9 @@ def from_k_diffusion(model: Any, **extra: Any) -> KDiffusionDenoiser:
     Returns
     -------
     KDiffusionDenoiser
-        ``labels`` are a dict of such arguments with one row per sample; they replace those of ``extra``.
+        ``D(x, sigma, labels=None)``; ``labels`` are a dict of such arguments with one row per sample, in place of those
+        of ``extra``. ``D.levels`` are the model's own ``sigmas``, increasing, ``D.sigma_min`` and ``D.sigma_max`` their
+        ends; of a model without, nothing, 0 and infinity.
 
     Raises
     ------

@@ -30,7 +30,7 @@ from teachkit.adapters.prompts import Rows, embeddings, given_prompts
 from teachkit.checks import integer, number, real_tensor, shown
 from teachkit.denoisers import Denoiser
 
-__all__ = ["PipelineDenoiser", "from_pipeline"]
+__all__ = ["from_pipeline"]
 
 
 class PipelineDenoiser(nn.Module):
@@ -54,13 +54,6 @@ class PipelineDenoiser(nn.Module):
         Of the network, for one call: 2 with guidance that needs a second one.
     img_channels, img_resolution, label_dim : int
         C; the network's ``sample_size``; how many classes, 0 without.
-
-    Examples
-    --------
-    >>> from teachkit.adapters import from_diffusers
-    >>> D = from_diffusers(torch.nn.Identity(), [0.9, 0.5, 0.1])
-    >>> isinstance(D, PipelineDenoiser), D.prediction_type, D.evaluations
-    (True, 'epsilon', 1)
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from teachkit.checks import as_real, real_tensor, shown
+from teachkit.checks import as_real, class_labels, real_tensor, shown
 
 Rows: TypeAlias = dict[str, Tensor]
 Takes: TypeAlias = dict[str, tuple[int, int]]  # of a condition its axes, and its last axis' length or its classes
@@ -53,12 +53,14 @@ def given_prompts(
 
     prompts = {} if prompt is None else of_text("prompt", prompt)
     if prompt_embeds is not None:
-        prompts = checked(embeddings("prompt_embeds", prompt_embeds, takes))
+        prompts = embeddings("prompt_embeds", prompt_embeds, takes)
     if negative_embeds is not None:
-        return prompts, checked(embeddings("negative_embeds", negative_embeds, takes, 1))
+        return prompts, embeddings("negative_embeds", negative_embeds, takes, 1)
     if negative_prompt is None and encode is None:
         return prompts, {}
-    negative = of_text("negative_prompt", negative_prompt or "")
+    negative = of_text("negative_prompt", "" if negative_prompt is None else negative_prompt)
+    if len(next(iter(negative.values()))) != 1:
+        raise ValueError(f"negative_prompt must be one text, got {shown(negative_prompt)}")
     if negative_prompt is None and getattr(getattr(pipe, "config", None), "force_zeros_for_empty_prompt", False):
         negative = {name: torch.zeros_like(part) for name, part in negative.items()}
     return prompts, negative
@@ -68,22 +70,18 @@ def fitting(name: str, value: Any, form: tuple[int, int], rows: int | None = Non
     """A condition of the right form for the network: embeddings, or class numbers."""
     axes, size = form
     count = "rows" if rows is None else str(rows)
-    wanted = {1: f"({count},) integers below {size}", 2: f"({count}, {size}) floats", 3: f"({count}, n, {size}) floats"}
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a tensor of {wanted[axes]}, got {shown(value)}")
-    right = value.ndim == axes and len(value) > 0 and rows in (None, len(value))
     if axes == 1:
-        right = right and not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
-    else:
-        right = right and value.is_floating_point() and value.shape[-1] == size and value.numel() > 0
-    if not right:
-        raise ValueError(f"{name} must be {wanted[axes]}, got {shown(value)}")
-    return value
-
-
-def checked(rows: Rows) -> Rows:
-    """Embeddings whose numbers are finite."""
-    return {name: real_tensor(name, part) for name, part in rows.items()}
+        if not isinstance(value, Tensor) or value.ndim != 1 or len(value) == 0 or rows not in (None, len(value)):
+            raise ValueError(f"{name} must be a tensor of ({count},) class numbers, got {shown(value)}")
+        numbers = class_labels(name, value, len(value), value.device)
+        if int(numbers.max()) >= size:
+            raise ValueError(f"{name} must be class numbers from 0 to {size - 1}, got {int(numbers.max())}")
+        return numbers
+    wanted = f"({count}, {'n, ' * (axes == 3)}{size})"
+    real = real_tensor(name, value, wanted)
+    if real.ndim != axes or real.shape[-1] != size or real.numel() == 0 or rows not in (None, len(real)):
+        raise ValueError(f"{name} must be a floating-point tensor {wanted}, got {shown(value)}")
+    return real
 
 
 def embeddings(name: str, given: Any, takes: Takes, count: int | None = None) -> Rows:
@@ -93,8 +91,8 @@ def embeddings(name: str, given: Any, takes: Takes, count: int | None = None) ->
     if set(rows) != set(takes):
         wanted = ", ".join(takes)
         raise ValueError(f"{name} must be {'a tensor, or ' * (len(takes) == 1)}a dict of {wanted}; got {shown(given)}")
-    for key, value in rows.items():
-        fitting(f"{name}[{key!r}]" if isinstance(given, Mapping) else name, value, takes[key], count)
+    label = "{}[{!r}]" if isinstance(given, Mapping) else "{}"
+    rows = {key: fitting(label.format(name, key), value, takes[key], count) for key, value in rows.items()}
     if len({len(value) for value in rows.values()}) > 1:
         raise ValueError(f"{name} must have one number of rows, got {[len(value) for value in rows.values()]}")
     return rows
@@ -109,7 +107,4 @@ def class_numbers(pipe: Any, prompt: Any, classes: int) -> Rows:
                 f"prompt must be class numbers: this pipeline knows no names of classes, got {shown(prompt)}"
             )
         given = pipe.get_label_ids(list(given))
-    numbers = fitting("prompt", as_real("prompt", given), (1, classes))
-    if not bool(((numbers >= 0) & (numbers < classes)).all()):
-        raise ValueError(f"prompt must be class numbers from 0 to {classes - 1}, got {numbers.tolist()}")
-    return {"class_labels": numbers.long()}
+    return {"class_labels": fitting("prompt", as_real("prompt", given), (1, classes))}

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import types
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,25 @@ class Half(torch.nn.Module):
 
     def forward(self, z, t):
         return z / 2
+
+
+class UNet2DConditionModel(torch.nn.Module):
+    """A network called as the text-conditioned one of diffusers is."""
+
+    config = types.SimpleNamespace(in_channels=1, sample_size=4, cross_attention_dim=3)
+
+    def forward(self, z, t, encoder_hidden_states):
+        return z / 2 + encoder_hidden_states.mean()
+
+
+class Pipeline:
+    """What is used of a pipeline of diffusers."""
+
+    unet, scheduler = UNet2DConditionModel(), types.SimpleNamespace(alphas_cumprod=ABAR)
+    text_encoder = "one"
+
+    def encode_prompt(self, prompt, **options):
+        return torch.ones(len(prompt), 2, 3), None
 
 
 def made(make):
@@ -110,6 +130,33 @@ NETWORKS = {
         lambda **given: adapters.from_diffusers(**given)(IMAGES, LEVELS),
         {"unet": Half(), "scheduler_or_alphas": ABAR, "prediction_type": "epsilon"},
         {"scheduler_or_alphas": ("alphas",)},
+    ),
+    "adapters.from_pipeline": Call(
+        lambda **given: adapters.from_pipeline(**given)(IMAGES, LEVELS),
+        {
+            **{"pipe": Pipeline(), "prompt": ["a cat"], "negative_embeds": normal(1, 2, 3), "guidance": 2.0},
+            **{"height": 4, "width": 4, "scheduler": ABAR, "prediction_type": "epsilon"},
+        },
+        {"scheduler": ("alphas_cumprod",), "prompt": ("labels",)},
+    ),
+    "adapters.from_pipeline, embeddings": Call(
+        lambda **given: adapters.from_pipeline(**given)(IMAGES, LEVELS),
+        {"pipe": Pipeline(), "prompt_embeds": normal(1, 2, 3), "negative_prompt": "a dog", "guidance": 2.0},
+    ),
+    "adapters.from_pipeline, called": Call(
+        adapters.from_pipeline(Pipeline(), guidance=2.0),
+        {"x": IMAGES, "sigma": LEVELS, "labels": normal(2, 2, 3)},
+        TOGETHER,
+    ),
+    "adapters.from_k_diffusion": Call(
+        lambda **given: adapters.from_k_diffusion(**given)(IMAGES, LEVELS), {"model": lambda x, sigma: x / 2}
+    ),
+    "adapters.from_k_diffusion, called": Call(
+        adapters.from_k_diffusion(lambda x, sigma: x / 2), {"x": IMAGES, "sigma": LEVELS}, TOGETHER
+    ),
+    "adapters.to_k_diffusion": Call(
+        lambda **given: adapters.to_k_diffusion(**given)(IMAGES, LEVELS),
+        {"denoiser": lambda x, sigma, labels=None: x / 2, "labels": LABELS, "guidance": 2.0},
     ),
     "adapters.from_diffusers, called": Call(
         adapters.from_diffusers(Half(), ABAR), {"x": IMAGES, "sigma": LEVELS}, TOGETHER
