@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from teachkit.adapters.adapted import require_raw
 from teachkit.adapters.families import FAMILIES
 from teachkit.adapters.pipelines import PipelineDenoiser
 from teachkit.checks import shown
@@ -63,4 +64,5 @@ def from_diffusers(unet: nn.Module, scheduler_or_alphas: Any, prediction_type: s
     """
     if not isinstance(unet, nn.Module):
         raise TypeError(f"unet must be a network called as unet(z, t), got {shown(unet)}")
+    require_raw("unet", unet)
     return PipelineDenoiser(unet, FAMILIES["UNet2DModel"], scheduler_or_alphas, prediction_type)

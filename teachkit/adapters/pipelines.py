@@ -296,10 +296,9 @@ def _network(pipe: Any) -> tuple[nn.Module, Family]:
     """The network of a pipeline and what kind it is; an error that names those supported for any other."""
     network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     if not isinstance(network, nn.Module) or getattr(pipe, "scheduler", None) is None:
-        bare = "; a network alone is from_diffusers(unet, scheduler)" * isinstance(pipe, nn.Module)
-        raise TypeError(
-            f"pipe must be a pipeline of diffusers, with a network and a scheduler, got {shown(pipe)}{bare}"
-        )
+        bare = "; of a network alone use from_diffusers(unet, scheduler)" * isinstance(pipe, nn.Module)
+        got = type(pipe).__name__ if bare else shown(pipe)
+        raise TypeError(f"pipe must be a pipeline of diffusers, with a network and a scheduler, got {got}{bare}")
     family, config = family_of(network), getattr(network, "config", None)
     if family is None or config is None:
         raise ValueError(f"pipe must have one of {', '.join(FAMILIES)}, got {type(network).__name__}")
