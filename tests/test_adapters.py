@@ -1,6 +1,7 @@
 """Models in other coordinates: exact predictions must give exact denoisers, and the same solvers the same samples."""
 
 import math
+import types
 from itertools import pairwise
 
 import pytest
@@ -176,6 +177,89 @@ def test_a_module_moves_with_its_adapter_and_images_pass():
     assert [p.dtype for p in D.parameters()] == [F64]
     final = sample(D, initial_noise(2, (3, 4, 4)), [80.0, 1.0, 0.0]).final
     torch.testing.assert_close(final, torch.full((2, 3, 4, 4), 0.25, dtype=F64))
+
+
+class Net(torch.nn.Module):
+    """A network whose layers take one dtype, told the dtypes it is called with."""
+
+    def __init__(self, dtype, outputs=2):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.times = torch.nn.Conv2d(2, outputs, 3, padding=1, dtype=dtype), []
+
+    def forward(self, z, t, labels=None):
+        self.times.append(t)
+        shift = 0 if labels is None else labels["text"].mean(1)[:, None, None, None] + labels["number"][0]
+        return types.SimpleNamespace(sample=self.conv(z) + shift)
+
+
+CONVERTED = {
+    "eps": lambda net: from_eps(net, ABAR),
+    "v": lambda net: from_v(net, ABAR),
+    "x0": lambda net: from_x0(net, ABAR),
+    "velocity": lambda net: from_velocity(net, time_scale=1000.0),
+}
+HALVES = {torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+@pytest.mark.parametrize("kind", list(CONVERTED))
+@pytest.mark.parametrize("own", [*HALVES, torch.float32, F64], ids=str)
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32, F64], ids=str)
+def test_a_network_runs_in_its_own_dtype_whatever_the_state_has(kind, own, dtype):
+    net, exact = Net(own), Net(F64)
+    exact.load_state_dict(net.state_dict())
+    x = initial_noise(3, (2, 4, 4), 1.0)
+    exact.requires_grad_(False)
+    labels = {"text": torch.ones(3, 2, dtype=F64), "number": torch.tensor([1, 1, 1])}
+    tolerance = max(HALVES.get(own, 1e-5), HALVES.get(dtype, 1e-5))
+    for sigma in (50.0, torch.tensor([0.02, 1.0, 50.0], dtype=F64)):
+        ours = CONVERTED[kind](net)(x.to(dtype), sigma, labels)
+        truth = CONVERTED[kind](exact)(x, sigma, labels)
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.double(), truth, rtol=tolerance, atol=10 * tolerance * float(truth.abs().max()))
+    assert {t.dtype for t in net.times} == {F64 if own == F64 else torch.float32}  # bfloat16 would round 999 to 1000
+
+
+@pytest.mark.parametrize("half", list(HALVES), ids=str)
+def test_a_half_precision_state_loses_nothing_around_the_network(half):
+    # At sigma = 50 the numbers of x and sigma * eps are large and nearly equal: their difference is taken in float32.
+    x, eps = initial_noise(64, (2,), 50.0).to(half), initial_noise(64, (2,), 1.0, seed=0).to(half)
+    D = from_eps(lambda z, t: eps, ABAR)
+    for sigma in (50.1, torch.tensor(50.1)):
+        assert torch.equal(D(x, sigma), (x.float() - 50.1 * eps.float()).to(half))
+
+
+@pytest.mark.parametrize("kind", list(CONVERTED))
+@pytest.mark.parametrize("half", list(HALVES), ids=str)
+def test_autocast_around_the_sampler(kind, half):
+    D = CONVERTED[kind](Net(torch.float32))
+    x, sigmas = initial_noise(3, (2, 4, 4), 20.0, dtype=torch.float32), schedules.polynomial(6, 0.1, 20.0)
+    plain = sample(D, x, sigmas, "heun").final
+    with torch.autocast("cpu", half):
+        ours = sample(D, x, sigmas, "heun").final
+    assert ours.dtype == torch.float32
+    assert not torch.equal(ours, plain)
+    torch.testing.assert_close(ours, plain, rtol=0, atol=HALVES[half] * float(x.abs().max()))
+
+
+@pytest.mark.parametrize("kind", list(CONVERTED))
+def test_a_learned_variance_is_left_out(kind):
+    wide, narrow = Net(F64, outputs=4), Net(F64)
+    narrow.load_state_dict({name: value[:2] for name, value in wide.state_dict().items()})
+    x, sigma = initial_noise(3, (2, 4, 4), 3.0), torch.tensor([0.1, 1.0, 3.0], dtype=F64)
+    torch.testing.assert_close(CONVERTED[kind](wide)(x, sigma), CONVERTED[kind](narrow)(x, sigma))
+    for model in (Net(F64, outputs=3), lambda z, t: torch.cat([z, z], dim=2)):
+        with pytest.raises(ValueError, match="shape of z"):
+            CONVERTED[kind](model)(x, sigma)
+    with pytest.raises(ValueError, match="shape of z"):  # points have no channels
+        CONVERTED[kind](lambda z, t: torch.cat([z, z], dim=1))(x[:, :, 0, 0], sigma)
+
+
+def test_what_is_a_denoiser_already_is_not_converted_again():
+    D = from_eps(Net(F64), ABAR)
+    for again in (lambda: from_eps(D, ABAR), lambda: from_velocity(D)):
+        with pytest.raises(TypeError, match="must be a model as it was trained, got AdaptedDenoiser"):
+            again()
 
 
 @pytest.mark.parametrize(
