@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from teachkit import initial_noise, sample, schedules, scheduling
-from teachkit.adapters import from_k_diffusion, from_pipeline, to_k_diffusion
+from teachkit.adapters import from_diffusers, from_eps, from_k_diffusion, from_pipeline, to_k_diffusion
+from teachkit.fingerprints import fingerprint
 from teachkit.scheduling import Schedule
 
 pytestmark = [
@@ -233,7 +234,89 @@ class DiT(Peer):
         return x
 
 
+class Tokenizer:
+    """Stands in for a vocabulary: a letter is a token; 1 begins, 2 ends and fills up."""
+
+    model_max_length, added_tokens_encoder = 8, ()
+
+    def tokenize(self, text):
+        return list(text)
+
+    def __call__(self, text, max_length=8, **options):
+        text, max_length = [text] if isinstance(text, str) else text, min(max_length, 8)
+        rows = [[1, *(3 + ord(letter) % 60 for letter in words)][: max_length - 1] for words in text]
+        ids = torch.tensor([row + [2] * (max_length - len(row)) for row in rows])
+        return types.SimpleNamespace(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+    def batch_decode(self, ids):
+        return [str(row) for row in ids]
+
+
+def text_encoder(name, dtype, width, pooled=None):
+    import transformers
+
+    config = {"hidden_size": width, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1}
+    torch.manual_seed(1)
+    if name == "T5EncoderModel":
+        form = transformers.T5Config(d_model=width, d_ff=8, d_kv=4, num_layers=2, num_heads=2, vocab_size=64)
+    else:
+        form = transformers.CLIPTextConfig(
+            **config,
+            vocab_size=64,
+            max_position_embeddings=8,
+            projection_dim=pooled or width,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    return getattr(transformers, name)(form).to(dtype).eval()
+
+
+class Encoding:
+    """Encoders in place of embeddings, each with the width that the network asks for."""
+
+    encoders: ClassVar = [("CLIPTextModel", 8, None)]
+
+    def make(self):
+        pipe = super().make()
+        for i, form in enumerate(self.encoders):
+            number = f"_{i + 1}" if i else ""
+            pipe.register_modules(
+                **{
+                    f"text_encoder{number}": text_encoder(form[0], self.dtype, *form[1:]),
+                    f"tokenizer{number}": Tokenizer(),
+                }
+            )
+        pipe.tokenizer_max_length = 8
+        return pipe
+
+    def given(self):
+        return {"prompt": ["a cat", "a dog", "birds"]}
+
+    def called(self, **further):
+        return {**self.given(), **self.size, "output_type": "latent", **further}
+
+
+class StableDiffusionText(Encoding, StableDiffusion):
+    pass
+
+
+class SDXLText(Encoding, SDXL):
+    encoders: ClassVar = [("CLIPTextModel", 4, None), ("CLIPTextModelWithProjection", 4, 6)]
+
+
+class SD3Text(Encoding, SD3):
+    encoders: ClassVar = [("CLIPTextModelWithProjection", 4, 3), ("CLIPTextModelWithProjection", 4, 3)]
+
+
+class FluxText(Encoding, Flux):
+    encoders: ClassVar = [("CLIPTextModel", 6, None), ("T5EncoderModel", 8, None)]
+
+    def called(self, **further):
+        return super().called(negative_prompt="", **further)
+
+
 PEERS = {
+    **{"SD, text": StableDiffusionText, "SDXL, text": SDXLText, "SD3, text": SD3Text, "FLUX, text": FluxText},
     **{"SD, eps": StableDiffusion, "SD, v": StableDiffusionV, "SD, v to pure noise": StableDiffusionZeroSNR},
     **{"SDXL": SDXL, "SD3, shifted": SD3, "SD3, shifted by size": SD3Dynamic, "DiT": DiT},
     **{"FLUX": Flux, "FLUX, distilled": FluxDistilled},
@@ -360,6 +443,52 @@ def test_a_pipeline_of_pictures(dtype):
         D.decode(ours)
     with pytest.raises(ValueError, match="unconditional"):
         sample(D, z, sigmas, guidance=2.0)
+
+
+@pytest.mark.parametrize("how", ["torch.bfloat16", "torch.float16", "autocast"])
+@pytest.mark.parametrize("name", list(PEERS))
+def test_networks_in_half_precision_under_a_float32_state(name, how):
+    them = PEERS[name](torch.float32)
+    D = them.denoiser()
+    x, labels = initial_noise(3, D.shape, 3.0, dtype=torch.float32), D.labels(3)
+    with torch.no_grad():
+        exact = D(x, 2.0, labels)
+        if how != "autocast":
+            D.adapted.to(getattr(torch, how.removeprefix("torch.")))
+        with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+            ours = D(x, 2.0, labels)
+            wide = D(x.double(), torch.full((3,), 2.0, dtype=F64), labels)
+    assert (ours.dtype, wide.dtype) == (torch.float32, F64)
+    tolerance = 0.01 if how == "torch.float16" else 0.06
+    torch.testing.assert_close(ours, exact, rtol=0, atol=tolerance * float(exact.abs().max()))
+    torch.testing.assert_close(wide.float(), exact, rtol=0, atol=tolerance * float(exact.abs().max()))
+    assert not torch.equal(ours, exact)
+
+
+def test_a_network_alone_goes_through_the_plain_adapters():
+    import diffusers
+
+    unet = random_network(
+        "UNet2DModel", torch.bfloat16, sample_size=8, in_channels=3, out_channels=6, layers_per_block=1,
+        norm_num_groups=4, block_out_channels=(8, 8), down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )  # fmt: skip
+    scheduler = diffusers.DDPMScheduler(variance_type="learned_range")
+    plain, ours = from_eps(unet, scheduler.alphas_cumprod), from_diffusers(unet, scheduler)
+    x, sigma = initial_noise(2, (3, 8, 8), 2.0, dtype=torch.float32), torch.tensor([2.0, 0.1])
+    with torch.no_grad():
+        assert torch.equal(plain(x, sigma), ours(x, sigma))
+        eps = unet((x / (1 + sigma[:, None, None, None] ** 2).sqrt()).bfloat16(), ours.time(sigma)).sample[:, :3]
+    torch.testing.assert_close(ours(x, sigma), x - sigma[:, None, None, None] * eps)
+
+
+@pytest.mark.parametrize("name", ["SD, eps", "FLUX, distilled"])
+def test_a_fingerprint_is_of_the_network_and_the_prompts(name):
+    them = PEERS[name](torch.float32)
+    one, again = them.denoiser(), them.denoiser()
+    assert fingerprint(one) == fingerprint(again)
+    again.prompts.prompt_embeds[0, 0, 0] += 1
+    assert fingerprint(one) != fingerprint(again)
 
 
 # --- A schedule taken elsewhere -----------------------------------------------------------------------------------
