@@ -200,6 +200,18 @@ def test_conditions_move_and_tell_one_pipeline_from_another():
     assert one.to("meta").labels(1)["prompt_embeds"].is_meta
 
 
+def test_a_compiled_network_is_recognised_and_memory_may_be_in_another_order():
+    pipe = pipeline()
+    D = from_pipeline(pipe, prompt_embeds=EMBEDS[:1], negative_embeds=NEGATIVE)
+    path = sample(D, X, [3.0, 1.0, 0.5], guidance=2.0)
+    torch.testing.assert_close(
+        sample(D, X.to(memory_format=torch.channels_last), [3.0, 1.0, 0.5], guidance=2.0).final, path.final
+    )
+    pipe.unet = torch.compile(pipe.unet, backend="eager")
+    compiled = from_pipeline(pipe, prompt_embeds=EMBEDS[:1], negative_embeds=NEGATIVE)
+    torch.testing.assert_close(sample(compiled, X, [3.0, 1.0, 0.5], guidance=2.0).final, path.final)
+
+
 def test_distilled_guidance_of_a_consistency_model_is_embedded():
     pipe = pipeline(time_cond_proj_dim=3)
     pipe.get_guidance_scale_embedding = lambda w, embedding_dim: w[:, None].expand(-1, embedding_dim)

@@ -31,9 +31,15 @@ def decoded(vae: Any, latents: Tensor, batch: int | None) -> Tensor:
     return torch.cat([getattr(out, "sample", out) for out in outputs]).clamp(-1, 1).to(latents)
 
 
+def component(pipe: Any, *names: str) -> Any:
+    """The first part of a pipeline that there is, by one of its names; None if there is none."""
+    found = (getattr(pipe, name, None) for name in names)
+    return next((part for part in found if part is not None), None)  # a compiled network refuses bool()
+
+
 def pixels_per_latent(pipe: Any) -> int:
     """By how much the autoencoder shrinks a picture's sides; 1 without."""
-    vae = getattr(pipe, "vae", None) or getattr(pipe, "vqvae", None)
+    vae = component(pipe, "vae", "vqvae")
     blocks = getattr(getattr(vae, "config", None), "block_out_channels", None)
     return 2 ** (len(blocks) - 1) if blocks else int(getattr(pipe, "vae_scale_factor", 1))
 

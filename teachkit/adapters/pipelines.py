@@ -25,7 +25,7 @@ from teachkit.adapters.families import (
     family_of,
     fixed_conditions,
 )
-from teachkit.adapters.latents import decoded, latent_shape
+from teachkit.adapters.latents import component, decoded, latent_shape
 from teachkit.adapters.prompts import Rows, embeddings, given_prompts
 from teachkit.checks import integer, number, real_tensor, shown
 from teachkit.denoisers import Denoiser
@@ -279,7 +279,7 @@ def from_pipeline(
     elif distills_guidance(config):
         raise ValueError("guidance must be given: this model takes the scale as an input")
     trained = pipe.scheduler if scheduler is None else scheduler
-    vae = getattr(pipe, "vae", None) or getattr(pipe, "vqvae", None)
+    vae = component(pipe, "vae", "vqvae")
     D = PipelineDenoiser(network, family, trained, prediction_type, guidance, vae)
     D.shape = latent_shape(pipe, D.shape, family.packed, height, width)
     place = next(network.parameters(), torch.empty(0)).device
@@ -294,7 +294,7 @@ def from_pipeline(
 
 def _network(pipe: Any) -> tuple[nn.Module, Family]:
     """The network of a pipeline and what kind it is; an error that names those supported for any other."""
-    network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    network = component(pipe, "unet", "transformer")
     if not isinstance(network, nn.Module) or getattr(pipe, "scheduler", None) is None:
         bare = "; of a network alone use from_diffusers(unet, scheduler)" * isinstance(pipe, nn.Module)
         got = type(pipe).__name__ if bare else shown(pipe)
