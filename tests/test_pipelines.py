@@ -88,14 +88,14 @@ class Peer:
 
 
 class StableDiffusion(Peer):
-    kind, options = "epsilon", {}
+    kind, options, network = "epsilon", {}, {}
 
     def make(self):
         import diffusers
 
         return diffusers.StableDiffusionPipeline(
             **dict.fromkeys(["vae", "text_encoder", "tokenizer", "safety_checker", "feature_extractor"]),
-            unet=random_network("UNet2DConditionModel", self.dtype, **UNET),
+            unet=random_network("UNet2DConditionModel", self.dtype, **UNET, **self.network),
             scheduler=diffusers.EulerDiscreteScheduler(**BETAS, prediction_type=self.kind, **self.options),
             requires_safety_checker=False,
         )
@@ -107,7 +107,14 @@ class StableDiffusion(Peer):
         levels = self.levels(schedule)
         self.pipe.scheduler.set_timesteps(**levels)
         latents = x / self.pipe.scheduler.init_noise_sigma
-        return self.pipe(**self.called(guidance_scale=guidance, latents=latents, **levels)).images
+        scale = self.distilled or guidance
+        return self.pipe(**self.called(guidance_scale=scale, latents=latents, **levels)).images
+
+
+class StableDiffusionDistilled(StableDiffusion):
+    """As consistency models have it: the network takes the guidance scale."""
+
+    distilled, network = 3.5, {"time_cond_proj_dim": 4}
 
 
 class StableDiffusionV(StableDiffusion):
@@ -318,6 +325,7 @@ class FluxText(Encoding, Flux):
 PEERS = {
     **{"SD, text": StableDiffusionText, "SDXL, text": SDXLText, "SD3, text": SD3Text, "FLUX, text": FluxText},
     **{"SD, eps": StableDiffusion, "SD, v": StableDiffusionV, "SD, v to pure noise": StableDiffusionZeroSNR},
+    "SD, distilled": StableDiffusionDistilled,
     **{"SDXL": SDXL, "SD3, shifted": SD3, "SD3, shifted by size": SD3Dynamic, "DiT": DiT},
     **{"FLUX": Flux, "FLUX, distilled": FluxDistilled},
 }
