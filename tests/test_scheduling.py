@@ -29,7 +29,7 @@ from teachkit import (
     solvers,
 )
 from teachkit.fingerprints import fingerprint
-from teachkit.scheduling import FittedMultistep, Schedule, fit, fitted, refine, search, warm_up
+from teachkit.scheduling import FittedMultistep, Schedule, fit, fitted, meter, refine, search, warm_up
 
 F64 = torch.float64
 ORACLES = Path(__file__).resolve().parents[1].parent / "shared" / "oracles"
@@ -1094,8 +1094,8 @@ def test_half_of_the_samples_take_no_part_in_the_fit(samples, half):
 @given(left=st.integers(-(10**3), 10**6), share=st.floats(0.1, 1), trials=st.integers(1, 60), most=st.integers(1, 4))
 def test_samples_and_rounds_fit_into_what_is_left(left, share, trials, most):
     warm = object.__new__(warm_up.WarmUp)
-    warm.nfe, warm.guidance, warm.x, warm.fit, warm.judges = 5, None, torch.zeros(200), slice(0, 100), slice(100, 200)
-    warm.spent, warm.limit = 0, left
+    warm.nfe, warm.calls, warm.x, warm.fit, warm.judges = 5, 1, torch.zeros(200), slice(0, 100), slice(100, 200)
+    warm.meter = meter.Meter(left, 0)
     rows, rounds = warm.afford(share, trials, most, judgings=2)
     size, room = rows.stop, share * (left - 2 * 100 * 5)
     assert rows.start == 0

@@ -379,6 +379,7 @@ def write_found() -> int:
     for row in rows():
         if row["seed"] == 0 and row["problem"].startswith("edm-"):
             path = FOUND / f"{row['problem']}-{row['solver']}-{row['nfe']}.json"
+            row["schedule"]["provenance"].setdefault("guidance", None)  # nothing here was, also where no row says so
             path.write_text(json.dumps(row["schedule"], indent=1) + "\n")
             scheduling.Schedule.load(path)  # that it can be read back
             count += 1

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from teachkit.course import needs
 from teachkit.files import home
 
-RESUMED = ("assignments", "claims", "evaluate", "sample")
+RESUMED = ("assignments", "claims", "evaluate", "sample", "schedule")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

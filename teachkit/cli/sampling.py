@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 import shutil
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,16 +18,21 @@ import typer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from teachkit import Empirical, data, initial_noise, sample, schedules, solvers
+from teachkit import Empirical, Trajectory, data, initial_noise, sample, schedules, solvers
 from teachkit.cli.base import Device, Guidance, Model, app, check_choice, check_target, choose_device
 from teachkit.denoisers import default_dtype
 from teachkit.files import held, write_images, write_whole
+from teachkit.fingerprints import fingerprint
 from teachkit.solvers import Solver
 
 FAMILIES = (*schedules.REGISTRY, "linear", "flow_shift")
 Labels = Annotated[
     str | None,
     typer.Option("--labels", "--label", help="Classes in turn: 3 or 0,1,2; default for a model: all its classes."),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Clip outputs to this percentile, as 0.995: for images, strong guidance."),
 ]
 FORMATS = ("list", "json", "comfyui")
 
@@ -50,6 +57,7 @@ def draw(
     ] = None,
     labels: Labels = None,
     guidance: Guidance = None,
+    dynamic_threshold: Threshold = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples at a time, up to 64; they change by rounding only.")] = 64,
     out: Annotated[Path, typer.Option(help="Picture to write (.png).")] = Path("samples.png"),
     tensors: Annotated[Path | None, typer.Option(help="Also write the samples (.safetensors).")] = None,
@@ -87,12 +95,14 @@ def draw(
                 x = initial_noise(size, shape, float(sigmas[0]), seed=seed, first=first, **place)
                 these = None if chosen is None else chosen[first : first + size].to(group.device)
                 own = step.for_samples(seed, first)
-                paths.append(sample(denoiser, x, sigmas, own, labels=these, guidance=guidance, keep=keep))
+                asked: dict[str, Any] = {"guidance": guidance, "dynamic_threshold": dynamic_threshold, "keep": keep}
+                paths.append(sample(denoiser, x, sigmas, own, labels=these, **asked))
             return {name: torch.cat([getattr(path, name) for path in paths], 1) for name in ("x", "denoised")}
 
         about = {**evaluation.identify(denoiser, model or data or ""), "sigmas": sigmas.tolist(), "seed": seed}
         about |= {"solver": [repr(step), evaluation.fingerprint(step)], "guidance": guidance, "keep": keep}
         about |= {"labels": None if chosen is None else chosen.tolist(), "device": group.device.type}
+        about |= {"dynamic_threshold": dynamic_threshold}
         parts = out.with_name(f".{out.stem}.parts")
 
         def refuse() -> None:
@@ -127,6 +137,11 @@ def find(
     seed: Annotated[int, typer.Option(min=0, help="Of the warm-up samples.")] = 0,
     labels: Labels = None,
     guidance: Guidance = None,
+    dynamic_threshold: Threshold = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Samples that the model sees at a time; the paths then lie in main memory."),
+    ] = None,
     objective: Annotated[str, typer.Option(help="Error to make small: mean, or rms if a few samples matter.")] = "mean",
     save: Annotated[Path | None, typer.Option(help="Write the schedule (.json).")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (.png): costs, and where the levels lie.")] = None,
@@ -135,7 +150,8 @@ def find(
 ) -> None:
     """Find the noise levels at which a solver comes closest to a teacher of 60 evaluations, and print them.
 
-    Error and the share of samples that end elsewhere than the teacher's, on warm-up noise, go to the error output.
+    What it will cost, and then error and the share of samples that end elsewhere than the teacher's, on warm-up noise,
+    go to the error output. Run again after an interruption, it goes on from the teacher's paths that it had.
     """
     from teachkit import scheduling
     from teachkit.scheduling.refine import OBJECTIVES
@@ -149,18 +165,20 @@ def find(
         raise typer.BadParameter("--format comfyui cannot hold fitted weights; choose json, or another --solver")
     check_target(save, "--save", ".json")
     check_target(plot, "--plot", ".png")
-    where, show = choose_device(device), sys.stderr.isatty()
+    where = choose_device(device)
     denoiser, shape, classes, dtype = _learned(model, where)
-    noise = initial_noise(warm_up, shape, level_range(denoiser)[1], seed=seed, dtype=dtype, device=where)
+    paths_on = "cpu" if batch else where
+    noise = initial_noise(warm_up, shape, level_range(denoiser)[1], seed=seed, dtype=dtype, device=paths_on)
     chosen = _classes(labels, classes, warm_up, all_by_default=True)
     if guidance is not None and chosen is None:
         raise typer.BadParameter("--guidance needs a model with classes")
-    chosen = None if chosen is None else chosen.to(where)
+    how: dict[str, Any] = {"labels": None if chosen is None else chosen.to(paths_on), "guidance": guidance}
+    how["dynamic_threshold"] = dynamic_threshold
+    kept = _kept(model, save, [denoiser, noise, *how.values()])
+    how |= {"batch": batch, "objective": objective, "teacher": kept}
+    search = scheduling.fit_solver if solver == "fitted" else partial(scheduling.find_schedule, solver=solver)
     with torch.no_grad():
-        teacher = scheduling.teacher_paths(denoiser, noise, labels=chosen, guidance=guidance)
-        search = scheduling.fit_solver if solver == "fitted" else partial(scheduling.find_schedule, solver=solver)
-        asked: dict[str, Any] = {"labels": chosen, "guidance": guidance, "objective": objective}
-        found = search(denoiser, noise, nfe, **asked, teacher=teacher, progress=show)
+        found = search(denoiser, noise, nfe, **how, progress=sys.stderr.isatty() or "cost")
     known = {"model": {"name": model, **found.provenance["model"]}, "seed": seed}
     found = dataclasses.replace(found, provenance=found.provenance | known)
     if save:
@@ -170,16 +188,25 @@ def find(
     if plot:
         from teachkit.course import plots
 
+        teacher = Trajectory.load(kept)
         nearest = [int((teacher.sigmas.log() - s.log()).abs().argmin()) for s in found.sigmas]
         title = f"{model}, {found.solver}, {found.nfe} evaluations: costs, and the nearest levels of the teacher"
         picture = plots.cost_matrix(scheduling.cost_matrix(teacher, "l2"), teacher.sigmas, nearest, title=title)
         write_whole(plot, picture.savefig)
+    kept.unlink(missing_ok=True)
     if form == "list":
         print("\n".join(f"{s:.6g}" for s in found.sigmas.tolist()))
         if solver == "fitted" and not save:
             print("These levels are for weights fitted to them: --save or --format json writes both.", file=sys.stderr)
     else:
         print(found.to_json() if form == "json" else found.to_comfyui())
+
+
+def _kept(model: str, save: Path | None, settings: list[Any]) -> Path:
+    """The hidden file for the teacher's paths of these settings: beside what is saved, or where one is."""
+    folder = save.parent if save else Path.cwd()
+    folder = folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
+    return folder / f".{Path(model).stem}-{fingerprint(settings)[:12]}.paths.safetensors"
 
 
 def _walk(

@@ -16,6 +16,7 @@ Each is kept only where it is better on the other half, which takes no part.
 from __future__ import annotations
 
 import numbers
+import os
 from dataclasses import replace
 
 import torch
@@ -24,13 +25,15 @@ from torch import Tensor
 from teachkit import schedules
 from teachkit.checks import choice, flag, integer
 from teachkit.denoisers import Denoiser
-from teachkit.sampling import Trajectory
+from teachkit.sampling import Labels, Trajectory
+from teachkit.scheduling.conditions import Conditions
 from teachkit.scheduling.fitted import FittedMultistep, fit_weights
+from teachkit.scheduling.meter import check_progress
 from teachkit.scheduling.refine import sample_errors, score
 from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.search import Candidate, cheapest_paths, judged, move_levels, moved, race, usual_grids
-from teachkit.scheduling.teacher import interpolated, level_range, teacher_paths
-from teachkit.scheduling.warm_up import WarmUp, check_ends, check_warm_up
+from teachkit.scheduling.teacher import interpolated, level_range
+from teachkit.scheduling.warm_up import WarmUp, check_ends, check_warm_up, the_teacher
 
 AHEAD = 2  # rounds of looking one step ahead; better than one on the digits
 _CHANGE = 5e-3  # of the largest weight of its step: how much a weight is changed to measure a derivative
@@ -45,14 +48,16 @@ def fit_solver(
     *,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-    labels: Tensor | None = None,
+    labels: Labels | None = None,
     guidance: float | None = None,
+    dynamic_threshold: float | None = None,
+    batch: int | None = None,
     objective: str = "mean",
     grid: int = 60,
     budget: float = 3.0,
-    teacher: Trajectory | None = None,
+    teacher: Trajectory | str | os.PathLike[str] | None = None,
     refine: bool = True,
-    progress: bool = False,
+    progress: bool | str = False,
 ) -> Schedule:
     """Fit multistep weights to the paths of a model on warm-up noise, and the levels too if only their number is given.
 
@@ -70,10 +75,15 @@ def fit_solver(
     sigma_min, sigma_max : float, optional
         Ends of the schedule, where ``sigmas`` is a number; by default 0.002 and 80, or the model's own (its attributes
         of these names) where it was trained on less.
-    labels : (B, ...), optional
-        Classes of the warm-up samples.
+    labels : (B,), (B, K) or dict of (B, ...), optional
+        Classes of the warm-up samples, or whatever the model is conditioned on, one entry per sample.
     guidance : float, optional
         Classifier-free guidance scale, as for `teachkit.sample`: the best levels depend on it.
+    dynamic_threshold : float, optional
+        Percentile to which outputs are clipped, as for `teachkit.sample`.
+    batch : int, optional
+        Samples that the model sees at a time; all by default. With it x, and so the teacher's paths, may lie on the
+        CPU while the model is on a GPU.
     objective : {"mean", "rms"}
         Error that is made small: the mean over samples, or the root mean square, in which the few samples that end
         elsewhere than the teacher's count most.
@@ -83,12 +93,15 @@ def fit_solver(
         Limit of all evaluations, the teacher's included, as a multiple of the teacher's: what is left of it decides on
         how many samples levels and weights are moved. Starting levels are tried and weights solved for whatever it
         costs: on few samples and for many steps more than the limit.
-    teacher : Trajectory, optional
-        The teacher's paths from ``x``, if they are there already (`teacher_paths`).
+    teacher : Trajectory or path, optional
+        The teacher's paths from ``x``, if they are there already (`teacher_paths`). Or a file (.safetensors) in which
+        they are kept as they come: what it holds of the same model, noise, levels and conditions is not computed
+        again, so that after an interruption the same call goes on.
     refine : bool
         Also move levels (if they are free) and weights by Gauss-Newton steps; without, weights are solved for once.
-    progress : bool
-        Show a progress bar over the evaluations.
+    progress : bool or "cost"
+        Show a progress bar over all evaluations, the teacher's included, and say how many there may be and how long
+        they will take as soon as the first are timed; "cost": only say it, in one line on the error output.
 
     Returns
     -------
@@ -114,9 +127,11 @@ def fit_solver(
     ('fitted', 4, [1, 2, 2, 2])
     """
     choice("order", order, (1, 2, 3, 4))
-    check_warm_up(denoiser, x, budget, teacher, (sigma_min, sigma_max), labels, guidance, objective)
+    how = Conditions(labels, guidance, dynamic_threshold, batch)
+    check_warm_up(denoiser, x, budget, objective, how)
     refine = flag("refine", refine)
     levels: Tensor | None = None
+    ends = (sigma_min, sigma_max)
     if isinstance(sigmas, int | numbers.Number):
         steps = integer("sigmas, a number of steps,", sigmas, 2)
     else:
@@ -124,16 +139,15 @@ def fit_solver(
         if float(levels[-1]) == 0:
             raise ValueError("sigmas must end above 0 to fit weights")
         check_ends("sigmas", levels, sigma_min, sigma_max)
-        sigma_max, sigma_min = float(levels[0]), float(levels[-1])
-        level_range(denoiser, sigma_min, sigma_max)
+        own = (float(levels[-1]), float(levels[0]))
+        level_range(denoiser, *own)
+        ends = ends if isinstance(teacher, Trajectory) else own
         steps = len(levels) - 1
-    if teacher is None:
-        grid = max(integer("grid", grid, 1), steps)
-        teacher = teacher_paths(denoiser, x, sigma_min, sigma_max, labels=labels, guidance=guidance, grid=grid)
-    if levels is not None and not torch.allclose(levels[[0, -1]], teacher.sigmas[[0, -1]], rtol=1e-5, atol=0):
-        own, got = ("{:.4g} and {:.4g}".format(*s[[0, -1]].tolist()) for s in (teacher.sigmas, levels))
-        raise ValueError(f"sigmas must begin and end where the teacher does, at {own}, got {got}")
-    with WarmUp(denoiser, teacher, steps, 0.5, labels, guidance, objective, budget, progress) as warm_up:
+    given = the_teacher(denoiser, x, teacher, ends, max(integer("grid", grid, 1), steps), how)
+    if levels is not None and not torch.allclose(levels[[0, -1]], given.sigmas[[0, -1]], rtol=1e-5, atol=0):
+        theirs, got = ("{:.4g} and {:.4g}".format(*s[[0, -1]].tolist()) for s in (given.sigmas, levels))
+        raise ValueError(f"sigmas must begin and end where the teacher does, at {theirs}, got {got}")
+    with WarmUp(denoiser, given, steps, 0.5, how, objective, budget, check_progress(progress)) as warm_up:
         best = _Fit(warm_up, order).run(levels, steps, refine)
     error, found = float(sample_errors(best.gap).mean()), warm_up.record(f"{best.name}, order {order}", best.gap)
     return Schedule(best.sigmas, FittedMultistep.name, best.nfe, best.options, error, found)

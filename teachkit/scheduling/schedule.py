@@ -40,8 +40,12 @@ class Schedule:
     error : float
         Mean root-mean-square error of the final samples to the teacher's, on warm-up noise kept apart from the search.
     provenance : dict
-        How it was found: method, objective, model, labels, guidance, warm-up size, teacher and evaluations spent; and
-        beside the mean error the root-mean-square one and the share of samples that end elsewhere. Plain values only.
+        How it was found: method, objective, model, labels, guidance, dynamic threshold, warm-up size, teacher and
+        evaluations spent; and beside the mean error the root-mean-square one and the share of samples that end
+        elsewhere. Plain values only.
+    guidance : float or None
+        The guidance scale that it was found for, 1 for none, as the provenance says; None where that does not say.
+        `teachkit.sample` warns if the schedule's solver is used at another.
 
     Examples
     --------
@@ -63,6 +67,7 @@ class Schedule:
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f"{name} must be a dict, got {type(getattr(self, name)).__name__}")
             object.__setattr__(self, name, copy.deepcopy(getattr(self, name)))  # the caller's may change
+        self.guidance  # noqa: B018  that it is a number
         if not (isinstance(self.error, float) and math.isnan(self.error)):  # NaN: it is not known
             object.__setattr__(self, "error", number("error", self.error, least=0))
         if not isinstance(self.solver, str):
@@ -87,11 +92,22 @@ class Schedule:
     def __hash__(self) -> int:
         return hash((self.solver, self.nfe, *self.sigmas.tolist()))
 
+    @property
+    def guidance(self) -> float | None:
+        """The guidance scale that it was found for, 1 for none; None where that is not known."""
+        if "guidance" not in self.provenance:
+            return None
+        given = self.provenance["guidance"]
+        return 1.0 if given is None else number("guidance in provenance", given)
+
     def make_solver(self) -> Solver:
-        """The solver this schedule was found for, with its options."""
+        """The solver this schedule was found for, with its options; it knows for which guidance that was."""
         if self.solver == FittedMultistep.name:
-            return FittedMultistep(**self.options, sigmas=self.sigmas)
-        return solvers.get(self.solver, **self.options)
+            solver: Solver = FittedMultistep(**self.options, sigmas=self.sigmas)
+        else:
+            solver = solvers.get(self.solver, **self.options)
+        solver.found_for_guidance = self.guidance
+        return solver
 
     def to_json(self) -> str:
         """The text that `save` writes."""

@@ -10,6 +10,7 @@ judged as well. The best is taken, or a usual grid where it is not clearly bette
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,13 +21,14 @@ from torch import Tensor
 from teachkit import schedules, solvers
 from teachkit.checks import integer, shown
 from teachkit.denoisers import Denoiser
-from teachkit.sampling import Trajectory
+from teachkit.sampling import Labels, Trajectory
+from teachkit.scheduling.conditions import Conditions
 from teachkit.scheduling.costs import cost_matrix
 from teachkit.scheduling.dynamic_programme import shortest_path
+from teachkit.scheduling.meter import check_progress
 from teachkit.scheduling.refine import TRIALS, gauss_newton, losses, sample_errors, score, to_levels, to_numbers
 from teachkit.scheduling.schedule import Schedule
-from teachkit.scheduling.teacher import teacher_paths
-from teachkit.scheduling.warm_up import WarmUp, calls, check_warm_up
+from teachkit.scheduling.warm_up import WarmUp, check_warm_up, the_teacher
 
 COEFFICIENTS = (1.0, 1.1, 0.9, 1.2, 0.8)
 _MARGIN = 0.5  # standard errors by which a schedule must be better than a usual grid: a guard, not a test
@@ -44,14 +46,16 @@ def find_schedule(
     *,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-    labels: Tensor | None = None,
+    labels: Labels | None = None,
     guidance: float | None = None,
+    dynamic_threshold: float | None = None,
+    batch: int | None = None,
     objective: str = "mean",
     grid: int = 60,
     budget: float = 3.0,
-    teacher: Trajectory | None = None,
+    teacher: Trajectory | str | os.PathLike[str] | None = None,
     options: dict[str, Any] | None = None,
-    progress: bool = False,
+    progress: bool | str = False,
 ) -> Schedule:
     """Find noise levels with which ``solver`` comes closest to a teacher in ``nfe`` evaluations.
 
@@ -70,10 +74,15 @@ def find_schedule(
     sigma_min, sigma_max : float, optional
         Ends of the schedule; by default 0.002 and 80, or the model's own (its attributes of
         these names) where it was trained on less.
-    labels : (B, ...), optional
-        Classes of the warm-up samples.
+    labels : (B,), (B, K) or dict of (B, ...), optional
+        Classes of the warm-up samples, or whatever the model is conditioned on, one entry per sample.
     guidance : float, optional
         Classifier-free guidance scale, as for `teachkit.sample`: the best levels depend on it.
+    dynamic_threshold : float, optional
+        Percentile to which outputs are clipped, as for `teachkit.sample`.
+    batch : int, optional
+        Samples that the model sees at a time; all by default. With it x, and so the teacher's paths, may lie on the
+        CPU while the model is on a GPU.
     objective : {"mean", "rms"}
         Error that is made small: the mean over samples, or the root mean square, in which the few samples that end
         elsewhere than the teacher's count most.
@@ -83,12 +92,15 @@ def find_schedule(
         Limit of all evaluations, the teacher's included, as a multiple of the teacher's: what is left of it after the
         race decides on how many samples levels are moved. The race is run whatever it costs: on few samples a limit
         close to 1 is exceeded.
-    teacher : Trajectory, optional
-        The teacher's paths from ``x``, if they are there already (`teacher_paths`).
+    teacher : Trajectory or path, optional
+        The teacher's paths from ``x``, if they are there already (`teacher_paths`). Or a file (.safetensors) in which
+        they are kept as they come: what it holds of the same model, noise, levels and conditions is not computed
+        again, so that after an interruption the same call goes on.
     options : dict, optional
         Options of the solver.
-    progress : bool
-        Show a progress bar over the evaluations.
+    progress : bool or "cost"
+        Show a progress bar over all evaluations, the teacher's included, and say how many there may be and how long
+        they will take as soon as the first are timed; "cost": only say it, in one line on the error output.
 
     Returns
     -------
@@ -113,16 +125,16 @@ def find_schedule(
     ('ipndm', 4, [80.0, 0.002])
     """
     forms = step_counts(solver, nfe, options)
-    check_warm_up(denoiser, x, budget, teacher, (sigma_min, sigma_max), labels, guidance, objective)
-    if teacher is None:
-        teacher = teacher_paths(denoiser, x, sigma_min, sigma_max, labels=labels, guidance=guidance, grid=grid)
-    with WarmUp(denoiser, teacher, nfe, 0.7, labels, guidance, objective, budget, progress) as warm_up:
+    how = Conditions(labels, guidance, dynamic_threshold, batch)
+    check_warm_up(denoiser, x, budget, objective, how)
+    given = the_teacher(denoiser, x, teacher, (sigma_min, sigma_max), grid, how)
+    with WarmUp(denoiser, given, nfe, 0.7, how, objective, budget, check_progress(progress)) as warm_up:
 
         def gap(candidate: Candidate, rows: slice) -> Tensor:
             return warm_up.gap(candidate.sigmas, solvers.get(solver, **candidate.options), rows)
 
         grids, paths = (
-            [replace(c, options=form) for c in proposals(teacher, forms[0][0]) for _, form in forms]
+            [replace(c, options=form) for c in proposals(warm_up.teacher, forms[0][0]) for _, form in forms]
             for proposals in (usual_grids, cheapest_paths)
         )
         usual, routes = ([judged(warm_up, c, gap) for c in race(warm_up, kind, gap)] for kind in (grids, paths))
@@ -217,7 +229,7 @@ def judged(warm_up: WarmUp, candidate: Candidate, gap: Gap) -> Candidate:
     """The candidate, tried on the samples that judge."""
     before = warm_up.spent
     off = gap(candidate, warm_up.judges)
-    return replace(candidate, gap=off, nfe=(warm_up.spent - before) // (len(off) * calls(warm_up.guidance)))
+    return replace(candidate, gap=off, nfe=(warm_up.spent - before) // (len(off) * warm_up.calls))
 
 
 def _clearly_better(finalists: list[Candidate], grid: Candidate, objective: str) -> Candidate:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 
 import torch
 from torch import Tensor
 
 from teachkit import schedules
-from teachkit.checks import as_real, batch, number, shown
+from teachkit.checks import as_real, function, number, shown
+from teachkit.checks import batch as check_batch
 from teachkit.denoisers import Denoiser
-from teachkit.sampling import Trajectory, sample
+from teachkit.sampling import Labels, Trajectory
+from teachkit.scheduling.conditions import Conditions
 from teachkit.scheduling.costs import whole
+from teachkit.scheduling.meter import Meter, check_progress
+from teachkit.scheduling.planned import Planned
 
-TEACHER = "unipc"  # the most accurate at 60 evaluations of those that were tried on digits, mixtures and networks
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # where schedules end that nobody and no model says otherwise of
 
 
@@ -23,9 +27,13 @@ def teacher_paths(
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     *,
-    labels: Tensor | None = None,
+    labels: Labels | None = None,
     guidance: float | None = None,
+    dynamic_threshold: float | None = None,
+    batch: int | None = None,
     grid: int = 60,
+    file: str | os.PathLike[str] | None = None,
+    progress: bool | str = False,
 ) -> Trajectory:
     """The teacher's paths: many steps of UniPC on the polynomial schedule.
 
@@ -38,12 +46,24 @@ def teacher_paths(
     sigma_min, sigma_max : float, optional
         Ends of the levels; by default 0.002 and 80, or the model's own (its attributes of these names) where it was
         trained on less.
-    labels : optional
-        For a conditional model, as for `teachkit.sample`.
+    labels : (B,), (B, K) or dict of (B, ...), optional
+        Classes, or whatever the model is conditioned on, one entry per sample.
     guidance : float, optional
         Classifier-free guidance scale, as for `teachkit.sample`.
+    dynamic_threshold : float, optional
+        Percentile to which outputs are clipped, as for `teachkit.sample`.
+    batch : int, optional
+        Samples that the model sees at a time; all by default. With it x, and so the paths, may lie on the CPU while
+        the model is on a GPU.
     grid : int
         Number of steps.
+    file : path, optional
+        Where paths are kept as they come (.safetensors, which `Trajectory.load` reads too): after each batch, or each
+        eighth of the samples. What is there of the same model, noise, levels, labels, guidance and threshold is not
+        computed again, so that after an interruption the same call goes on.
+    progress : bool or "cost"
+        Show a progress bar over the evaluations, and say how many there are and how long they will take; "cost": only
+        say it, in one line on the error output.
 
     Returns
     -------
@@ -53,7 +73,8 @@ def teacher_paths(
     Raises
     ------
     ValueError, TypeError
-        For ends outside the model's range, and bad arguments of `teachkit.sample`.
+        For ends outside the model's range, bad arguments of `teachkit.sample`, a file that holds other paths, or a
+        model that cannot be told from others, whose paths cannot be kept.
 
     Examples
     --------
@@ -62,9 +83,27 @@ def teacher_paths(
     >>> teacher.x.shape, teacher.nfe
     (torch.Size([21, 8, 2]), 20)
     """
-    low, high = level_range(denoiser, sigma_min, sigma_max, x)
+    function("denoiser", denoiser, "D(x, sigma)")
+    how = Conditions(labels, guidance, dynamic_threshold, batch)
+    planned = plan(denoiser, x, (sigma_min, sigma_max), grid, how, file, "file")
+    with Meter(planned.cost, planned.cost, check_progress(progress)) as meter:
+        return planned.run(meter)
+
+
+def plan(
+    denoiser: Denoiser,
+    x: Tensor,
+    ends: tuple[float | None, float | None],
+    grid: int,
+    how: Conditions,
+    file: str | os.PathLike[str] | None = None,
+    name: str = "teacher",
+) -> Planned:
+    """The teacher's paths, checked and not yet computed; ``name`` is what errors call the file."""
+    low, high = level_range(denoiser, *ends, x)
     levels = schedules.polynomial(grid, low, high)
-    return sample(denoiser, x, levels, TEACHER, labels=labels, guidance=guidance)
+    how.check(denoiser, check_batch("x", x))
+    return Planned(denoiser, x, levels, how, file, name)
 
 
 def level_range(
@@ -88,7 +127,7 @@ def level_range(
                 f"got {value:.4g}"
             )
     if x is not None and sigma_max is None and high < SIGMA_MAX:
-        size = float(batch("x", x).detach().double().square().mean().sqrt())
+        size = float(check_batch("x", x).detach().double().square().mean().sqrt())
         if not 0.5 * high < size < 2 * high:
             raise ValueError(
                 f"x must be noise at sigma_max, here the model's own largest level, {high:.4g}; "

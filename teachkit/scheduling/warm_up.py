@@ -3,47 +3,59 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from teachkit.checks import batch, choice, flag, function, number
+from teachkit.checks import batch, choice, function, number, shown
 from teachkit.denoisers import Denoiser
 from teachkit.fingerprints import fingerprint
-from teachkit.progress import tqdm
-from teachkit.sampling import Evaluator, Trajectory, check_conditions, rows_of, sample
+from teachkit.sampling import Trajectory
+from teachkit.scheduling.conditions import Conditions
 from teachkit.scheduling.costs import whole
+from teachkit.scheduling.meter import Meter
+from teachkit.scheduling.planned import Planned
 from teachkit.scheduling.refine import OBJECTIVES, sample_errors
+from teachkit.scheduling.teacher import plan
 from teachkit.solvers import Solver
 
 
-def check_warm_up(
-    denoiser: Denoiser,
-    x: Tensor,
-    budget: float,
-    teacher: Trajectory | None,
-    ends: tuple[float | None, float | None],
-    labels: Tensor | None,
-    guidance: float | None,
-    objective: str,
-) -> None:
-    """What every search on warm-up noise asks of its arguments; ``ends`` are the sigma_min and sigma_max asked for."""
+def check_warm_up(denoiser: Denoiser, x: Tensor, budget: float, objective: str, how: Conditions) -> None:
+    """What every search on warm-up noise asks of its arguments."""
     function("denoiser", denoiser, "D(x, sigma)")
     if len(batch("x", x)) < 8:
         raise ValueError(f"x must hold at least 8 warm-up samples (B, *event), got shape {tuple(x.shape)}")
     number("budget", budget, above=1)
     choice("objective", objective, OBJECTIVES)
-    check_conditions(denoiser, x, labels, guidance)
-    if teacher is None:
-        return
+    how.check(denoiser, x)
+
+
+def the_teacher(
+    denoiser: Denoiser,
+    x: Tensor,
+    teacher: Trajectory | str | os.PathLike[str] | None,
+    ends: tuple[float | None, float | None],
+    grid: int,
+    how: Conditions,
+) -> Trajectory | Planned:
+    """The teacher's paths that are given, or that are to be computed and kept in the file that is given.
+
+    ``ends`` are the sigma_min and sigma_max asked for.
+    """
+    if teacher is None or isinstance(teacher, str | os.PathLike):
+        return plan(denoiser, x, ends, grid, how, teacher)
+    if not isinstance(teacher, Trajectory):
+        raise TypeError(f"teacher must be a Trajectory or a path, got {shown(teacher)}")
     whole(teacher)
     if teacher.x.shape[1:] != x.shape or not torch.equal(teacher.x[0], x):
         raise ValueError("teacher must start from x")
     if not float(teacher.sigmas[-1]) > 0:
         raise ValueError("teacher must end above 0, where the schedules to be compared end")
     check_ends("teacher", teacher.sigmas, *ends)
+    return teacher
 
 
 def check_ends(name: str, sigmas: Tensor, sigma_min: float | None, sigma_max: float | None) -> None:
@@ -57,50 +69,66 @@ class WarmUp:
     """A model on warm-up noise, beside its teacher: a share of the samples to fit to, the rest to judge by.
 
     ``nfe`` is what one sample costs the student. All evaluations are counted, the teacher's included, and shown in a
-    progress bar; they are kept to ``budget`` times the teacher's by asking what can be afforded.
+    progress bar; they are kept to ``budget`` times the teacher's by asking what can be afforded. The teacher's paths
+    are computed here if they are not there yet.
     """
 
     def __init__(
         self,
         denoiser: Denoiser,
-        teacher: Trajectory,
+        teacher: Trajectory | Planned,
         nfe: int,
         fit_share: float,
-        labels: Tensor | None = None,
-        guidance: float | None = None,
+        how: Conditions | None = None,
         objective: str = "mean",
         budget: float = 3.0,
-        progress: bool = False,
+        progress: bool | str = False,
     ) -> None:
-        self.denoiser, self.teacher, self.labels, self.guidance = denoiser, teacher, labels, guidance
-        self.nfe, self.objective, self.x = nfe, objective, teacher.x[0]
+        self.denoiser, self.how, self.nfe, self.objective = denoiser, how or Conditions(), nfe, objective
+        self.calls = self.how.calls(denoiser)
+        self.teacher_cost = teacher.nfe * teacher.x.shape[1] if isinstance(teacher, Trajectory) else teacher.cost
+        self.meter = Meter(round(budget * self.teacher_cost), self.teacher_cost, progress)
+        self.teacher = self._followed(teacher)
+        self.x = self.teacher.x[0]
         fitted_to = int(fit_share * len(self.x))
         self.fit, self.judges = slice(0, fitted_to), slice(fitted_to, len(self.x))
-        self.spent, self.teacher_cost = 0, teacher.nfe * len(self.x)
-        self.limit = round(budget * self.teacher_cost)
-        self.bar = tqdm(total=self.limit, unit="eval", disable=not flag("progress", progress), leave=False)
-        self._count(self.teacher_cost)
 
     def __enter__(self) -> WarmUp:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.close()
+        self.meter.bar.close()
+
+    def _followed(self, teacher: Trajectory | Planned) -> Trajectory:
+        """The teacher's paths, computed if need be."""
+        if isinstance(teacher, Trajectory):
+            self.meter.known(self.teacher_cost)
+            return teacher
+        try:
+            return teacher.run(self.meter)
+        except BaseException:
+            self.meter.bar.close()
+            raise
+
+    @property
+    def spent(self) -> int:
+        """Evaluations so far, the teacher's included."""
+        return self.meter.spent
 
     def gap(self, sigmas: Tensor, solver: Solver, rows: slice) -> Tensor:
         """The student's final samples minus the teacher's, (b, d) float64."""
-        labels = rows_of(self.labels, rows)
-        path = sample(self.denoiser, self.x[rows], sigmas, solver, labels=labels, guidance=self.guidance, keep="final")
-        self._count(path.nfe * len(path.final))
+        path = self.how.of(rows).sample(self.denoiser, self.x[rows], sigmas, solver, keep="final")
+        self.meter(path.nfe * len(path.final))
         return (path.final - self.teacher.final[rows]).flatten(1).double()
 
     def evaluator(self, rows: slice) -> Callable[[Tensor, float], Tensor]:
-        """The model with the labels of these samples, counted."""
-        model = Evaluator(self.denoiser, rows_of(self.labels, rows), self.guidance)
+        """The model under the conditions of these samples, counted."""
+        model = self.how.of(rows).evaluator(self.denoiser)
 
         def evaluate(y: Tensor, sigma: float) -> Tensor:
-            self._count(calls(self.guidance) * len(y))
-            return model(y, sigma)
+            before, denoised = model.nfe, model(y, sigma)
+            self.meter((model.nfe - before) * len(y))
+            return denoised
 
         return evaluate
 
@@ -110,8 +138,8 @@ class WarmUp:
         So many runs of the samples that judge as are to come are not for sharing. Samples give way to rounds, to 8;
         then rounds do, down to none.
         """
-        once = self.nfe * calls(self.guidance)
-        pays = share * ((self.limit - self.spent) / once - judgings * len(self.x[self.judges])) / trials
+        once, left = self.nfe * self.calls, self.meter.limit - self.meter.spent
+        pays = share * (left / once - judgings * len(self.x[self.judges])) / trials
         least = min(8, self.fit.stop)
         rounds = max(0, min(most, int(pays / least)))
         return slice(0, max(least, min(self.fit.stop, int(pays / max(1, rounds))))), rounds
@@ -127,8 +155,7 @@ class WarmUp:
             "method": method,
             "objective": self.objective,
             "model": _identity(self.denoiser),
-            "labels": _label_counts(self.labels),
-            "guidance": self.guidance,
+            **self.how.record(self.denoiser),
             "warm_up": len(self.x),
             "teacher": f"{teacher.nfe} evaluations on {len(teacher.sigmas) - 1} steps",
             "evaluations": self.spent,
@@ -136,15 +163,6 @@ class WarmUp:
             "rms_error": float(sample_errors(gap).square().mean().sqrt()),
             "ends_elsewhere": float(away.double().mean()),
         }
-
-    def _count(self, evaluations: int) -> None:
-        self.spent += evaluations
-        self.bar.update(evaluations)
-
-
-def calls(guidance: float | None) -> int:
-    """How often the model is called for one evaluation: guidance also asks it without labels."""
-    return 1 if guidance is None or guidance == 1 else 2
 
 
 def elsewhere(gap: Tensor, ends: Tensor, sigma: float, rows: slice = slice(None)) -> Tensor:
@@ -177,13 +195,3 @@ def _identity(denoiser: Denoiser) -> dict[str, str | None]:
         return {"type": kind.__qualname__, "fingerprint": fingerprint(denoiser)[:16]}
     except Exception:  # whatever a stranger's model holds: a record is no reason to lose a finished search
         return {"type": kind.__qualname__, "fingerprint": None}
-
-
-def _label_counts(labels: Tensor | None) -> dict[str, int] | str | None:
-    """How many warm-up samples were of each class; of labels that are not classes, only their form."""
-    if labels is None:
-        return None
-    if labels.ndim != 1 or labels.is_floating_point():
-        return f"shape {tuple(labels.shape)}"
-    classes, counts = labels.unique(return_counts=True)
-    return {str(c): n for c, n in zip(classes.tolist(), counts.tolist())}
