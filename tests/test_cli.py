@@ -1,6 +1,7 @@
 """The command line: what it prints and writes, its exit codes, and that errors are one line."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -8,15 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from teachkit import Empirical, data, edm, initial_noise, sample, schedules, solvers
+from teachkit import Empirical, Trajectory, data, edm, initial_noise, sample, schedules, solvers
 from teachkit.cli import app, environment, sampling
-from teachkit.scheduling import Schedule
+from teachkit.scheduling import Schedule, planned
 from tests import warm
 from tests.test_edm_checkpoints import ORACLES, needs_oracles
 
@@ -134,9 +136,11 @@ class Conditional:
     sigma_min, sigma_max, label_dim = 0.029, 14.6, 3
 
     def __init__(self):
-        self.labels, self.levels = [], []
+        self.labels, self.levels, self.stop_after = [], [], math.inf
 
     def __call__(self, x, sigma, labels=None):
+        if len(self.levels) == self.stop_after:
+            raise KeyboardInterrupt
         self.labels.append(None if labels is None else tuple(labels.tolist()))
         self.levels.append(float(sigma))
         means = torch.zeros(len(x)) if labels is None else labels.to(x) - 1
@@ -169,6 +173,98 @@ def test_a_schedule_is_found_with_the_classes_that_are_sampled(tmp_path, conditi
     assert None in conditional.labels  # guidance asks without labels too
     about = Schedule.load(tmp_path / "s.json").provenance
     assert (about["labels"], about["guidance"], about["objective"]) == ({"1": 9}, 2.0, "rms")
+
+
+def test_a_schedule_says_what_it_costs_and_keeps_nothing_at_the_end(tmp_path, conditional):
+    arguments = ["schedule", "--nfe", "3", "--warm-up", "9", "--guidance", "2", "--batch", "4"]
+    result = run(app, [*arguments, "--save", str(tmp_path / "s.json"), "--dynamic-threshold", "0.9"])
+    assert result.exit_code == 0, result.output
+    cost = "limit of 3,240 evaluations, 1,080 of them by the teacher: about 1 s"
+    assert result.stderr.splitlines()[0] == cost
+    assert max(len(some) for some in conditional.labels if some) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+    assert Schedule.load(tmp_path / "s.json").provenance["dynamic_threshold"] == 0.9
+
+
+def test_a_schedule_is_used_at_its_guidance_or_there_is_a_warning(tmp_path, conditional):
+    saved, picture = str(tmp_path / "s.json"), ["--out", str(tmp_path / "a.png")]
+    found = run(app, ["schedule", "--nfe", "3", "--warm-up", "9", "--guidance", "4", "--save", saved])
+    assert found.exit_code == 0, found.output
+    use = ["sample", "-n", "4", "--schedule", saved, *picture]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(app, [*use, "--guidance", "4"], catch_exceptions=False).exit_code == 0
+    for other, used in ((["--guidance", "2"], "2"), ([], "1")):
+        with pytest.warns(UserWarning, match=f"found for guidance 4 and is used at {used}"):
+            assert run(app, [*use, *other], catch_exceptions=False).exit_code == 0
+
+
+def test_samples_are_clipped_to_the_percentile(tmp_path):
+    arguments = ["sample", "--model", "edm-digits8", "-n", "3", "--steps", "4", "--guidance", "6", "--device", "cpu"]
+    drawn = []
+    for extra in ([], ["--dynamic-threshold", "0.8"]):
+        written = tmp_path / "t.safetensors"
+        target = ["--out", str(tmp_path / "a.png"), "--tensors", str(written)]
+        assert run(app, [*arguments, *extra, *target], catch_exceptions=False).exit_code == 0
+        drawn.append(load_file(written)["samples"])
+    x, labels = initial_noise(3, (1, 8, 8), 80.0, seed=0, dtype=torch.float32), torch.arange(3)
+    how = {"labels": labels, "guidance": 6.0, "keep": "final"}
+    for got, threshold in zip(drawn, (None, 0.8)):
+        with torch.no_grad():
+            path = sample(
+                edm.load("edm-digits8"), x, schedules.polynomial(4), "heun", dynamic_threshold=threshold, **how
+            )
+        torch.testing.assert_close(got, path.final, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(*drawn, atol=0.1)
+
+
+def test_an_interrupted_search_goes_on_from_its_teachers_paths(tmp_path, conditional, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sampling, "fingerprint", lambda settings: "0" * 64)
+    monkeypatch.setattr(
+        planned, "fingerprint", lambda value: "0" * 64
+    )  # what the model notes would tell it from itself
+    arguments = ["schedule", "--nfe", "3", "--warm-up", "24"]
+    whole = run(app, arguments, catch_exceptions=False)
+    conditional.levels.clear()
+    conditional.stop_after = 150  # in the third batch of eight
+    stopped = run(app, arguments)
+    assert stopped.exit_code == 130
+    assert "the same command goes on from there" in stopped.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [".edm-mnist-000000000000.paths.safetensors"]
+    conditional.stop_after = math.inf
+    again = run(app, arguments, catch_exceptions=False)
+    assert "960 kept from before" in again.stderr
+    assert again.stdout == whole.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_goes_on(tmp_path):
+    arguments = [
+        sys.executable,
+        "-m",
+        "teachkit",
+        "schedule",
+        "--model",
+        "edm-digits8",
+        "--nfe",
+        "2",
+        "--warm-up",
+        "12",
+    ]
+    arguments += ["--batch", "4", "--save", str(tmp_path / "s.json"), "--device", "cpu"]
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not list(tmp_path.glob(".edm-digits8-*.paths.safetensors")):
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode < 0
+    kept = next(tmp_path.glob(".edm-digits8-*.paths.safetensors"))
+    done = Trajectory.load(kept).x.shape[1]
+    again = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert f"{60 * done:,} kept from before" in again.stderr
+    assert Schedule.load(tmp_path / "s.json").provenance["warm_up"] == 12
+    assert not kept.exists()
 
 
 def test_levels_keep_to_those_the_model_was_trained_on(tmp_path, conditional):
