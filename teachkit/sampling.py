@@ -212,9 +212,10 @@ def check_conditions(
         )
     parts: dict[str, Any] = {"": labels} if not isinstance(labels, Mapping) else dict(labels)
     for name, part in parts.items() if labels is not None else ():
-        if not isinstance(part, Tensor) or part.ndim == 0 or len(part) != len(x):
+        if not isinstance(part, Tensor) or part.is_meta or part.ndim == 0 or len(part) != len(x):
             what = f"labels[{name!r}]" if isinstance(labels, Mapping) else "labels"
             got = str(tuple(part.shape)) if isinstance(part, Tensor) else type(part).__name__
+            got += " without numbers" if isinstance(part, Tensor) and part.is_meta else ""
             raise ValueError(f"{what} must be a tensor with one entry per sample ({len(x)}), got {got}")
     if guidance is not None:
         number("guidance", guidance)

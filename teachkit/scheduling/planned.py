@@ -45,7 +45,7 @@ class Planned:
         file: str | PathLike[str] | None = None,
         name: str = "teacher",
     ) -> None:
-        self.denoiser, self.x, self.sigmas, self.how = denoiser, x.detach() if file else x, sigmas, how
+        self.denoiser, self.x, self.sigmas, self.how = denoiser, x if file is None else x.detach(), sigmas, how
         self.cost = (len(sigmas) - 1) * how.calls(denoiser) * len(x)  # the teacher evaluates once a step
         self.file = None if file is None else _target(name, file)
         self.marks = {} if file is None else self._identity(name)
@@ -64,7 +64,8 @@ class Planned:
             return kept.to(self.x.device)
         states, outputs = (self.x.new_empty(n, *self.x.shape) for n in (len(self.sigmas), len(self.sigmas) - 1))
         if kept is not None:
-            states[:, :done], outputs[:, :done], self.kept = kept.x, kept.denoised, None
+            kept, self.kept = kept.to(self.x.device), None
+            states[:, :done], outputs[:, :done] = kept.x, kept.denoised
         for first in range(done, count, size):
             rows = slice(first, min(first + size, count))
             path = self._paths(rows, meter)

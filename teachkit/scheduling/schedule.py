@@ -67,7 +67,7 @@ class Schedule:
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f"{name} must be a dict, got {type(getattr(self, name)).__name__}")
             object.__setattr__(self, name, copy.deepcopy(getattr(self, name)))  # the caller's may change
-        self.guidance  # noqa: B018  that it is a number
+        _ = self.guidance  # which raises an error where the provenance says what is no number
         if not (isinstance(self.error, float) and math.isnan(self.error)):  # NaN: it is not known
             object.__setattr__(self, "error", number("error", self.error, least=0))
         if not isinstance(self.solver, str):

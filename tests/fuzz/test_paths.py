@@ -82,7 +82,7 @@ COST = scheduling.cost_matrix(PATH, "l2")
 COUNT = {"cost": ("path", "steps")}  # a smaller matrix is in order, but too small for the path
 WARM_UP = {
     **{"denoiser": MIXTURE, "x": PATH.x[0], "sigma_min": 0.1, "sigma_max": 10.0},
-    **{"labels": LABELS, "guidance": 1.5, "objective": "rms"},
+    **{"labels": LABELS, "guidance": 1.5, "dynamic_threshold": 0.9, "batch": 3, "objective": "rms"},
     **{"grid": 8, "budget": 2.0, "teacher": None, "progress": False},
 }
 # The noise, its levels and the teacher belong together; the levels are those of a schedule.
@@ -121,7 +121,10 @@ SCHEDULING = {
     ),
     "scheduling.teacher_paths": Call(
         scheduling.teacher_paths,
-        {name: WARM_UP[name] for name in ("denoiser", "x", "sigma_min", "sigma_max", "labels", "guidance", "grid")},
+        {
+            **{name: value for name, value in WARM_UP.items() if name not in ("objective", "budget", "teacher")},
+            "file": None,
+        },
         WARM_UP_NAMES,
     ),
     "scheduling.find_schedule": Call(
