@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from teachkit import Gaussian, GaussianMixture, Trajectory, initial_noise, sample, schedules, scheduling
+from teachkit import GaussianMixture, Trajectory, initial_noise, sample, schedules, scheduling
 from teachkit.scheduling import Schedule
 
 F64 = torch.float64
@@ -285,15 +285,12 @@ def test_what_holds_no_such_paths_is_refused(tmp_path):
         scheduling.find_schedule(lambda y, sigma: (handle, y)[1], x, 4, teacher=tmp_path / "new.safetensors")
 
 
-class Elsewhere(nn.Module):
-    """Says that it lies on another device, and notes what it is given; its numbers are on the CPU all the same."""
+class Placed(nn.Module):
+    """A model that lies somewhere, and takes only what lies there."""
 
     def __init__(self, place):
         super().__init__()
-        self.weight, self.inner = (
-            nn.Parameter(torch.zeros(1, dtype=F64, device=place)),
-            Gaussian(torch.zeros(6).double(), 0.3),
-        )
+        self.weight = nn.Parameter(torch.zeros(1, dtype=F64, device=place))
 
     def forward(self, x, sigma, labels=None):
         calls.sizes.append(len(x))
@@ -303,7 +300,7 @@ class Elsewhere(nn.Module):
 
 @each_search
 def test_paths_lie_on_the_cpu_and_only_batches_go_to_the_model(find, monkeypatch):
-    D, x = Elsewhere("cpu"), warm_up()[0]
+    D, x = Placed("cpu"), warm_up()[0]
     moved = []
     to = torch.Tensor.to
 
@@ -317,7 +314,7 @@ def test_paths_lie_on_the_cpu_and_only_batches_go_to_the_model(find, monkeypatch
     assert max(calls.sizes) == max(moved) == 5
     assert found.nfe == 4
     with pytest.raises(ValueError, match="give batch= to have x brought there"):
-        find(Elsewhere("meta"), x, 4, grid=12)
+        find(Placed("meta"), x, 4, grid=12)
 
 
 def test_provenance_is_plain(tmp_path):
