@@ -169,7 +169,7 @@ def validation_loss(
     Returns
     -------
     Tensor
-        ``(S,)`` float64.
+        ``(S,)`` float64, on the CPU.
 
     Raises
     ------

@@ -161,7 +161,7 @@ def geometry_of(path: Trajectory, components: int = 3) -> dict[str, Tensor]:
         "peak_sigma": where.double(),
         "length": (geometry.arc_length(path)[-1] / chord).double(),
         "explained": geometry.explained_variance(path, components, remove_chord=True).double(),
-        "count": torch.tensor(off.shape[1]),
+        "count": torch.tensor(off.shape[1], device=off.device),
         "sum": off.sum(1),
         "squares": off.square().sum(1),
     }

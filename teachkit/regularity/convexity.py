@@ -65,7 +65,7 @@ def unrolled_weights(sigmas: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     start : (N+1,)
-        Weight sigma_n / sigma_0 of the starting point in state n.
+        Weight sigma_n / sigma_0 of the starting point in state n; on the CPU, as schedules are.
     weights : (N+1, N)
         Weight of D(x_m; sigma_m) in state n: sigma_n / sigma_{m+1} - sigma_n / sigma_m for m < n, else 0. All are
         >= 0, and row n adds up to 1 - sigma_n / sigma_0 (from arXiv 2405.11326, Prop. 4.1, step after step).

@@ -73,7 +73,7 @@ def interpolate(sigmas: Tensor | Sequence[float], n: int) -> Tensor:
     Returns
     -------
     Tensor
-        ``(n + 1,)`` float64 with the same ends.
+        ``(n + 1,)`` float64 on the CPU, with the same ends.
 
     Raises
     ------
