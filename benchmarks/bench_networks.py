@@ -61,7 +61,7 @@ def floor(net: nn.Module, x: Tensor) -> Callable[[], None]:
 
     def recorded(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # empty_like keeps the strides of dense tensors only: these are views into one, as in the network.
-        packed = torch.randn(q.shape[0], q.shape[2], 3, q.shape[1], q.shape[3], dtype=q.dtype)
+        packed = torch.randn(q.shape[0], q.shape[2], 3, q.shape[1], q.shape[3], dtype=q.dtype, device=q.device)
         stored = packed.permute(2, 0, 3, 1, 4).unbind(0)
         products.append(lambda: attention(*stored))
         return attention(q, k, v)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,9 @@ import teachkit
 from teachkit import Trajectory, edm, initial_noise, sample, schedules
 from tests.emulated_gpu import CUDA, EmulatedGPU, GPUTensor
 from tests.gpu_calls import CALLS, Place
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+import gpu_check
 
 ROOMS = (
     "adapters", "data", "denoisers", "edm", "edm.loss", "edm.recipes", "edm.training", "evaluation", "geometry",
@@ -183,3 +188,38 @@ def test_the_emulated_gpu_takes_what_a_gpu_takes():
         assert torch.zeros(3, device="meta").is_meta
     with pytest.raises((RuntimeError, AssertionError)):  # outside there is none
         torch.zeros(3, device="cuda")
+
+
+# --- The check of a real one ------------------------------------------------------------------------------------------
+
+
+def test_the_check_of_a_gpu_says_where_there_is_none_and_writes_nothing(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu_check.main(["--out", str(tmp_path / "GPU.md")]) == 1
+    assert "no GPU here" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_check_of_a_gpu_goes_through_all_it_measures(tmp_path):
+    assert gpu_check.main(["--device", "cpu", "--quick", "--out", str(tmp_path / "GPU.md")]) == 0
+    page = (tmp_path / "GPU.md").read_text()
+    assert "no measurement" in page
+    for title, rows in (("The numbers of the CPU", 8), ("Speed", 8), ("Searches", 4)):
+        table = page.partition(f"## {title}\n")[2].partition("\n## ")[0]
+        assert table.count("\n| ") == 1 + rows, title
+    assert "**no**" not in page
+
+
+def test_a_gpu_that_gives_other_numbers_is_told(monkeypatch):
+    check = gpu_check.Check("cpu", quick=True)
+    monkeypatch.setattr(gpu_check, "KINDS", {"float32": (torch.bfloat16, False, 1e-3)})
+    assert [row["within"] for row in gpu_check.parity(check)] == ["**no**", "**no**"]
+    assert len(check.failed) == 2
+
+
+def test_what_no_time_is_left_for_is_left_out_and_said_so(monkeypatch):
+    monkeypatch.setattr(gpu_check, "SECONDS", -1.0)
+    check = gpu_check.Check("cpu", quick=True)
+    for measure in (gpu_check.speed, gpu_check.searches):
+        assert "no time left" in gpu_check.markdown(measure(check))
