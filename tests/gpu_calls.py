@@ -37,6 +37,7 @@ from teachkit import (
 )  # fmt: skip
 from teachkit.edm import loss as losses
 from teachkit.edm import recipes, runs, training
+from teachkit.evaluation.paper import gits_levels
 
 Call = Callable[["Place"], object]
 
@@ -309,6 +310,7 @@ CALLS: dict[str, Call] = {
     "evaluation.GeometryStatistics": lambda on: evaluation.GeometryStatistics([shape_of(on)]).spread,
     "evaluation.features_for": of_tensors(evaluation.features_for("pixels"), IMAGES),
     "evaluation.geometry_of": shape_of,
+    "evaluation.paper.gits_levels": of_tensors(gits_levels, TOY, PATH.x[0], [5]),
     "evaluation.samples_of": measured,
     "evaluation.table": table,
     "geometry.align": of_curves(geometry.align),

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 import gpu_check
 
 ROOMS = (
-    "adapters", "data", "denoisers", "edm", "edm.loss", "edm.recipes", "edm.training", "evaluation", "geometry",
-    "meanshift", "metrics", "regularity", "sampling", "schedules", "scheduling", "solvers",
+    "adapters", "data", "denoisers", "edm", "edm.loss", "edm.recipes", "edm.training", "evaluation", "evaluation.paper",
+    "geometry", "meanshift", "metrics", "regularity", "sampling", "schedules", "scheduling", "solvers",
 )  # fmt: skip
 # Public, and nothing that takes tensors: tables of names, errors, words, files, and makers of numbers on the CPU.
 WITHOUT_TENSORS = {
@@ -41,14 +41,15 @@ WITHOUT_TENSORS = {
     *(f"edm.recipes.{name}" for name in ("RECIPES", "Recipe", "make_denoiser")),
     *(f"evaluation.{name}" for name in ("SHARD", "Method", "Processes", "Row", "Shards")),
     *(f"evaluation.{name}" for name in ("fingerprint", "identify", "methods", "processes")),
-    "metrics.Estimate", "metrics.proportion", "regularity.random_walk",
+    *(f"evaluation.paper.{name}" for name in ("BUDGETS", "PAPER", "RUNS", "SAMPLES", "SOURCE", "PaperTable")),
+    "evaluation.paper.paper_methods", "metrics.Estimate", "metrics.proportion", "regularity.random_walk",
     "schedules.REGISTRY", *(f"schedules.{name}" for name in schedules.REGISTRY),
     *(f"schedules.{name}" for name in ("ddpm", "flow_shift", "linear")),
     "scheduling.METRICS", "solvers.REGISTRY", "solvers.Solver", "solvers.get",
 }  # fmt: skip
 # Gives tensors on the CPU wherever those that it is given lie, and says so: lists of a few numbers that Python reads.
 ON_THE_CPU = {
-    "edm.loss.validation_loss", "edm.training.load_ema", "regularity.unrolled_weights",
+    "edm.loss.validation_loss", "edm.training.load_ema", "evaluation.paper.gits_levels", "regularity.unrolled_weights",
     "schedules.interpolate", "schedules.trained_levels", "schedules.validate", "scheduling.Schedule",
     "scheduling.cost_matrix", "scheduling.find_schedule", "scheduling.fit_solver", "scheduling.shortest_path",
     "scheduling.shortest_paths",

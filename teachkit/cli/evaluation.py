@@ -15,25 +15,35 @@ import torch
 import typer
 
 from teachkit import data
-from teachkit.cli.base import Device, Model, Store, app, choose_device
+from teachkit.cli.base import Device, Store, app, choose_device
+from teachkit.cli.paper import fill_paper
 from teachkit.files import cache_directory
 
 if TYPE_CHECKING:
     from teachkit.evaluation import GeometryStatistics, Row
     from teachkit.metrics import FeatureStatistics
 
+SOLVERS = "heun,dpm2,ipndm,dpmpp_2m,unipc"
 MOST_BYTES = 2**28  # of a file of moments, unpacked; those of 2,048 Inception features take 34 MB
 
 
 @app.command("evaluate")
 def evaluate(
-    model: Model = "edm-mnist",
-    solvers: Annotated[str, typer.Option(help="Names with commas between them.")] = "heun,dpm2,ipndm,dpmpp_2m,unipc",
-    nfe: Annotated[str, typer.Option(help="Evaluations per sample, with commas.")] = "4,5,6,8,10",
+    model: Annotated[str | None, typer.Option(help="A name or a file; default: edm-mnist, or the paper's own.")] = None,
+    paper: Annotated[
+        str | None, typer.Option(help="Fill a table of the paper, beside its numbers: cifar10, ffhq, imagenet64.")
+    ] = None,
+    rows: Annotated[str | None, typer.Option(help="With --paper: rows to run, with commas; default: all.")] = None,
+    solvers: Annotated[str, typer.Option(help="Names with commas between them.")] = SOLVERS,
+    nfe: Annotated[
+        str | None, typer.Option(help="Evaluations per sample, with commas; default: 4,5,6,8,10, or the paper's.")
+    ] = None,
     schedules: Annotated[
         str, typer.Option(help="polynomial, logsnr, time_uniform, cosine, found (the levels that ship), with commas.")
     ] = "polynomial",
-    count: Annotated[int, typer.Option("--count", "-n", min=2, help="Samples per cell.")] = 1024,
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", min=2, help="Samples per cell; default: 1024, or the paper's 50000.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
     features: Annotated[
         str | None, typer.Option(help="digits, pixels, inception; default: what suits the model's images.")
@@ -53,8 +63,20 @@ def evaluate(
     from teachkit.cli.sampling import _learned
     from teachkit.scheduling.teacher import level_range
 
-    names, budgets, kinds = _list(solvers), _numbers(nfe), _list(schedules)
-    folder = _writable(store or cache_directory("evaluations"))
+    if paper is not None:
+        if (solvers, schedules) != (SOLVERS, "polynomial"):
+            raise typer.BadParameter("--solvers and --schedules are those of the table with --paper: choose --rows")
+        fill_paper(
+            paper, model, None if rows is None else _list(rows), None if nfe is None else _numbers(nfe), count=count,
+            seed=seed, features=features, real=real, folder=_writable(store), as_json=as_json, device=device,
+            truth=moments_of,
+        )  # fmt: skip
+        return
+    if rows is not None:
+        raise typer.BadParameter("--rows are those of a table of --paper, which is not given")
+    model, count = model or "edm-mnist", count or 1024
+    names, budgets, kinds = _list(solvers), _numbers("4,5,6,8,10" if nfe is None else nfe), _list(schedules)
+    folder = _writable(store)
     if not (names and budgets and kinds):
         raise typer.BadParameter("--solvers, --nfe and --schedules must each name at least one")
     with evaluation.processes(choose_device(device)) as group:
@@ -64,10 +86,10 @@ def evaluate(
         wanted = []
         for kind in kinds:
             wanted += evaluation.methods(names, kind, budgets, model=model, sigma_min=low, sigma_max=high)
-        truth, floor = _real(chosen, shape, real, count)
+        truth, floor = moments_of(chosen, shape, real, count)
         show = sys.stderr.isatty()
         with torch.no_grad():
-            rows, shape_of_paths = evaluation.table(
+            cells, shape_of_paths = evaluation.table(
                 denoiser, shape, wanted, truth, group, folder, identity=evaluation.identify(denoiser, model),
                 features=chosen, count=count, seed=seed, classes=classes, dtype=dtype, progress=show,
                 report=lambda row: print(f"{row.solver} {row.schedule} {row.nfe}: {row.frechet:.4g}", file=sys.stderr),
@@ -75,11 +97,11 @@ def evaluate(
         if not group.first:
             return
     if as_json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
+        print(json.dumps([asdict(row) for row in cells], indent=1))
         return
     print(f"{model}, {count} samples, seed {seed}; features: {chosen}{floor}\n")
-    print(_markdown("Fréchet distance to the data", rows, lambda row: f"{row.frechet:.4g}"))
-    print(_markdown("Mean error to the reference from the same noise", rows, lambda row: f"{row.error:.4f}"))
+    print(_markdown("Fréchet distance to the data", cells, lambda row: f"{row.frechet:.4g}"))
+    print(_markdown("Mean error to the reference from the same noise", cells, lambda row: f"{row.error:.4f}"))
     print(_boomerang(shape_of_paths))
 
 
@@ -107,7 +129,7 @@ def _boomerang(paths: GeometryStatistics) -> str:
     )
 
 
-def _real(features: str, shape: tuple[int, ...], file: Path | None, count: int) -> tuple[FeatureStatistics, str]:
+def moments_of(features: str, shape: tuple[int, ...], file: Path | None, count: int) -> tuple[FeatureStatistics, str]:
     """Statistics of the real data in the chosen features, and what real images themselves score, in words."""
     from teachkit import evaluation
     from teachkit.metrics import FeatureStatistics, frechet_distance
@@ -143,8 +165,9 @@ def _moments(file: Path) -> FeatureStatistics:
     return FeatureStatistics.from_moments(count, mean, covariance)
 
 
-def _writable(store: Path) -> Path:
+def _writable(chosen: Path | None) -> Path:
     """The folder, made if need be; refused before any work is done if nothing can be written into it."""
+    store = chosen or cache_directory("evaluations")
     try:
         store.mkdir(parents=True, exist_ok=True)
         if not os.access(store, os.W_OK):
