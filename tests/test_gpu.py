@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 import teachkit
+from benchmarks.bench_networks import floor
 from teachkit import Trajectory, edm, initial_noise, sample, schedules
 from tests.emulated_gpu import CUDA, EmulatedGPU, GPUTensor
-from tests.gpu_calls import CALLS, Place
+from tests.gpu_calls import CALLS, SONG, Place
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 import gpu_check
@@ -224,3 +225,16 @@ def test_what_no_time_is_left_for_is_left_out_and_said_so(monkeypatch):
     check = gpu_check.Check("cpu", quick=True)
     for measure in (gpu_check.speed, gpu_check.searches):
         assert "no time left" in gpu_check.markdown(measure(check))
+
+
+def test_the_products_a_network_is_measured_by_lie_where_it_does(monkeypatch):
+    seen, attention = set(), nn.functional.scaled_dot_product_attention
+
+    def watched(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        seen.add(q.device)
+        return attention(q, k, v)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", watched)
+    with EmulatedGPU(), torch.no_grad():
+        floor(Place(CUDA)(SONG), torch.ones(1, 1, 8, 8, device="cuda"))()
+    assert seen == {CUDA}
