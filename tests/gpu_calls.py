@@ -372,7 +372,7 @@ CALLS: dict[str, Call] = {
     "scheduling.drive": driven,
     "scheduling.find_schedule": searched(scheduling.find_schedule, 5, "ipndm"),
     "scheduling.fit_solver": searched(scheduling.fit_solver, 5),
-    "scheduling.path_cost": of_tensors(scheduling.path_cost, normal(9, 9).abs(), [0, 4, 8]),
+    "scheduling.path_cost": of_tensors(scheduling.path_cost, normal(9, 9).abs(), torch.tensor([0, 4, 8])),
     "scheduling.shortest_path": of_tensors(scheduling.shortest_path, normal(9, 9).abs(), 4),
     "scheduling.shortest_paths": of_tensors(scheduling.shortest_paths, normal(9, 9).abs(), 4),
     "scheduling.states_at": of_tensors(scheduling.states_at, PATH, torch.tensor([30.0, 5.0, 0.1], dtype=torch.float64)),

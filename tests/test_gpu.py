@@ -103,7 +103,7 @@ def test_a_gpu_gives_the_numbers_of_the_cpu_where_they_were_asked_for(name):
         torch.testing.assert_close(ours, known, equal_nan=True, rtol=tolerance, atol=tolerance * size)
 
 
-@pytest.mark.parametrize("name", sorted(name for name in ON_THE_CPU if not name.startswith("scheduling")))
+@pytest.mark.parametrize("name", sorted(ON_THE_CPU))
 def test_what_comes_back_on_the_cpu_says_so(name):
     assert "CPU" in (public()[name].__doc__ or "")
 

@@ -35,7 +35,7 @@ def cost_matrix(teacher: Trajectory, metric: str = "deviation") -> Tensor:
     Returns
     -------
     Tensor
-        ``(N+1, N+1)`` float64; entry [i, j] for i < j, zeros elsewhere.
+        ``(N+1, N+1)`` float64 on the CPU; entry [i, j] for i < j, zeros elsewhere.
 
     Raises
     ------

@@ -29,7 +29,7 @@ def shortest_path(cost: Tensor, steps: int, coefficient: float = 1.0) -> Tensor:
     Returns
     -------
     Tensor
-        ``(steps + 1,)`` int64, strictly increasing, first 0, last N. Ties go to the smallest index.
+        ``(steps + 1,)`` int64 on the CPU, strictly increasing, first 0, last N. Ties go to the smallest index.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def shortest_paths(cost: Tensor, max_steps: int, coefficient: float = 1.0) -> li
     Returns
     -------
     list of Tensor
-        Entry k - 1 holds the k + 1 indices of the path of k steps.
+        Entry k - 1 holds the k + 1 indices of the path of k steps, on the CPU.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def path_cost(cost: Tensor, path: Tensor, coefficient: float = 1.0) -> float:
     >>> path_cost(cost, torch.tensor([0, 1, 3]), 1.5)  # 1 + 1.5 * 4
     7.0
     """
-    c, at = torch.from_numpy(_check(cost)), as_real("path", path)
+    c, at = torch.from_numpy(_check(cost)), as_real("path", path).cpu()
     if at.ndim != 1 or len(at) < 2 or at.is_floating_point():
         raise ValueError(f"path must hold two or more indices of grid points, got {shown(path)}")
     if int(at[0]) < 0 or int(at[-1]) >= len(c) or not bool((at.diff() > 0).all()):

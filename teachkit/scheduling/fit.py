@@ -106,6 +106,7 @@ def fit_solver(
     Returns
     -------
     Schedule
+        Its levels lie on the CPU.
         Of solver "fitted": the levels, and the weights in its options. ``schedule.make_solver()`` gives the solver for
         `teachkit.sample`, on exactly these levels. ``error`` is the mean on the half that was kept apart.
         ``provenance`` holds how the winner was found, what it was fitted on (model, labels, guidance, teacher), the

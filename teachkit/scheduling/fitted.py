@@ -79,6 +79,7 @@ class FittedMultistep(Solver):
         return combine(now.x, 1.0, *((w, p.direction) for w, p in zip(self.weights[now.index], points)))
 
 
+@torch.no_grad()
 def fit_weights(
     evaluate: Callable[[Tensor, float], Tensor],
     x: Tensor,

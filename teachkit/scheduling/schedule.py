@@ -29,7 +29,7 @@ class Schedule:
     Attributes
     ----------
     sigmas : (N+1,)
-        The levels, decreasing, float64.
+        The levels, decreasing, float64, on the CPU.
     solver : str
         Name in ``solvers.REGISTRY``, or "fitted" for weights that were fitted with the schedule.
     options : dict

@@ -105,6 +105,7 @@ def find_schedule(
     Returns
     -------
     Schedule
+        Its levels lie on the CPU.
         With the mean error on the part of the noise that judges. ``provenance`` holds the name of the winner, what was
         searched on (model, labels, guidance, teacher), the "evaluations" that it took, and beside the mean the
         root-mean-square error and "ends_elsewhere": the share of samples that come nearer to another sample's end than
