@@ -164,6 +164,39 @@ def adapted(make: Callable[..., Any], *more: Any, shape: tuple[int, ...] = (3,),
     return call
 
 
+class UNet2DConditionModel(Model):
+    """The network of a pipeline with prompts."""
+
+    config = types.SimpleNamespace(in_channels=1, out_channels=1, sample_size=8, cross_attention_dim=4)
+
+    def forward(self, z: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        return self.layer(z) + encoder_hidden_states.mean((1, 2))[:, None, None, None] * t[:, None, None, None] / 100
+
+
+def piped(on: Place) -> Any:
+    """A denoiser made of such a pipeline, with two prompts."""
+    unet = on(UNet2DConditionModel(nn.Conv2d(1, 1, 3, padding=1)))
+    pipe = types.SimpleNamespace(unet=unet, scheduler=types.SimpleNamespace(alphas_cumprod=ABAR))
+    embeds = {"prompt_embeds": on(normal(2, 3, 4)), "negative_embeds": on(normal(1, 3, 4))}
+    return adapters.from_pipeline(pipe, **embeds)
+
+
+def sampled_from_pipeline(on: Place) -> object:
+    D, x = piped(on), on(normal(5, 1, 8, 8))
+    guided = sample(D, x, LEVELS, labels=D.labels(5), guidance=2.0, batch=2).final
+    return [D(x, 0.7, D.labels(5)), D.unconditional(x, on(SOME)), guided]
+
+
+def from_k_diffusion(on: Place) -> object:
+    D = adapters.from_k_diffusion(adapters.to_k_diffusion(on(MIXTURE)))
+    return sample(D, on(normal(5, 3)), LEVELS).final
+
+
+def to_k_diffusion(on: Place) -> object:
+    D, x = piped(on), on(normal(5, 1, 8, 8))
+    return adapters.to_k_diffusion(D, D.labels(5), guidance=2.0)(x, on(SOME))
+
+
 def searched(search: Callable[..., Any], *more: Any, **options: Any) -> Call:
     noise = initial_noise(16, (3,), seed=5)
     return lambda on: search(on(MIXTURE), on(noise), *more, grid=12, **options)
@@ -276,10 +309,13 @@ CALLS: dict[str, Call] = {
     "adapters.AdaptedDenoiser": adapted(adapters.from_velocity, data_at_one=True),
     "adapters.from_diffusers": adapted(adapters.from_diffusers, ABAR, "epsilon", shape=(1, 8, 8)),
     "adapters.from_eps": adapted(adapters.from_eps, ABAR, round_time=True),
+    "adapters.from_k_diffusion": from_k_diffusion,
+    "adapters.from_pipeline": sampled_from_pipeline,
     "adapters.from_v": adapted(adapters.from_v, time=torch.atan),
     "adapters.from_velocity": adapted(adapters.from_velocity),
     "adapters.from_x0": adapted(adapters.from_x0, time=adapters.vp_time()),
     "adapters.time_index": of_tensors(adapters.time_index(ABAR), SOME),
+    "adapters.to_k_diffusion": to_k_diffusion,
     "adapters.vp_time": of_tensors(adapters.vp_time(), SOME),
     "data.Dataset": lambda on: data.Dataset(on(POINTS), on(CLASSES)),
     "data.split": lambda on: data.split(data.Dataset(on(POINTS), on(CLASSES))),

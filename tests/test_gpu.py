@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 import teachkit
 from benchmarks.bench_networks import floor
-from teachkit import Trajectory, edm, initial_noise, sample, schedules
+from teachkit import Trajectory, edm, initial_noise, sample, schedules, scheduling
 from tests.emulated_gpu import CUDA, EmulatedGPU, GPUTensor
-from tests.gpu_calls import CALLS, SONG, Place
+from tests.gpu_calls import CALLS, SONG, Place, piped
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 import gpu_check
@@ -238,3 +238,23 @@ def test_the_products_a_network_is_measured_by_lie_where_it_does(monkeypatch):
     with EmulatedGPU(), torch.no_grad():
         floor(Place(CUDA)(SONG), torch.ones(1, 1, 8, 8, device="cuda"))()
     assert seen == {CUDA}
+
+
+def test_paths_may_lie_on_the_cpu_while_the_network_is_on_a_gpu():
+    searches = (scheduling.find_schedule, scheduling.fit_solver)
+    x = initial_noise(16, (1, 8, 8), sigma=10.0, seed=3)
+
+    def found(on: Place) -> list[scheduling.Schedule]:
+        D = piped(on)
+        asked = {"labels": D.labels(16), "guidance": 2.0, "grid": 12, "batch": 5}
+        asked["labels"] = {name: part.to("cpu") for name, part in asked["labels"].items()}
+        return [search(D, x, 4, sigma_min=0.2, sigma_max=9.9, **asked) for search in searches]
+
+    wanted = found(Place(torch.device("cpu")))
+    with EmulatedGPU():
+        got = found(Place(CUDA))
+        with pytest.raises(ValueError, match=r"x is on cpu but the denoiser is on cuda:0; .* give batch="):
+            sample(piped(Place(CUDA)), x, [9.9, 1.0])
+    for ours, known in zip(got, wanted):
+        torch.testing.assert_close(ours.sigmas, known.sigmas, rtol=1e-9, atol=0)
+        assert ours.error == pytest.approx(known.error, rel=1e-9)
