@@ -1,6 +1,7 @@
 """Right answers pass, wrong ones fail with a message that helps and gives nothing away, and nothing ever raises."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -73,6 +74,10 @@ RIGHT = {
     "critical_bandwidth": 1,
     "edm_constants": lambda s, d: (1 - s**2 / (s**2 + d**2), (1 / s**2 + 1 / d**2) ** -0.5, 1 / (s**2 + d**2) ** 0.5),
     "denoised_from_noise": lambda x, eps, s: x + -s * eps,
+    "denoised_from_v": lambda z, v, s: math.cos(math.atan(s)) * z - math.sin(math.atan(s)) * v,
+    "correction": lambda D, y, s, cs: min(
+        cs, key=lambda c: float((D(y + s * torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1)), c * s) - y).norm())
+    ),
     "suspicious_share": lambda a, b: sum(float(v) < min(b.tolist()) for v in a) / len(a),
     "ab2_step": lambda x, d, p, s, t, r: x + (t - s) * d + (t - s) ** 2 / (s - r) / 2 * (d - p),
     "measured_order": lambda n, e: float(

@@ -5,6 +5,7 @@
     grading       instant checks for the exercises of the lessons
     plots         pictures that describe themselves
     widgets       explorers with sliders
+    latents       a small pipeline in the latents of an autoencoder, as one's own would be
     assignments   graded problem sets: student copies, checks, marks
 
 The library never imports any of it; each part is imported by its name, ``from teachkit.course import plots``.

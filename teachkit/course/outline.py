@@ -102,11 +102,16 @@ LESSONS = (
            "With six evaluations to spend, where do you stop? All paths have one shape, so a few of them can answer "
            "for all. You derive the paper's method, find what its coefficient does, and go beyond it.",
            needs=("solvers", "one_line_and_a_bend"), helps=("training_edm",)),
-    Lesson("real_gpu_models", "networks", "Real GPU models", 25, "does all of it hold for published networks?",
+    Lesson("real_gpu_models", "networks", "Real GPU models (so far: digits, on a CPU)", 25,
+           "does all of it hold for published networks?",
            "The same cells, a published network: load it safely, sample, measure the boomerang, find a schedule, "
            "fill in the table.",
            needs=("solvers", "one_line_and_a_bend"),
            helps=("the_boomerang", "training_edm", "schedules_by_dynamic_programming")),
+    Lesson("your_own_model", "networks", "Your own model", 40, "what is all of it worth to you on Monday?",
+           "A network that predicts noise or a velocity, in latents, guided by a prompt: one line makes it a denoiser, "
+           "and everything in this course applies to it, at the guidance you use.",
+           needs=("solvers", "one_line_and_a_bend", "schedules_by_dynamic_programming"), helps=("real_gpu_models",)),
 )  # fmt: skip
 
 ASSIGNMENTS = (

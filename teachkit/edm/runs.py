@@ -37,12 +37,12 @@ class Run:
 
     parts: dict[str, Any]  # what a checkpoint holds beside the recipe and the step
 
-    def __init__(self, recipe: Recipe, folder: Path, group: Processes) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, group: Processes, dataset: data.Dataset | None = None) -> None:
         self.recipe, self.folder, self.group, self.device = recipe, folder, group, group.device
         self.checkpoint, self.log = folder / "checkpoint.pt", folder / "log.jsonl"
         if recipe.batch % group.world:
             raise ValueError(f"batch must be a multiple of the {group.world} processes, got {recipe.batch}")
-        self.train_set, self.held_out = data.split(data.load(recipe.data))
+        self.train_set, self.held_out = data.split(dataset or data.load(recipe.data))
         self.denoiser = make_denoiser(recipe).to(self.device)
         check_data(recipe, self.train_set, self.denoiser)
         self.ema = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
@@ -155,7 +155,8 @@ class Run:
         x = initial_noise(40, images.shape[1:], seed=0, dtype=torch.float32, device=self.device)
         classes = torch.arange(40, device=self.device) % self.denoiser.label_dim if self.denoiser.label_dim else None
         final = sample(self.ema, x, polynomial(18), "heun", labels=classes, keep="final").final
-        write_images(self.folder / f"samples-{seen:09d}.png", final, columns=10)
+        shown = final if final.shape[1] in (1, 3) else final[:, :1]  # of what is not pictures, the first channel
+        write_images(self.folder / f"samples-{seen:09d}.png", shown, columns=10)
 
 
 def compile_if_possible(network: nn.Module, rehearse: Callable[[], object], group: Processes) -> None:

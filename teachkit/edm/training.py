@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from teachkit import checks
-from teachkit.checks import flag, integer, number
+from teachkit.checks import flag, integer, number, shown
+from teachkit.data import Dataset
 from teachkit.edm.interrupt import end_of_step
 from teachkit.edm.preconditioning import EDMPrecond
 from teachkit.edm.recipes import Recipe, check_recipe, make_denoiser
@@ -55,6 +56,7 @@ def train(
     recipe: Recipe,
     run_dir: str | Path,
     *,
+    dataset: Dataset | None = None,
     device: torch.device | str = "cpu",
     stop_after: int | None = None,
     checkpoint_seconds: float = 60.0,
@@ -71,6 +73,9 @@ def train(
         What to train. A run directory of another recipe is refused.
     run_dir : path
         Receives ``checkpoint.pt`` (replaced atomically), ``log.jsonl`` and sample grids.
+    dataset : Dataset, optional
+        Images (N, C, H, W) and labels (N,) of your own, in place of the set that the recipe names; every tenth is held
+        out.
     device : device
         Where to train. Under ``torchrun`` every process trains its share of each batch.
     stop_after : int, optional
@@ -115,12 +120,14 @@ def train(
     folder = checks.path("run_dir", run_dir)
     if stop_after is not None:
         stop_after = integer("stop_after", stop_after, 0)
+    if not isinstance(dataset, Dataset | None):
+        raise TypeError(f"dataset must be a Dataset of images and labels, got {shown(dataset)}")
     number("checkpoint_seconds", checkpoint_seconds, least=0)
     progress = flag("progress", progress)
     compiled = recipe.compile if compile is None else flag("compile", compile)
     device = checks.device("device", device) or torch.device("cpu")
     with processes(device, patience=None) as group:
-        run = Run(recipe, folder, group)
+        run = Run(recipe, folder, group, dataset)
         run.resume()
         last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
         if run.step < last:

@@ -1,7 +1,8 @@
 """Claims about trained networks beside the exact denoiser of their training data, r_net against r*.
 
 The optimum of the training loss replays its data; where a network departs from it is where it draws something new.
-Taught in ``notebooks/09_training_edm``, ``10_learned_vs_optimal`` and ``08_closed_form_scores``.
+Taught in ``notebooks/08_closed_form_scores``, ``09_training_edm``, ``10_learned_vs_optimal`` and
+``13_your_own_model``.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from teachkit import geometry, metrics, regularity, schedules
+from teachkit import geometry, metrics, regularity, sample, schedules
 from teachkit.course.claims import fixtures
 from teachkit.course.claims.criteria import above_one, at_least, at_most, same_size
 from teachkit.course.claims.fixtures import ratio
 from teachkit.course.claims.registry import Measurement, Setting, claim, measured
+from teachkit.denoisers import LowRankMixture
 from teachkit.edm.loss import edm_loss
 
 P1, P2, P3 = "arXiv 2305.19947", "arXiv 2405.11326", "arXiv 2506.10177"
@@ -138,3 +140,21 @@ def _teleport(run: Setting) -> Measurement:
     own, control = (metrics.bootstrap(saved, torch.cat([plain, e[:, None]], 1).double().cpu()) for e in (jump, euler))
     detail = "evaluations saved at equal error, 8 used; control: one Euler step to 10"
     return measured(own, detail=detail, control=control)
+
+
+@claim("guidance-bends", place="this library; the paper samples without guidance", criterion=at_least(1.5), digits=1,
+       needs=OWN, lesson="your_own_model",
+       remark="it depends on how far apart the classes lie; Gaussians of them, in closed form, do as much")  # fmt: skip
+def _guided(run: Setting) -> Measurement:
+    """Guidance at w = 4 makes paths leave their chord at least one and a half times as far."""
+    train, model = fixtures.training_data(run)[0], fixtures.network(run)
+    closed = LowRankMixture.fit(train.images.double(), train.labels).to(next(model.parameters()))
+    x, kept = fixtures.network_noise(run, run.pick(32, 256), stream=2), []
+    classes = torch.arange(len(x), device=run.device) % (int(train.labels.max()) + 1)
+    levels = schedules.polynomial(60)
+    for denoiser in (model, closed):
+        free = sample(denoiser, x, levels, "unipc")
+        guided = sample(denoiser, x, levels, "unipc", labels=classes, guidance=4.0)
+        kept.append(ratio(*(geometry.deviation_peak(paths)[0] for paths in (guided, free))))
+    detail = "largest deviation, w = 4 / without guidance; control: Gaussians of the classes"
+    return kept[0]._replace(detail=detail, control=kept[1].value)

@@ -290,3 +290,27 @@ def _two_weights(answer: Any, rng: Generator) -> Cases:
         normal = torch.stack([torch.stack([(a * b).sum() for b in (e, before)]) for a in (e, before)])
         expected = torch.linalg.solve(normal, torch.stack([((target - x) * a).sum() for a in (e, before)]))
         yield f"the weights for {batch} samples", answer(x, e, before, target), expected
+
+
+# 13_your_own_model
+
+
+@register("denoised_from_v", "v = (eps - sigma x0) / sqrt(1 + sigma^2) and z = (x0 + sigma eps) / sqrt(1 + sigma^2)")
+def _denoised_from_v(answer: Any, rng: Generator) -> Cases:
+    for sigma in (0.05, 0.8, 14.0):
+        x0, eps = _normal(rng, 3, 4), _normal(rng, 3, 4)
+        z, v = ((a + b) / (1 + sigma**2) ** 0.5 for a, b in ((x0, sigma * eps), (eps, -sigma * x0)))
+        yield f"D at sigma = {sigma}", answer(z, v, sigma), x0
+
+
+@register("correction", "noise the clean data to sigma, tell the model each multiple of it, and take the least error")
+def _correction(answer: Any, rng: Generator) -> Cases:
+    exact = Gaussian(_normal(rng, 6), 0.3)
+    clean = exact.sample(4000, rng)
+    for planted in (1.0, 3.0, 0.5):
+
+        def model(x: Tensor, sigma: float | Tensor, labels: Tensor | None = None, planted: float = planted) -> Tensor:
+            return exact(x, planted * sigma)
+
+        got = answer(model, clean, 0.7, [1 / 3, 0.5, 1.0, 2.0, 3.0])
+        yield f"the factor for a model that takes {planted:g} sigma for sigma", got, 1 / planted
