@@ -28,6 +28,10 @@ def _kabsch(curve, reference):
     return (v @ np.diag([1.0] * (len(v) - 1) + [np.linalg.det(v @ wt)]) @ wt).T
 
 
+def _noisy(y, s):
+    return y + s * torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1))
+
+
 def _every_route(cost, steps, coefficient):
     n = len(cost) - 1
     routes = [(0, *middle, n) for middle in itertools.combinations(range(1, n), steps - 1)]
@@ -75,9 +79,7 @@ RIGHT = {
     "edm_constants": lambda s, d: (1 - s**2 / (s**2 + d**2), (1 / s**2 + 1 / d**2) ** -0.5, 1 / (s**2 + d**2) ** 0.5),
     "denoised_from_noise": lambda x, eps, s: x + -s * eps,
     "denoised_from_v": lambda z, v, s: math.cos(math.atan(s)) * z - math.sin(math.atan(s)) * v,
-    "correction": lambda D, y, s, cs: min(
-        cs, key=lambda c: float((D(y + s * torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1)), c * s) - y).norm())
-    ),
+    "correction": lambda D, y, s, cs: min(cs, key=lambda c: float((D(_noisy(y, s), c * s) - y).norm())),
     "suspicious_share": lambda a, b: sum(float(v) < min(b.tolist()) for v in a) / len(a),
     "ab2_step": lambda x, d, p, s, t, r: x + (t - s) * d + (t - s) ** 2 / (s - r) / 2 * (d - p),
     "measured_order": lambda n, e: float(

@@ -33,8 +33,9 @@ def test_the_network_inside_is_found_again_through_the_language_of_noise(pipe):
     classes = torch.tensor([next(i for i, c in enumerate(latents.CLASSES) if w in c.lower()) for w in WORDS])
     for sigma in (D.sigma_min, 0.7, D.sigma_max):
         x = initial_noise(4, D.shape, sigma, seed=1, dtype=torch.float32)
-        torch.testing.assert_close(D(x, sigma, D.labels(4)), pipe.unet.denoiser(x, sigma, classes), rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(D.unconditional(x, sigma), pipe.unet.denoiser(x, sigma), rtol=1e-3, atol=1e-3)
+        near = {"rtol": 1e-3, "atol": 1e-3}
+        torch.testing.assert_close(D(x, sigma, D.labels(4)), pipe.unet.denoiser(x, sigma, classes), **near)
+        torch.testing.assert_close(D.unconditional(x, sigma), pipe.unet.denoiser(x, sigma), **near)
 
 
 def test_its_own_sampler_and_ours_draw_the_same_pictures(pipe):
