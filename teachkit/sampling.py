@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from teachkit import schedules, solvers
 from teachkit.checks import batch as check_batch
 from teachkit.checks import choice, flag, function, integer, is_finite, number, shown
-from teachkit.denoisers import Denoiser
+from teachkit.denoisers import Denoiser, default_dtype
 from teachkit.noise import initial_noise
 from teachkit.progress import tqdm
 from teachkit.solvers import Point, Solver
@@ -140,6 +140,13 @@ def sample(
     FloatingPointError
         If the denoiser produced NaN or infinity on the way: after the step that did.
 
+    Warns
+    -----
+    UserWarning
+        Where a model that says what it was trained for, by its attributes ``sigma_min`` and ``sigma_max``, is asked
+        outside, or started from noise of another size; and where the solver belongs to a schedule that was found for
+        another guidance scale.
+
     Examples
     --------
     >>> from teachkit import Gaussian, schedules
@@ -161,7 +168,8 @@ def sample(
     if not isinstance(rule, Solver):
         raise TypeError(f"solver must be a name or a Solver instance, got {rule!r}")
     check_conditions(denoiser, x, labels, guidance, batch)
-    _check_found_for(rule, denoiser, guidance)
+    _warn_of_guidance(rule, denoiser, guidance)
+    _warn_of_levels(denoiser, x, grid)
     if dynamic_threshold is not None:
         number("dynamic_threshold", dynamic_threshold, above=0, most=1)
     choice("keep", keep, ("all", "final"))
@@ -241,12 +249,33 @@ def guidance_in_use(denoiser: Denoiser, guidance: float | None) -> float:
     return 1.0 if given is None else float(given)
 
 
-def _check_found_for(solver: Solver, denoiser: Denoiser, guidance: float | None) -> None:
+def _warn_of_guidance(solver: Solver, denoiser: Denoiser, guidance: float | None) -> None:
     used = guidance_in_use(denoiser, guidance)
     if solver.found_for_guidance is not None and not math.isclose(solver.found_for_guidance, used, abs_tol=1e-9):
         warnings.warn(
             f"this schedule was found for guidance {solver.found_for_guidance:g} and is used at {used:g}: "
             "its error is not known there; search again with guidance=",
+            stacklevel=3,
+        )
+
+
+def _warn_of_levels(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> None:
+    """Of a model that says what it was trained for, used elsewhere: it answers all the same, and wrongly."""
+    low, high = (getattr(denoiser, name, None) for name in ("sigma_min", "sigma_max"))
+    first, last = float(sigmas[0]), float(sigmas[-2])  # where it is evaluated first and last
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        return
+    if first > 1.01 * high or last < 0.99 * low:
+        warnings.warn(
+            f"sigmas go from {first:.4g} to {last:.4g} where the denoiser is evaluated, but it was trained from "
+            f"{high:.4g} to {low:.4g}: take levels between these",
+            stacklevel=3,
+        )
+    size = float(x.detach().square().mean(dtype=default_dtype(x.device)).sqrt())
+    if first > 10 and not 0.5 * first < size < 2 * first:
+        warnings.warn(
+            f"x must be the state at sigmas[0], noise of standard deviation {first:.4g}, but its numbers have a root "
+            f"mean square of {size:.3g}: multiply noise by sigmas[0], as initial_noise does",
             stacklevel=3,
         )
 

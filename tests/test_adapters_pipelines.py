@@ -296,3 +296,49 @@ SD = {"prompt_embeds": EMBEDS}
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+class Vae(torch.nn.Module):
+    """An autoencoder of pictures that are their own latents, moved and stretched."""
+
+    def __init__(self, sampled, **config):
+        super().__init__()
+        self.unused, self.sampled = torch.nn.Parameter(torch.zeros(1)), sampled
+        self.config = types.SimpleNamespace(scaling_factor=4.0, **config)
+
+    def encode(self, pictures):
+        latents = 2 * pictures[:, :2] + 3
+        if self.sampled:
+            return types.SimpleNamespace(latent_dist=types.SimpleNamespace(mean=latents))
+        return types.SimpleNamespace(latents=latents)
+
+    def decode(self, latents):
+        return types.SimpleNamespace(sample=(latents - 3) / 2)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("config", [{}, {"shift_factor": 1.5}, {"latents_mean": [1.0, 2.0], "latents_std": [0.5, 3.0]}])
+def test_pictures_come_back_from_their_latents(sampled, config):
+    D = from_pipeline(pipeline(beside={"vae": Vae(sampled, **config)}))
+    pictures = X.clamp(-1, 1)
+    torch.testing.assert_close(D.decode(D.encode(pictures, batch=3)), pictures)
+    mean = torch.tensor(config.get("latents_mean", [config.get("shift_factor", 0.0)] * 2))[:, None, None]
+    deviation = torch.tensor(config.get("latents_std", [1.0, 1.0]))[:, None, None]
+    torch.testing.assert_close(D.encode(pictures), 4 * (2 * pictures + 3 - mean) / deviation)
+    with pytest.raises(ValueError, match=r"latents must be floating-point images \(B, 2, H, W\)"):
+        D.decode(torch.zeros(1, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"pictures must lie in \[-1, 1\], got values up to 255"):
+        D.encode(255 * torch.ones(1, 3, 4, 4))
+
+
+def test_a_negative_prompt_among_the_prompts_is_noticed():
+    both = torch.cat([torch.zeros(1, 5, 6), torch.ones(1, 5, 6)])  # as diffusers' loops put them together
+    with pytest.warns(UserWarning, match="prompt_embeds hold a row that is the negative prompt"):
+        from_pipeline(pipeline(), prompt_embeds=both, negative_embeds=torch.zeros(1, 5, 6))
+
+
+def test_a_scheduler_of_noise_predictions_has_no_flow():
+    with pytest.raises(
+        ValueError, match="prediction_type must be one of epsilon, sample, v_prediction for a scheduler"
+    ):
+        from_pipeline(pipeline(), prediction_type="flow_prediction")

@@ -22,8 +22,9 @@ def held_out():
 
 def test_pictures_come_back_from_their_latents(pipe, held_out):
     pictures = held_out.images[:100]
-    codes = pipe.vae.encode(pictures)
-    back = pipe.vae.decode(codes / pipe.vae.config.scaling_factor).sample
+    D = from_pipeline(pipe)
+    codes = D.encode(pictures, batch=40)
+    back = D.decode(codes)
     assert 0.9 < float(codes.std()) < 1.1
     assert float((back - pictures).square().mean()) < 0.05 * float((pictures - pictures.mean(0)).square().mean())
 
@@ -43,8 +44,12 @@ def test_its_own_sampler_and_ours_draw_the_same_pictures(pipe):
     sigmas = schedules.polynomial(7, D.sigma_min, D.sigma_max)
     x = initial_noise(4, D.shape, D.sigma_max, seed=2, dtype=torch.float32)
     ours = D.decode(sample(D, x, sigmas, labels=D.labels(4), guidance=3.0).final)
-    theirs = pipe(WORDS, x, sigmas.tolist(), guidance_scale=3.0).clamp(-1, 1)
-    torch.testing.assert_close(theirs, ours, rtol=0, atol=2e-3)
+    theirs = pipe(WORDS, latents=x / D.sigma_max, sigmas=sigmas.tolist(), guidance_scale=3.0, output_type="pt").images
+    torch.testing.assert_close(theirs * 2 - 1, ours, rtol=0, atol=2e-3)
+    with pytest.raises(ValueError, match="prompt must be one text for each of 4 latents, got 1"):
+        pipe("food", latents=x, sigmas=[2.0, 1.0])
+    with pytest.raises(ValueError, match="sigmas"):
+        pipe(WORDS, latents=x, sigmas=[1.0, 2.0])
 
 
 def test_a_prompt_is_a_word_from_one_class(pipe):
@@ -54,6 +59,8 @@ def test_a_prompt_is_a_word_from_one_class(pipe):
             pipe.encode_prompt(wrong)
     with pytest.raises(TypeError, match="prompt must be a string, got 3"):
         pipe.encode_prompt([3])
+    with pytest.raises(TypeError, match=r"device must be a torch\.device or the name of one, got torch\.float16"):
+        latents.pipeline(torch.float16)
 
 
 def test_it_draws_in_half_precision_as_in_single(pipe):

@@ -543,3 +543,34 @@ def test_a_solver_found_for_another_guidance_warns(found_for, used, warned):
         sample(Prompted(), start(), SIGMAS, solver, guidance=used)
     assert len(caught) == warned
     assert all("was found for guidance" in str(one.message) and one.filename == __file__ for one in caught)
+
+
+class Trained(Conditioned):
+    """A model that says what it was trained for."""
+
+    sigma_min, sigma_max = 0.03, 15.0
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "scale", "warning"),
+    [
+        ([15.0, 1.0, 0.03], 15.0, None),
+        ([15.0, 1.0, 0.03, 0.0], 15.0, None),
+        ([15.0, 1.0, 0.002], 15.0, None),  # where it ends it is not asked
+        (
+            [80.0, 1.0, 0.03],
+            80.0,
+            "sigmas go from 80 to 1 where the denoiser is evaluated, but it was trained from 15 to",
+        ),
+        ([15.0, 1.0, 0.002, 0.0], 15.0, "sigmas go from 15 to 0.002"),
+        ([15.0, 1.0], 1.0, "x must be the state at sigmas"),
+        ([1.0, 0.1], 5.0, None),  # at small noise the data decide the size
+    ],
+)
+def test_a_model_asked_outside_its_training_or_started_from_other_noise_warns(sigmas, scale, warning):
+    x = start(16, 3, scale)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sample(Trained(), x, sigmas)
+    assert [str(one.message).startswith(warning) for one in caught] == ([] if warning is None else [True])
+    assert all(one.filename == __file__ for one in caught)

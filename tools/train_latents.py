@@ -93,7 +93,8 @@ def train_autoencoder(images: Tensor, seed: int, epochs: int, batch: int = 64, r
 
 def encoded(net: Autoencoder, dataset: Dataset) -> Dataset:
     """The latents of a set of pictures."""
-    return Dataset(torch.cat([net.encode(part.float()) for part in dataset.images.split(256)]), dataset.labels)
+    latents = [net.scale * net.encode(part.float()).latents for part in dataset.images.split(256)]
+    return Dataset(torch.cat(latents), dataset.labels)
 
 
 def measured(net: Autoencoder, denoiser: edm.LearnedDenoiser, held_out: Dataset) -> dict[str, Any]:

@@ -164,6 +164,12 @@ def converted(
     flow = any(c.__name__.startswith("FlowMatch") for c in type(scheduler_or_alphas).__mro__)
     kind = getattr(config, "prediction_type", FLOW if flow else "epsilon")
     kind = choice("prediction_type", kind if prediction_type is None else prediction_type, (*PREDICTIONS, FLOW))
+    if (
+        kind == FLOW
+        and hasattr(scheduler_or_alphas, "alphas_cumprod")
+        and not getattr(config, "use_flow_sigmas", False)
+    ):
+        raise ValueError(f"prediction_type must be one of {', '.join(PREDICTIONS)} for a scheduler with alphas_cumprod")
     if getattr(config, "timestep_type", "discrete") != "discrete" or getattr(config, "invert_sigmas", False):
         raise ValueError("scheduler must count discrete steps from the data on, got one with times of its own")
     if kind == FLOW:

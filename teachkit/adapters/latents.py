@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,22 +15,51 @@ from teachkit.checks import integer
 @torch.no_grad()
 def decoded(vae: Any, latents: Tensor, batch: int | None) -> Tensor:
     """Pictures in [-1, 1] from latents, ``batch`` at a time, in the autoencoder's dtype and where it lies."""
-    config, own = vae.config, next(vae.parameters())
-    wide = own.dtype == torch.float16 and bool(getattr(config, "force_upcast", False))
-    z = latents.to(own.device, torch.float32 if wide else own.dtype) / config.scaling_factor
-    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-    if mean is not None and std is not None:
-        z = z * z.new_tensor(std)[:, None, None] + z.new_tensor(mean)[:, None, None]
-    z = z + (getattr(config, "shift_factor", None) or 0)
-    parts = z.split(len(z) if batch is None else integer("batch", batch, 1))
-    if wide:  # this one overflows in half precision
+    with _precise_enough(vae) as place:
+        shift, scale = _units(vae.config, place)
+        outputs = [vae.decode(part) for part in _parts(latents.to(place) * scale + shift, batch)]
+    return torch.cat([getattr(out, "sample", out) for out in outputs]).clamp(-1, 1).to(latents)
+
+
+@torch.no_grad()
+def encoded(vae: Any, pictures: Tensor, batch: int | None) -> Tensor:
+    """Latents of about unit variance from pictures in [-1, 1]; of an encoder that gives a distribution its mean."""
+    with _precise_enough(vae) as place:
+        outputs = [vae.encode(part) for part in _parts(pictures.to(place), batch)]
+        means = [out.latent_dist.mean if hasattr(out, "latent_dist") else out.latents for out in outputs]
+        shift, scale = _units(vae.config, place)
+        return ((torch.cat(means) - shift) / scale).to(pictures)
+
+
+def _parts(x: Tensor, batch: int | None) -> tuple[Tensor, ...]:
+    return x.split(len(x) if batch is None else integer("batch", batch, 1))
+
+
+@contextlib.contextmanager
+def _precise_enough(vae: Any) -> Iterator[Tensor]:
+    """The autoencoder in a type in which it does not overflow, and a tensor of that type where it lies."""
+    own = next(vae.parameters())
+    wide = own.dtype == torch.float16 and bool(getattr(vae.config, "force_upcast", False))
+    if wide:
         vae.float()
     try:
-        outputs = [vae.decode(part) for part in parts]
+        yield own.new_empty(0, dtype=torch.float32 if wide else own.dtype)
     finally:
         if wide:
             vae.half()
-    return torch.cat([getattr(out, "sample", out) for out in outputs]).clamp(-1, 1).to(latents)
+
+
+def _units(config: Any, place: Tensor) -> tuple[Tensor, Tensor]:
+    """Shift and scale that turn latents of unit variance into the autoencoder's own."""
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    shift, scale = (
+        place.new_tensor(getattr(config, "shift_factor", None) or 0),
+        1 / place.new_tensor(config.scaling_factor),
+    )
+    if mean is None or std is None:
+        return shift, scale
+    mean, std = (place.new_tensor(part)[:, None, None] for part in (mean, std))
+    return mean + shift, std * scale
 
 
 def component(pipe: Any, *names: str) -> Any:

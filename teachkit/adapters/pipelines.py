@@ -8,6 +8,7 @@ the place of its loop.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from teachkit.adapters.families import (
     family_of,
     fixed_conditions,
 )
-from teachkit.adapters.latents import component, decoded, latent_shape
+from teachkit.adapters.latents import component, decoded, encoded, latent_shape
 from teachkit.adapters.prompts import Rows, embeddings, given_prompts
 from teachkit.checks import integer, number, real_tensor, shown
 from teachkit.denoisers import Denoiser
@@ -126,8 +127,23 @@ class PipelineDenoiser(nn.Module):
         """
         if self.vae is None:
             raise ValueError("decode needs an autoencoder, and this pipeline has none: its states are its pictures")
-        self._check(real_tensor("latents", latents, "(B, C, h, w)"), "latents")
+        self._check(real_tensor("latents", latents, "(B, C, h, w)"), "latents", self.shape[0])
         return decoded(self.vae, latents, batch)
+
+    def encode(self, pictures: Tensor, batch: int | None = None) -> Tensor:
+        """Latents (B, C, h, w) of pictures (B, 3, H, W) in [-1, 1]: the mean, where the encoder has a distribution.
+
+        Raises
+        ------
+        ValueError
+            Without an autoencoder, or for pictures of the wrong shape or range.
+        """
+        if self.vae is None:
+            raise ValueError("encode needs an autoencoder, and this pipeline has none: its states are its pictures")
+        self._check(real_tensor("pictures", pictures, "(B, 3, H, W)"), "pictures")
+        if float(pictures.abs().max()) > 1.5:
+            raise ValueError(f"pictures must lie in [-1, 1], got values up to {float(pictures.abs().max()):.3g}")
+        return encoded(self.vae, pictures, batch)
 
     def _free(self, x: Tensor, sigma: float | Tensor, labels: None = None) -> Tensor:
         self._check(x)
@@ -156,9 +172,10 @@ class PipelineDenoiser(nn.Module):
         each = {name: part.to(x.device).expand(len(x), *part.shape[1:]) for name, part in together.items()}
         return self.adapted(x, sigma, each or None)
 
-    def _check(self, x: Any, name: str = "x") -> None:
-        if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
-            raise ValueError(f"{name} must be floating-point images (B, C, H, W), got {shown(x)}")
+    def _check(self, x: Any, name: str = "x", channels: int | None = None) -> None:
+        if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point() or channels not in (None, x.shape[1]):
+            wanted = "C" if channels is None else channels
+            raise ValueError(f"{name} must be floating-point images (B, {wanted}, H, W), got {shown(x)}")
 
 
 class _Rows(nn.Module):
@@ -235,8 +252,8 @@ def from_pipeline(
     -------
     PipelineDenoiser
         ``D(x, sigma, labels=None)`` with ``labels`` a dict of embeddings or a tensor, one row per sample;
-        ``D.unconditional(x, sigma)``, ``D.labels(n)``, ``D.decode(latents)``, ``D.shape``, ``D.sigma_min``,
-        ``D.sigma_max``, ``D.levels``, ``D.time``.
+        ``D.unconditional(x, sigma)``, ``D.labels(n)``, ``D.decode(latents)``, ``D.encode(pictures)``, ``D.shape``,
+        ``D.sigma_min``, ``D.sigma_max``, ``D.levels``, ``D.time``.
 
     Raises
     ------
@@ -286,10 +303,20 @@ def from_pipeline(
     fixed = fixed_conditions(pipe, config, D.shape, guidance)
     encode = encoder(pipe, family, D.takes, place)
     prompts, negative = given_prompts(pipe, D.takes, encode, prompt, prompt_embeds, negative_embeds, negative_prompt)
+    if prompts and negative and any(torch.equal(row, other) for row in _first(prompts) for other in _first(negative)):
+        warnings.warn(
+            "prompt_embeds hold a row that is the negative prompt, with which samples are drawn without a prompt: give "
+            "the two apart, as prompt_embeds and negative_embeds",
+            stacklevel=2,
+        )
     D.prompts, D.negative, D.fixed = (_Rows(rows).to(place) for rows in (prompts, negative, fixed))
     if D.evaluations == 2:
         _ = D.unconditional  # there must be one
     return D
+
+
+def _first(rows: Rows) -> Tensor:
+    return next(iter(rows.values()))
 
 
 def _network(pipe: Any) -> tuple[nn.Module, Family]:

@@ -7,6 +7,7 @@ in the same way: what a lesson does with it is done with those as well. Made by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from teachkit import checks, data, edm
-from teachkit.schedules import trained_levels
+from teachkit import checks, data, edm, schedules
 
 __all__ = ["Autoencoder", "LatentPipeline", "pipeline"]
 
@@ -44,12 +44,12 @@ class Autoencoder(nn.Module):
     Attributes
     ----------
     scale : Tensor
-        What the encoder's answer is multiplied by, so that latents have unit variance over the training pictures;
+        What the encoder's answer is to be multiplied by to have unit variance over the training pictures;
         ``config.scaling_factor`` is its name in pipelines.
 
     Examples
     --------
-    >>> Autoencoder().encode(torch.zeros(2, 3, 32, 32)).shape
+    >>> Autoencoder().encode(torch.zeros(2, 3, 32, 32)).latents.shape
     torch.Size([2, 4, 8, 8])
     """
 
@@ -83,9 +83,9 @@ class Autoencoder(nn.Module):
         """What pipelines ask of it."""
         return SimpleNamespace(scaling_factor=float(self.scale))
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Latents (B, 4, 8, 8) of pictures (B, 3, 32, 32)."""
-        return self.scale * self.encoder(images)
+    def encode(self, images: Tensor) -> SimpleNamespace:
+        """Latents (B, 4, 8, 8), as ``.latents``, of pictures (B, 3, 32, 32); to be multiplied by the scaling factor."""
+        return SimpleNamespace(latents=self.encoder(images))
 
     def decode(self, latents: Tensor) -> SimpleNamespace:
         """Pictures (B, 3, 32, 32), as ``.sample``, of latents (B, 4, 8, 8) divided by the scaling factor."""
@@ -120,14 +120,38 @@ class UNet2DConditionModel(nn.Module):
         return SimpleNamespace(sample=((x - denoised) / sigma).to(sample.dtype))
 
 
+class EulerScheduler:
+    """Levels for Euler's method, set and asked for as diffusers' EulerDiscreteScheduler has it."""
+
+    def __init__(self, alphas_cumprod: Tensor) -> None:
+        self.alphas_cumprod, self.config = alphas_cumprod, SimpleNamespace(prediction_type="epsilon")
+        self.sigmas: list[float] = []
+
+    def set_timesteps(self, sigmas: Sequence[float]) -> None:
+        """Take these levels, decreasing."""
+        self.sigmas = schedules.validate(sigmas).tolist()
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """What noise of unit variance is multiplied by, to begin with."""
+        return self.sigmas[0]
+
+    def timestep(self, sigma: float) -> Tensor:
+        """The training step of a level, a fraction between two, linear in log sigma."""
+        trained, at = schedules.trained_levels(self.alphas_cumprod), torch.tensor(sigma, dtype=torch.float64).log()
+        above = int((trained < at).sum().clamp(1, len(trained) - 1))
+        part = (at - trained[above - 1]) / (trained[above] - trained[above - 1])
+        return above - 1 + part.clamp(0, 1)
+
+
 class LatentPipeline:
-    """Network, autoencoder and trained levels together, called as a text-to-image pipeline is; made by `pipeline`.
+    """Network, autoencoder and scheduler together, called as a text-to-image pipeline is; made by `pipeline`.
 
     Attributes
     ----------
     unet, vae : Module
         The network in the latents, and the autoencoder.
-    scheduler : object
+    scheduler : EulerScheduler
         With ``alphas_cumprod`` (T,) of the training steps and ``config.prediction_type``.
 
     Examples
@@ -137,7 +161,7 @@ class LatentPipeline:
     torch.Size([2, 1, 9])
     """
 
-    def __init__(self, unet: UNet2DConditionModel, vae: Autoencoder, scheduler: SimpleNamespace) -> None:
+    def __init__(self, unet: UNet2DConditionModel, vae: Autoencoder, scheduler: EulerScheduler) -> None:
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
         self.text_encoder, self.vae_scale_factor = _embedding, 4
 
@@ -149,17 +173,34 @@ class LatentPipeline:
         return embeds, torch.zeros_like(embeds)
 
     @torch.no_grad()
-    def __call__(self, prompt: list[str], latents: Tensor, sigmas: list[float], guidance_scale: float = 1.0) -> Tensor:
-        """Pictures (B, 3, 32, 32) by Euler's method, from noise ``latents`` at ``sigmas[0]`` and one prompt each."""
+    def __call__(
+        self,
+        prompt: list[str],
+        *,
+        latents: Tensor,
+        sigmas: Sequence[float],
+        guidance_scale: float = 1.0,
+        output_type: str = "pt",
+    ) -> SimpleNamespace:
+        """Pictures (B, 3, 32, 32) in [0, 1], as ``.images``: Euler's method from unit noise ``latents`` (B, 4, 8, 8).
+
+        Raises
+        ------
+        ValueError
+            Unless there is one prompt for each of the latents; for levels that do not decrease.
+        """
+        checks.choice("output_type", output_type, ("pt",))
         asked, empty = self.encode_prompt(prompt)
-        trained, x = self.unet.log_levels, latents
-        for sigma, sigma_next in pairwise(sigmas):
-            above = int((trained < torch.tensor(sigma).double().log()).sum().clamp(1, len(trained) - 1))
-            part = (torch.tensor(sigma).double().log() - trained[above - 1]) / (trained[above] - trained[above - 1])
-            z, t = x / (1 + sigma**2) ** 0.5, (above - 1 + part).clamp(0, len(trained) - 1)
+        if len(asked) != len(latents):
+            raise ValueError(f"prompt must be one text for each of {len(latents)} latents, got {len(asked)}")
+        self.scheduler.set_timesteps(sigmas)
+        x = latents * self.scheduler.init_noise_sigma
+        for sigma, sigma_next in pairwise(self.scheduler.sigmas):
+            z, t = x / (1 + sigma**2) ** 0.5, self.scheduler.timestep(sigma)
             noise, unasked = (self.unet(z, t, encoder_hidden_states=words).sample for words in (asked, empty))
             x = x + (sigma_next - sigma) * (unasked + guidance_scale * (noise - unasked))
-        return self.vae.decode(x / self.vae.config.scaling_factor).sample
+        pictures = self.vae.decode(x / self.vae.config.scaling_factor).sample
+        return SimpleNamespace(images=(pictures / 2 + 0.5).clamp(0, 1))
 
 
 def _embedding(words: str) -> Tensor:
@@ -186,6 +227,8 @@ def pipeline(device: torch.device | str = "cpu", dtype: torch.dtype = torch.floa
 
     Raises
     ------
+    TypeError, ValueError
+        For what is no device, or no floating-point dtype.
     FileNotFoundError, ValueError
         If one of its files is missing, or not what was shipped.
 
@@ -197,11 +240,12 @@ def pipeline(device: torch.device | str = "cpu", dtype: torch.dtype = torch.floa
     """
     from safetensors.torch import load_file
 
+    place, kind = checks.device("device", device), checks.floating_dtype("dtype", dtype)
     vae = Autoencoder()
     vae.load_state_dict(load_file(data.verify(AUTOENCODER)))
     denoiser = edm.load(data.verify(NETWORK))
     betas = torch.linspace(BETAS[0] ** 0.5, BETAS[1] ** 0.5, STEPS, dtype=torch.float64) ** 2
     alphas = (1 - betas).cumprod(0)
-    scheduler = SimpleNamespace(alphas_cumprod=alphas, config=SimpleNamespace(prediction_type="epsilon"))
-    unet = UNet2DConditionModel(denoiser, trained_levels(alphas)).eval().requires_grad_(False)
-    return LatentPipeline(unet.to(device, dtype), vae.eval().requires_grad_(False).to(device, dtype), scheduler)
+    unet = UNet2DConditionModel(denoiser, schedules.trained_levels(alphas))
+    unet, vae = unet.eval().requires_grad_(False).to(place, kind), vae.eval().requires_grad_(False).to(place, kind)
+    return LatentPipeline(unet, vae, EulerScheduler(alphas))

@@ -144,7 +144,7 @@ def _teleport(run: Setting) -> Measurement:
 
 @claim("guidance-bends", place="this library; the paper samples without guidance", criterion=at_least(1.5), digits=1,
        needs=OWN, lesson="your_own_model",
-       remark="it depends on how far apart the classes lie; Gaussians of them, in closed form, do as much")  # fmt: skip
+       remark="it depends on the data; Gaussians of the classes, in closed form, bend as much")  # fmt: skip
 def _guided(run: Setting) -> Measurement:
     """Guidance at w = 4 makes paths leave their chord at least one and a half times as far."""
     train, model = fixtures.training_data(run)[0], fixtures.network(run)
