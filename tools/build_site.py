@@ -24,6 +24,7 @@ DOCUMENTS = (
     "docs/WRITE_A_SOLVER.md",
     "docs/SCHEDULES.md",
     "docs/SCALE.md",
+    "docs/GPU.md",
     "docs/COLD_START.md",
     "benchmarks/RESULTS.md",
     "data/README.md",

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from teachkit import checks, data, edm, schedules
 
-__all__ = ["Autoencoder", "LatentPipeline", "pipeline"]
+__all__ = ["pipeline"]
 
 AUTOENCODER, NETWORK = "latents-autoencoder.safetensors", "latents-network.safetensors"
 STEPS, BETAS = 1000, (0.00085, 0.012)  # training steps of Stable Diffusion, and the ends of their betas
@@ -224,6 +224,8 @@ def pipeline(device: torch.device | str = "cpu", dtype: torch.dtype = torch.floa
     Returns
     -------
     LatentPipeline
+        ``pipe(prompts, latents=, sigmas=, guidance_scale=)``, with ``pipe.unet``, ``pipe.vae``, ``pipe.scheduler`` and
+        ``pipe.encode_prompt``; a prompt is a word from the name of a class of emoji32.
 
     Raises
     ------

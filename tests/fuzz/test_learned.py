@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from teachkit import adapters, data, edm, files, metrics
-from teachkit.course import grading
+from teachkit.course import grading, latents
 from teachkit.edm import interrupt, loss, recipes, training
 from tests.fuzz.harness import Call, faults, normal
 from tests.fuzz.test_core import ABAR
@@ -305,6 +305,7 @@ REST = {
         {"got": ("expected",), "expected": ("expected",)},
     ),
     "course.grading.register": Call(registered, {"name": "a new name", "hint": "Think.", "rtol": 1e-4, "atol": 1e-8}),
+    "course.latents.pipeline": Call(latents.pipeline, {"device": "cpu", "dtype": torch.float32}),
     "files.checksum": Call(files.checksum, {"path": data.directory() / "checksums.json"}),
     "files.write_images": Call(
         files.write_images, {"path": Path("grid.png"), "images": torch.zeros(2, 1, 4, 4), "columns": 2}
