@@ -12,6 +12,8 @@ PYTEST := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n auto
 ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)
 # The order of sets of strings must not change what a notebook prints.
 export PYTHONHASHSEED ?= 0
+# Threads that wait give way to what else the machine does (teachkit/__init__.py sets it too, if torch comes later).
+export GOMP_SPINCOUNT ?= 1000
 # Who starts a hundred processes does not compile every module for each.
 unexport PYTHONDONTWRITEBYTECODE
 

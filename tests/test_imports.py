@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -163,6 +164,15 @@ def test_importing_teachkit_brings_numbers_and_nothing_else():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("own", "kept"), [(None, "1000"), ("77", "77")])
+def test_threads_that_wait_give_way_unless_one_says_otherwise(own, kept):
+    rest = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    code = "import teachkit, os; print(os.environ['GOMP_SPINCOUNT'])"
+    given = rest if own is None else rest | {"GOMP_SPINCOUNT": own}
+    said = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == kept
+
+
 def test_rooms_are_opened_when_they_are_first_asked_for():
     code = (
         "import sys, teachkit; loaded = lambda: {m for m in sys.modules if m.startswith('teachkit.')};"
