@@ -574,3 +574,9 @@ def test_a_model_asked_outside_its_training_or_started_from_other_noise_warns(si
         sample(Trained(), x, sigmas)
     assert [str(one.message).startswith(warning) for one in caught] == ([] if warning is None else [True])
     assert all(one.filename == __file__ for one in caught)
+
+
+def test_a_model_that_says_what_it_was_trained_for_samples_inside_vmap_too():
+    x = start(4, 3, 15.0)[:, None]
+    ends = torch.func.vmap(lambda one: sample(Trained(), one, [15.0, 1.0, 0.03], keep="final").final)(x)
+    torch.testing.assert_close(ends[:, 0], sample(Trained(), x[:, 0], [15.0, 1.0, 0.03]).final)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import checksums
 import torch
+from optimising import adamw
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -72,12 +73,8 @@ def train(seed: int, epochs: int, batch: int, rate: float) -> DigitClassifier:
     rng = torch.Generator().manual_seed(seed)
     images, labels = data.split(data.load("mnist5k"))[0]
     net = DigitClassifier().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.02)
     per_epoch = len(images) // batch
-    total = epochs * per_epoch
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda k: min(1.0, (k + 1) / 100) * 0.5 * (1 + math.cos(math.pi * k / total))
-    )
+    optimizer, schedule = adamw(net, rate, 0.02, epochs * per_epoch)
     start = time.perf_counter()
     for epoch in range(epochs):
         order, loss_sum = torch.randperm(len(images), generator=rng), 0.0

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import time
 from pathlib import Path
 from typing import Any
 
 import checksums
 import torch
+from optimising import adamw
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -62,12 +62,8 @@ def train_autoencoder(images: Tensor, seed: int, epochs: int, batch: int = 64, r
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     net = Autoencoder().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.01)
     per_epoch = len(images) // batch
-    total = epochs * per_epoch
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda k: min(1.0, (k + 1) / 100) * 0.5 * (1 + math.cos(math.pi * k / total))
-    )
+    optimizer, schedule = adamw(net, rate, 0.01, epochs * per_epoch)
     start = time.perf_counter()
     for epoch in range(epochs):
         order, loss_sum = torch.randperm(len(images), generator=rng), 0.0
