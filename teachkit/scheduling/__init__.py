@@ -12,8 +12,10 @@ from teachkit.scheduling.diffusers import drive
 from teachkit.scheduling.dynamic_programme import path_cost, shortest_path, shortest_paths
 from teachkit.scheduling.fit import fit_solver
 from teachkit.scheduling.fitted import FittedMultistep
+from teachkit.scheduling.learn import learn_solver
 from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.search import find_schedule
+from teachkit.scheduling.student import multistep_weights
 from teachkit.scheduling.teacher import states_at, teacher_paths
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "drive",
     "find_schedule",
     "fit_solver",
+    "learn_solver",
+    "multistep_weights",
     "path_cost",
     "shortest_path",
     "shortest_paths",

@@ -1,9 +1,11 @@
-"""What a jump costs: the error of one Euler step between any two states of a teacher's path.
+"""What a jump costs: the error of one Euler step between any two states of a teacher's path, or what likelihood asks.
 
 With the teacher's states x_i at levels s_0 > ... > s_N and its directions eps_i = (x_i - D_i) / s_i, the jump from i
 to j > i lands on y = x_i + (s_j - s_i) eps_i. Its error is the distance to x_j ("l1", "l2"), or how much further y
-lies from the chord of the path than x_j does ("deviation", arXiv 2405.11326, Sec. 4). No evaluation is needed beyond
-those of the teacher.
+lies from the chord of the path than x_j does ("deviation", arXiv 2405.11326, Sec. 4). The likelihood of a sampler with
+noise is a sum over its steps as well, so that the same programme finds its best levels: a bound of the divergence from
+the exact process ("kl_bound", arXiv 2404.14507), and the terms of the variational bound ("elbo", arXiv 2106.03802). No
+evaluation is needed beyond those of the teacher.
 """
 
 from __future__ import annotations
@@ -15,22 +17,27 @@ from teachkit.checks import choice
 from teachkit.denoisers import default_dtype
 from teachkit.trajectory import Trajectory, whole_path
 
-METRICS = ("deviation", "l1", "l2")
+METRICS = ("deviation", "l1", "l2", "kl_bound", "elbo")
 
 _BLOCK = 2**24  # values handled at a time: 128 MiB in float64
 _SAFE = 1e-6  # a squared distance this small beside its terms has lost digits: compute it directly
 
 
 def cost_matrix(teacher: Trajectory, metric: str = "deviation") -> Tensor:
-    """Mean cost over the batch of every Euler jump along a teacher's paths (arXiv 2405.11326, Alg. 1).
+    """Mean cost over the batch of every jump along a teacher's paths (arXiv 2405.11326, Alg. 1).
 
     Parameters
     ----------
     teacher : Trajectory
         Paths with N + 1 states, kept whole (``keep="all"``).
-    metric : {"deviation", "l1", "l2"}
+    metric : {"deviation", "l1", "l2", "kl_bound", "elbo"}
         "deviation": mean distance of the landing point from the chord, minus that of the teacher; signed, and
-        slightly negative where a jump lands closer to the chord. "l1", "l2": mean norm of the error.
+        slightly negative where a jump lands closer to the chord. "l1", "l2": mean norm of the error of an Euler jump.
+        "kl_bound": integral of |D - D_i|^2 / sigma^3 along the path from i to j, by which a sampler that holds D_i all
+        the way departs from the exact process in the sense of Kullback and Leibler (arXiv 2404.14507). "elbo":
+        (1 / s_j^2 - 1 / s_i^2) |x_N - D_i|^2 / 2, the term of the jump in the bound of the likelihood of the path's own
+        end, in nats (arXiv 2106.03802; 2107.00630, eq. 13). These two are for likelihood: for a deterministic sampler
+        they place all levels near the data.
 
     Returns
     -------
@@ -52,11 +59,13 @@ def cost_matrix(teacher: Trajectory, metric: str = "deviation") -> Tensor:
     """
     choice("metric", metric, METRICS)
     whole(teacher)
+    if metric in ("kl_bound", "elbo") and float(teacher.sigmas[-1]) == 0:
+        raise ValueError(f"teacher must end above 0 for {metric!r}: at 0 the likelihood of a path has no bound")
     states, batch = teacher.x.shape[:2]
     dtype = default_dtype(teacher.x.device)
     total = torch.zeros(states, states, dtype=dtype, device=teacher.x.device)
     block = max(1, _BLOCK // (4 * states * max(teacher.x[0, 0].numel(), states)))  # of (N+1, b, d) and (N, N+1, b)
-    rule = {"deviation": _deviation, "l1": _l1, "l2": _l2}[metric]
+    rule = {"deviation": _deviation, "l1": _l1, "l2": _l2, "kl_bound": _kl_bound, "elbo": _elbo}[metric]
     sigma = teacher.sigmas.to(total)
     for x, denoised in zip(teacher.x.split(block, 1), teacher.denoised.split(block, 1)):
         x, denoised = x.flatten(2).to(dtype), denoised.flatten(2).to(dtype)
@@ -113,6 +122,24 @@ def _deviation(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
     own = torch.linalg.vector_norm(p, dim=-1).sum(-1)  # (N+1,)
     own[-1] = 0
     return out - own
+
+
+def _kl_bound(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+    """Sum over samples of the integral of |D(s) - D_i|^2 / s^3 from s_j to s_i, D held between the teacher's levels."""
+    D = (x[:-1] - sigma[:-1, None, None] * eps).transpose(0, 1)  # (b, N, d)
+    moved = torch.cdist(D, D, compute_mode="donot_use_mm_for_euclid_dist").square().sum(0)  # (N, N)
+    weight = (sigma[1:] ** -2 - sigma[:-1] ** -2) / 2
+    out = x.new_zeros(len(x), len(x))
+    out[:-1, 1:] = (moved * weight).triu().cumsum(1)
+    return out
+
+
+def _elbo(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+    """Sum over samples of (1 / s_j^2 - 1 / s_i^2) |x_N - D_i|^2 / 2."""
+    gap = (x[-1] - x[:-1] + sigma[:-1, None, None] * eps).square().sum((1, 2))  # (N,)
+    out = x.new_zeros(len(x), len(x))
+    out[:-1] = gap[:, None] * (sigma**-2 - sigma[:-1, None] ** -2) / 2
+    return out
 
 
 def _finish(squared: Tensor, scale: Tensor, gap) -> Tensor:  # type: ignore[no-untyped-def]
