@@ -234,7 +234,7 @@ def check_conditions(
             raise ValueError("guidance needs labels: it moves away from the unconditional denoiser")
 
 
-def rows_of(labels: Labels | None, rows: slice, device: torch.device | None = None) -> Labels | None:
+def rows_of(labels: Labels | None, rows: slice | Tensor, device: torch.device | None = None) -> Labels | None:
     """The labels of some samples, on a device if one is given."""
     if labels is None:
         return None

@@ -50,6 +50,9 @@ def teacher():
     return sample(mixture(), initial_noise(8, (12,)), schedules.polynomial(20), "ipndm")
 
 
+JUMPS = ("deviation", "l1", "l2")  # the metrics of an Euler jump
+
+
 def direct_costs(teacher, metric):
     """The definition, jump by jump."""
     n, s = len(teacher.sigmas) - 1, teacher.sigmas
@@ -70,7 +73,7 @@ def direct_costs(teacher, metric):
     return out
 
 
-@pytest.mark.parametrize("metric", scheduling.METRICS)
+@pytest.mark.parametrize("metric", JUMPS)
 def test_costs_equal_their_definition(teacher, metric):
     cost = scheduling.cost_matrix(teacher, metric)
     torch.testing.assert_close(cost, direct_costs(teacher, metric), rtol=1e-9, atol=1e-10)
@@ -173,7 +176,7 @@ def test_bad_arguments_are_named(call, error, message):
 
 
 def test_an_unknown_metric_is_named(teacher):
-    with pytest.raises(ValueError, match="metric must be one of 'deviation', 'l1', 'l2', got 'l3'"):
+    with pytest.raises(ValueError, match="metric must be one of 'deviation', 'l1', 'l2', 'kl_bound', 'elbo', got 'l3'"):
         scheduling.cost_matrix(teacher, "l3")
 
 
@@ -439,13 +442,10 @@ def test_weights_of_a_network_in_single_precision_are_solved_for_in_double():
     D, x, sigmas = mixture(), initial_noise(64, (12,)), schedules.polynomial(4)
     targets = scheduling.states_at(sample(D, x, schedules.polynomial(40), "unipc"), sigmas)
     single = [t.float() for t in (x, targets)]
-    for ahead in (0, 1):
-        exact, _ = fitted.fit_weights(D, x, sigmas, targets, 3, 1e-12, ahead)
-        rows, _ = fitted.fit_weights(
-            lambda y, s: D(y.double(), s).float(), single[0], sigmas, single[1], 3, 1e-12, ahead
-        )
-        for row, expected in zip(rows, exact):
-            assert row == pytest.approx(expected, rel=5e-3)
+    exact, _ = fitted.fit_weights(D, x, sigmas, targets, 3)
+    rows, _ = fitted.fit_weights(lambda y, s: D(y.double(), s).float(), single[0], sigmas, single[1], 3)
+    for row, expected in zip(rows, exact):
+        assert row == pytest.approx(expected, rel=5e-3)
 
 
 def test_pictures_are_searched_as_the_vectors_they_are():
@@ -468,20 +468,18 @@ def test_the_number_of_steps_may_be_a_number_of_numpys():
 
 
 def test_least_squares_has_its_closed_form_and_is_not_led_by_outliers():
-    # Two orthogonal columns and equal samples: each weight is divided by 1 + ridge * mean square / its own square.
+    # Two orthogonal columns and equal samples.
     columns = torch.stack([torch.tensor([2.0, 0, 0]), torch.tensor([0, 1.0, 0])], -1).double().expand(5, 3, 2)
     gap = torch.tensor([6.0, 5.0, 1.0], dtype=F64).expand(5, 3)
-    for ridge in (0.0, 0.1, 2.0):
-        expected = [12 / (4 + 2.5 * ridge), 5 / (1 + 2.5 * ridge)]
-        assert fitted._least_squares(columns, gap, ridge).tolist() == pytest.approx(expected, rel=1e-9)
+    assert fitted._least_squares(columns, gap).tolist() == pytest.approx([3, 5], rel=1e-9)
     columns, truth = normal(30, 8, 3), torch.tensor([1.0, -2.0, 0.5], dtype=F64)
     gap = columns @ truth + 1e-3 * normal(30, 8, seed=1)
     gap[4] += 50
-    error = float((fitted._least_squares(columns, gap, 0.0) - truth).abs().max())
+    error = float((fitted._least_squares(columns, gap) - truth).abs().max())
     plain = torch.linalg.lstsq(columns.flatten(0, 1), gap.flatten()).solution
     assert error < 0.03 < 0.3 < float((plain - truth).abs().max())
     # Reweighted least squares ends at the smallest sum of distances, clipped below: no small change is better.
-    best = fitted._least_squares(columns, gap, 0.0)
+    best = fitted._least_squares(columns, gap)
     total = torch.linalg.vector_norm(gap - columns @ best, dim=1).sum()
     assert total < torch.linalg.vector_norm(gap - columns @ plain, dim=1).sum()
 
@@ -489,55 +487,28 @@ def test_least_squares_has_its_closed_form_and_is_not_led_by_outliers():
 @pytest.mark.parametrize("unit", [1e-5, 1e4])
 def test_fitted_weights_do_not_depend_on_the_unit(unit):
     columns, gap = normal(20, 6, 2), normal(20, 6, seed=1)
-    solution = fitted._least_squares(columns, gap, 0.01)
-    torch.testing.assert_close(fitted._least_squares(columns, unit * gap, 0.01), unit * solution)
-    torch.testing.assert_close(fitted._least_squares(unit * columns, gap, 0.01), solution / unit)
+    solution = fitted._least_squares(columns, gap)
+    torch.testing.assert_close(fitted._least_squares(columns, unit * gap), unit * solution)
+    torch.testing.assert_close(fitted._least_squares(unit * columns, gap), solution / unit)
     twice = torch.cat([columns, columns]), torch.cat([gap, gap])
-    torch.testing.assert_close(fitted._least_squares(*twice, 0.01), solution)
+    torch.testing.assert_close(fitted._least_squares(*twice), solution)
 
 
-def test_looking_ahead_is_least_squares_after_an_euler_step():
-    # For D(y) = y M an Euler step is the matrix (1 - f) + f M with f = 1 - after / sigma: the problem is linear.
-    matrix, x, columns, target = 0.3 * normal(6, 6), normal(1, 6, seed=1), normal(1, 6, 2, seed=2), normal(1, 6, seed=3)
-    weights, sigma, after = torch.tensor([0.4, -0.7], dtype=F64), 2.0, 0.5
-    ahead = fitted._look_ahead(lambda y, s: y @ matrix, x, columns, weights, target, (sigma, after), 0.0, 1)
-    share = 1 - after / sigma
-    euler = (1 - share) * torch.eye(6, dtype=F64) + share * matrix
-    moved = (columns[0].T @ euler).T
-    left = ((target - x - columns @ weights) @ euler)[0]
-    torch.testing.assert_close(ahead - weights, torch.linalg.lstsq(moved, left).solution)
-
-
-def test_a_step_fitted_ahead_is_the_best_one_euler_step_later():
-    # Linear D, one sample: the first weight has a closed form, on the states and on the states one Euler step later.
-    matrix, x = 0.5 * normal(6, 6), 4 * normal(1, 6, seed=1)
-    sigmas, targets = torch.tensor([4.0, 2.0, 0.5], dtype=F64), normal(3, 1, 6, seed=2)
-    direction, left = (x - x @ matrix) / 4, targets[1] - x
-    euler = 0.25 * torch.eye(6, dtype=F64) + 0.75 * matrix
-    for ahead, after in ((0, torch.eye(6, dtype=F64)), (1, euler), (2, euler)):
-        rows, _ = fitted.fit_weights(lambda y, s: y @ matrix, x, sigmas, targets, 1, 0.0, ahead)
-        moved, wanted = direction @ after, left @ after
-        assert rows[0] == pytest.approx([float((moved * wanted).sum() / moved.pow(2).sum())])
-
-
-@pytest.mark.parametrize("ahead", [0, 1])
-def test_pictures_are_fitted_as_the_vectors_they_are(ahead):
+def test_pictures_are_fitted_as_the_vectors_they_are():
     D, x, sigmas = mixture(), initial_noise(9, (12,)), schedules.polynomial(3)
     targets = scheduling.states_at(sample(D, x, schedules.polynomial(12), "unipc"), sigmas)
 
     def picture(y, sigma):
         return D(y.flatten(1), sigma).reshape(y.shape)
 
-    flat, final = fitted.fit_weights(D, x, sigmas, targets, 2, 1e-6, ahead)
-    rows, end = fitted.fit_weights(
-        picture, x.reshape(9, 1, 3, 4), sigmas, targets.reshape(4, 9, 1, 3, 4), 2, 1e-6, ahead
-    )
+    flat, final = fitted.fit_weights(D, x, sigmas, targets, 2)
+    rows, end = fitted.fit_weights(picture, x.reshape(9, 1, 3, 4), sigmas, targets.reshape(4, 9, 1, 3, 4), 2)
     torch.testing.assert_close(end.flatten(1), final)
     for row, expected in zip(rows, flat):
         assert row == pytest.approx(expected)
 
 
-def rollout(order, ridge=1e-12, ahead=0, steps=5):
+def rollout(order, steps=5):
     """Weights fitted to a mixture's paths, the final states, the levels and the sizes of all evaluations."""
     D, x, calls = mixture(), initial_noise(16, (12,), seed=2), []
     sigmas = schedules.polynomial(steps)
@@ -547,7 +518,7 @@ def rollout(order, ridge=1e-12, ahead=0, steps=5):
         calls.append(sigma)
         return D(y, sigma)
 
-    rows, final = fitted.fit_weights(evaluate, x, sigmas, scheduling.states_at(paths, sigmas), order, ridge, ahead)
+    rows, final = fitted.fit_weights(evaluate, x, sigmas, scheduling.states_at(paths, sigmas), order)
     return D, x, sigmas, rows, final, calls
 
 
@@ -558,23 +529,6 @@ def test_a_rollout_uses_the_weights_it_returns(order):
     assert calls == sigmas[:-1].tolist()  # one evaluation a step
     torch.testing.assert_close(sample(D, x, sigmas, FittedMultistep(rows)).final, final)
     assert FittedMultistep(rows).memory == order - 1
-
-
-@pytest.mark.parametrize("order", [1, 3])
-def test_an_endless_ridge_leaves_the_classical_weights(order):
-    D, x, sigmas, _, final, _ = rollout(order, ridge=1e12)
-    classical = sample(D, x, sigmas, solvers.get("ipndm_v", order=order)).final
-    torch.testing.assert_close(final, classical, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("ahead", [1, 2])
-def test_looking_ahead_costs_the_teachers_step_and_in_each_round_the_directions_and_one_more(ahead):
-    *_, calls = rollout(3, ahead=ahead)
-    sigmas = schedules.polynomial(5).tolist()
-    expected = []
-    for n in range(5):
-        expected += [sigmas[n]] + ([sigmas[n + 1]] * (1 + ahead * (min(n + 1, 3) + 1)) if n < 4 else [])
-    assert calls == expected
 
 
 def test_the_rms_error_of_a_sample():
@@ -616,6 +570,11 @@ def test_any_numbers_stand_for_levels_and_levels_for_numbers(seed, n, size):
     torch.testing.assert_close(refine.to_levels(refine.to_numbers(start), start), start)
 
 
+def gauss_newton(gap_at, start, change, rounds, objective="mean"):
+    """Rounds with a Jacobian of differences."""
+    return refine.gauss_newton(gap_at, refine.by_differences(gap_at, change), start, rounds, objective)
+
+
 def test_derivatives_are_measured_by_the_changes_asked_for_and_then_by_a_quarter():
     seen, change = [], torch.tensor([0.1, -0.2], dtype=F64)
 
@@ -624,12 +583,12 @@ def test_derivatives_are_measured_by_the_changes_asked_for_and_then_by_a_quarter
         return normal(3, 4) * (1 + (u - 1).square().sum())
 
     start = torch.tensor([2.0, -0.5], dtype=F64)
-    end = refine.gauss_newton(gap_at, start, change, 1)
+    *_, end = gauss_newton(gap_at, start, change, 1)
     first = len(seen)
     assert first <= 1 + 2 + refine.TRIALS
     torch.testing.assert_close(torch.stack(seen[1:3]) - start, change.diag())
     seen.clear()
-    refine.gauss_newton(gap_at, start, change, 2)
+    list(gauss_newton(gap_at, start, change, 2))
     torch.testing.assert_close(torch.stack(seen[first : first + 2]) - end, change.diag() / 4)
 
 
@@ -641,7 +600,7 @@ def test_levels_are_found_where_the_error_says_they_are():
         levels = refine.to_levels(numbers, start)
         return torch.einsum("bdi,i->bd", share, levels[1:-1].log() - target[1:-1].log())
 
-    found = refine.gauss_newton(gap_at, refine.to_numbers(start), torch.full((4,), -0.1, dtype=F64), 3)
+    *_, found = gauss_newton(gap_at, refine.to_numbers(start), torch.full((4,), -0.1, dtype=F64), 3)
     torch.testing.assert_close(refine.to_levels(found, start), target, rtol=1e-4, atol=0)
 
 
@@ -654,7 +613,7 @@ def test_gauss_newton_keeps_to_its_rounds_and_never_ends_worse(rounds):
         return a @ (u + 0.1 * u**2 - target)
 
     start = torch.tensor([0.2, 0.4, -0.6], dtype=F64)
-    end = refine.gauss_newton(gap_at, start, torch.full((3,), 0.1, dtype=F64), rounds)
+    *_, end = [start, *gauss_newton(gap_at, start, torch.full((3,), 0.1, dtype=F64), rounds)]
     assert len(calls) <= 1 + rounds * (3 + refine.TRIALS)
     tried = list(calls)
     errors = [refine.score(gap_at(u), "mean") for u in tried]
@@ -666,7 +625,7 @@ def test_gauss_newton_keeps_to_its_rounds_and_never_ends_worse(rounds):
 def test_gauss_newton_minimises_the_mean_of_the_errors_and_not_of_their_squares():
     # One number, one coordinate a sample: the mean of |u - t| is smallest near 0, of the squares at 2.
     targets = torch.tensor([[0.0], [0.1], [-0.1], [10.0], [0.05]], dtype=F64)
-    end = refine.gauss_newton(lambda u: u - targets, torch.tensor([2.0], dtype=F64), torch.tensor([0.1]).double(), 9)
+    *_, end = gauss_newton(lambda u: u - targets, torch.tensor([2.0], dtype=F64), torch.tensor([0.1]).double(), 9)
     assert abs(float(end)) < 0.15
 
 
@@ -674,10 +633,12 @@ def test_a_start_that_cannot_be_improved_is_kept():
     start = torch.tensor([1.0, 2.0], dtype=F64)
     change = torch.full((2,), 0.1, dtype=F64)
     ones = torch.ones(4, 3, dtype=F64)
-    assert torch.equal(refine.gauss_newton(lambda u: (1 + (u - start).abs().sum()) * ones, start, change, 5), start)
+    *_, end = gauss_newton(lambda u: (1 + (u - start).abs().sum()) * ones, start, change, 5)
+    assert torch.equal(end, start)
     # Nor does one that ends in NaN wherever it is moved to.
     broken = lambda u: ones if torch.equal(u, start) else ones * math.nan  # noqa: E731
-    assert torch.equal(refine.gauss_newton(broken, start, change, 2), start)
+    *_, end = gauss_newton(broken, start, change, 2)
+    assert torch.equal(end, start)
 
 
 # --- the search, piece by piece ---------------------------------------------------------------------------------
@@ -818,13 +779,13 @@ def test_costs_of_almost_straight_paths_lose_no_digits():
         Gaussian(torch.zeros(5, dtype=F64), 1e-6 * torch.arange(1, 6).double()), initial_noise(4, (5,)),
         schedules.polynomial(12, 1.0, 80.0), "heun",
     )  # fmt: skip
-    for metric in scheduling.METRICS:
+    for metric in JUMPS:
         cost, expected = scheduling.cost_matrix(paths, metric), direct_costs(paths, metric)
         assert float(expected.abs().max()) < 1e-3
         torch.testing.assert_close(cost, expected, rtol=1e-6, atol=1e-13)
 
 
-@pytest.mark.parametrize("metric", scheduling.METRICS)
+@pytest.mark.parametrize("metric", JUMPS)
 def test_the_jumps_that_an_euler_teacher_made_cost_nothing(metric):
     paths = sample(mixture(), initial_noise(2, (12,)), schedules.polynomial(9), "euler")
     cost = scheduling.cost_matrix(paths, metric)
@@ -872,14 +833,11 @@ def test_driven_schedulers_get_the_levels_of_the_schedule():
 
 def test_progress_counts_every_evaluation(capsys):
     D, x = mixture(), initial_noise(8, (12,))
-    for call in (
-        lambda progress: scheduling.find_schedule(D, x, 4, grid=12, progress=progress),
-        lambda progress: scheduling.fit_solver(D, x, 4, grid=12, progress=progress),
-    ):
-        call(False)
+    for find, budget in ((scheduling.find_schedule, 3), (scheduling.fit_solver, 6)):
+        find(D, x, 4, grid=12)
         assert capsys.readouterr().err == ""
-        call(True)
-        assert "/288" in capsys.readouterr().err  # 3.0 times 12 evaluations of 8 samples
+        find(D, x, 4, grid=12, progress=True)
+        assert f"/{budget * 12 * 8}" in capsys.readouterr().err
 
 
 def test_a_teacher_that_is_there_already_is_used_and_must_start_from_x():
@@ -958,11 +916,11 @@ def test_the_objective_of_a_search_may_be_the_root_mean_square():
     # One number, one coordinate a sample: the mean of |u - t| is smallest at 0, of the squares at 2.5.
     targets = torch.tensor([[0.0], [0.1], [-0.1], [10.0]], dtype=F64)
     start, change = torch.tensor([2.0], dtype=F64), torch.tensor([0.1], dtype=F64)
-    end = refine.gauss_newton(lambda u: u - targets, start, change, 5, "rms")
+    *_, end = gauss_newton(lambda u: u - targets, start, change, 5, "rms")
     assert float(end) == pytest.approx(2.5, abs=1e-6)
     columns, gap = normal(30, 8, 3), normal(30, 8, seed=1)
     plain = torch.linalg.lstsq(columns.flatten(0, 1), gap.flatten()).solution
-    torch.testing.assert_close(fitted._least_squares(columns, gap, 0.0, "rms"), plain)
+    torch.testing.assert_close(fitted._least_squares(columns, gap, "rms"), plain)
     steady, lucky = candidate(1.0, 1.0, 1.0, 1.0), candidate(0.2, 0.2, 0.2, 2.2)
     assert search._clearly_better([steady, lucky], steady, "mean") is lucky
     assert search._clearly_better([steady, lucky], steady, "rms") is steady
@@ -1061,11 +1019,11 @@ def test_a_schedule_is_found_for_the_guidance_it_will_have():
         spent[0] += len(y)
         return class_means(y, sigma, labels)
 
-    for find in (scheduling.find_schedule, scheduling.fit_solver):
+    for find, budget in ((scheduling.find_schedule, 3), (scheduling.fit_solver, 6)):
         spent[0] = 0
         found = find(D, x, 4, labels=labels, guidance=3.0, grid=20)
         solver = found.make_solver()
-        assert found.provenance["evaluations"] == spent[0] <= 3 * found.provenance["teacher_evaluations"]
+        assert found.provenance["evaluations"] == spent[0] <= budget * found.provenance["teacher_evaluations"]
         assert found.provenance["teacher_evaluations"] == 2 * 20 * 32
         assert found.nfe == 4
         path = sample(D, x, found.sigmas, solver, labels=labels, guidance=3.0)
@@ -1125,9 +1083,9 @@ def test_the_error_of_a_fit_is_that_of_the_samples_kept_apart():
     torch.testing.assert_close(made.gap, final - run.warm_up.teacher.final[12:])
     assert run.warm_up.spent == run.warm_up.teacher_cost + 4 * 12 + 4 * 12  # fitted once, judged once
     assert made.nfe == 4
-    polished = run.polished(made)
-    assert [len(row) for row in polished.options["weights"]] == [len(row) for row in made.options["weights"]]
-    before, after = (refine.score(run.gap(c, slice(0, 12)), "mean") for c in (made, polished))
+    *_, better = run.moved(made, True, "mean", 1.0)
+    assert [len(row) for row in better.options["weights"]] == [1, 2, 2, 2]
+    before, after = (refine.score(run.gap(c, slice(0, 12)), "mean") for c in (made, better))
     assert after < before
 
 
@@ -1136,8 +1094,8 @@ def test_without_refinement_weights_are_solved_for_once():
     schedule = scheduling.fit_solver(D, x, sigmas, grid=20, refine=False)
     solver = schedule.make_solver()
     run = fitting(12, order=3)
-    options = [run.weights(sigmas, run.warm_up.fit, ridge)[0] for ridge in (1e-12, *fit.WAYS.values())]
-    assert any(all(np.allclose(a, b) for a, b in zip(w, solver.weights)) for w in options)
+    weights, _ = run.weights(sigmas, run.warm_up.fit)
+    assert all(np.allclose(a, b) for a, b in zip(weights, solver.weights))
     assert torch.equal(schedule.sigmas, sigmas)
     assert schedule.provenance["warm_up"] == 12
     assert schedule.provenance["teacher"] == "20 evaluations on 20 steps"
@@ -1155,8 +1113,7 @@ def test_without_refinement_weights_are_solved_for_once():
         (lambda D, x: scheduling.fit_solver(D, x[0], 4), r"x must have shape \(B, \*event\)"),
         (lambda D, x: scheduling.fit_solver(D, x[:7], 4), "at least 8 warm-up samples"),
         (lambda D, x: scheduling.fit_solver(D, x, 1), "a number of steps, must be an integer >= 2, got 1"),
-        (lambda D, x: scheduling.fit_solver(D, x, 4, order=5), "order must be one of 1, 2, 3, 4, got 5"),
-        (lambda D, x: scheduling.fit_solver(D, x, 4, order=0), "order must be one of 1, 2, 3, 4, got 0"),
+        (lambda D, x: scheduling.fit_solver(D, x, 4, order=0), "order must be an integer >= 1, got 0"),
         (lambda D, x: scheduling.shortest_path(torch.ones(1, 1), 1), "at least 2 grid points"),
         (lambda D, x: scheduling.shortest_path(torch.ones(4, 4), 0), "steps must be an integer from 1 to 3"),
         (lambda D, x: scheduling.shortest_path(torch.ones(4, 4), 2, math.inf), "coefficient must be"),

@@ -29,7 +29,7 @@ class Conditions:
         if self.dynamic_threshold is not None:
             number("dynamic_threshold", self.dynamic_threshold, above=0, most=1)
 
-    def of(self, rows: slice) -> Conditions:
+    def of(self, rows: slice | Tensor) -> Conditions:
         """The same for some of the samples."""
         return replace(self, labels=rows_of(self.labels, rows))
 

@@ -1,50 +1,54 @@
-"""Fitting a multistep solver to the paths of a model, and levels and weights together.
+"""Fitting a multistep solver to the paths of a model: all weights and levels together, by Gauss-Newton.
 
-All paths have nearly one shape, so what is learned on a few warm-up paths holds for all. ``fit_solver`` rolls the
-student out and solves one small least-squares problem a step for its weights (``teachkit.scheduling.fitted``); the
-teacher's states between its own levels come from cubic interpolation (`states_at`), so that any levels can be fitted
-without further evaluations by the teacher. On one half of the warm-up noise
+All paths have nearly one shape, so what is learned on a few warm-up paths holds for all. On one half of the warm-up
+noise
 
-1. the usual grids and the cheapest paths of the dynamic programme race, each with the weights solved for on it,
-2. the levels of the best are moved, the weights being solved for again at every trial,
-3. weights are solved for in each of `WAYS`,
-4. all weights are moved together towards the smallest error at the end point.
+1. the usual grids and the cheapest paths of the dynamic programme race, each with the weights that one small
+   least-squares problem a step gives on it (``teachkit.scheduling.fitted``): the teacher's states between its own
+   levels come from cubic interpolation (`states_at`), so that any levels can be fitted without evaluations by it;
+2. the levels of the best and all its weights, on every direction so far, are moved together towards the smallest error
+   at the end point (``teachkit.scheduling.tangents``).
 
-Each is kept only where it is better on the other half, which takes no part.
+What does best on the other half, which takes no part, is kept. The first is the least-squares problem of OLSS
+(arXiv 2305.14677), on levels that are found as well; the second has the aim of solvers learned by gradients
+(`learn_solver`), and needs far fewer evaluations because it has so few numbers to find.
 """
 
 from __future__ import annotations
 
+import math
 import numbers
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from teachkit import schedules
-from teachkit.checks import choice, flag, integer
+from teachkit.checks import flag, integer
 from teachkit.denoisers import Denoiser
 from teachkit.sampling import Labels, Trajectory
 from teachkit.scheduling.conditions import Conditions
 from teachkit.scheduling.fitted import FittedMultistep, fit_weights
 from teachkit.scheduling.meter import check_progress
-from teachkit.scheduling.refine import sample_errors, score
+from teachkit.scheduling.refine import TRIALS, gauss_newton, sample_errors, score
 from teachkit.scheduling.schedule import Schedule
-from teachkit.scheduling.search import Candidate, cheapest_paths, judged, move_levels, moved, race, usual_grids
+from teachkit.scheduling.search import Candidate, cheapest_paths, judged, race, usual_grids
+from teachkit.scheduling.tangents import end_tangents, tangent_cost
 from teachkit.scheduling.teacher import interpolated, level_range
 from teachkit.scheduling.warm_up import WarmUp, check_ends, check_warm_up, the_teacher
 
-AHEAD = 2  # rounds of looking one step ahead; better than one on the digits
-_CHANGE = 5e-3  # of the largest weight of its step: how much a weight is changed to measure a derivative
-WAYS = {"ridge 0.001": 1e-3, "ridge 0.1": 1e-1}  # of solving for weights beside plain least squares
+FIRST_ORDER = 3  # at most, of the weights to begin with
+MOVED = ", levels and weights moved together"  # what is added to the name of a start
+ROUNDS = 4  # of measuring tangents
 
 
 def fit_solver(
     denoiser: Denoiser,
     x: Tensor,
     sigmas: Tensor | int,
-    order: int = 3,
+    order: int | None = None,
     *,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
@@ -54,7 +58,7 @@ def fit_solver(
     batch: int | None = None,
     objective: str = "mean",
     grid: int = 60,
-    budget: float = 3.0,
+    budget: float = 6.0,
     teacher: Trajectory | str | os.PathLike[str] | None = None,
     refine: bool = True,
     progress: bool | str = False,
@@ -70,8 +74,8 @@ def fit_solver(
     sigmas : (N+1,) or int
         The schedule that will be used, ending above 0; or the number of steps N (one evaluation each, which with
         guidance calls the model twice), and the levels are found as well.
-    order : int
-        Directions combined at a step, 1 to 4; 2 has most of the gain, 3 nearly all.
+    order : int, optional
+        Directions combined at a step; by default all that there are. 3 have most of the gain.
     sigma_min, sigma_max : float, optional
         Ends of the schedule, where ``sigmas`` is a number; by default 0.002 and 80, or the model's own (its attributes
         of these names) where it was trained on less.
@@ -91,14 +95,14 @@ def fit_solver(
         Steps of the teacher.
     budget : float
         Limit of all evaluations, the teacher's included, as a multiple of the teacher's: what is left of it decides on
-        how many samples levels and weights are moved. Starting levels are tried and weights solved for whatever it
-        costs: on few samples and for many steps more than the limit.
+        how many samples, and how often, levels and weights are moved. Starting levels are tried and weights solved for
+        whatever it costs: on few samples and for many steps more than the limit.
     teacher : Trajectory or path, optional
         The teacher's paths from ``x``, if they are there already (`teacher_paths`). Or a file (.safetensors) in which
         they are kept as they come: what it holds of the same model, noise, levels and conditions is not computed
         again, so that after an interruption the same call goes on.
     refine : bool
-        Also move levels (if they are free) and weights by Gauss-Newton steps; without, weights are solved for once.
+        Also move weights, and levels where these are free, by Gauss-Newton steps; without, weights are solved for once.
     progress : bool or "cost"
         Show a progress bar over all evaluations, the teacher's included, and say how many there may be and how long
         they will take as soon as the first are timed; "cost": only say it, in one line on the error output.
@@ -116,8 +120,8 @@ def fit_solver(
     Raises
     ------
     ValueError
-        For levels that are not a schedule, end at 0 or leave the model's range, an order outside 1 to 4, too few
-        samples, or ends that are not the teacher's.
+        For levels that are not a schedule, end at 0 or leave the model's range, an order below 1, too few samples,
+        or ends that are not the teacher's.
 
     Examples
     --------
@@ -127,7 +131,6 @@ def fit_solver(
     >>> found.solver, found.nfe, [len(row) for row in found.options["weights"]]
     ('fitted', 4, [1, 2, 2, 2])
     """
-    choice("order", order, (1, 2, 3, 4))
     how = Conditions(labels, guidance, dynamic_threshold, batch)
     check_warm_up(denoiser, x, budget, objective, how)
     refine = flag("refine", refine)
@@ -144,13 +147,16 @@ def fit_solver(
         level_range(denoiser, *own)
         ends = ends if isinstance(teacher, Trajectory) else own
         steps = len(levels) - 1
+    order = steps if order is None else integer("order", order, 1)
     given = the_teacher(denoiser, x, teacher, ends, max(integer("grid", grid, 1), steps), how)
     if levels is not None and not torch.allclose(levels[[0, -1]], given.sigmas[[0, -1]], rtol=1e-5, atol=0):
         theirs, got = ("{:.4g} and {:.4g}".format(*s[[0, -1]].tolist()) for s in (given.sigmas, levels))
         raise ValueError(f"sigmas must begin and end where the teacher does, at {theirs}, got {got}")
     with WarmUp(denoiser, given, steps, 0.5, how, objective, budget, check_progress(progress)) as warm_up:
         best = _Fit(warm_up, order).run(levels, steps, refine)
-    error, found = float(sample_errors(best.gap).mean()), warm_up.record(f"{best.name}, order {order}", best.gap)
+    order = max(map(len, best.options["weights"]))
+    found = warm_up.record(f"{best.name}, order {order}", best.gap)
+    error = float(sample_errors(best.gap).mean())
     return Schedule(best.sigmas, FittedMultistep.name, best.nfe, best.options, error, found)
 
 
@@ -161,56 +167,72 @@ class _Fit:
         self.warm_up, self.order = warm_up, order
 
     def run(self, levels: Tensor | None, steps: int, refine: bool) -> Candidate:
-        """Starting levels or moved ones; weights by least squares, in other ways, or moved with them: the best."""
+        """The best of the starting levels with weights solved for, and of what they become."""
         if levels is None:
             teacher = self.warm_up.teacher
             starts = [*usual_grids(teacher, steps), *cheapest_paths(teacher, steps, ("l2",))]
         else:
             starts = [Candidate("given levels", levels)]
         best = self.best([self.solved(start) for start in race(self.warm_up, starts, self.gap_of_levels)])
-        if refine and levels is None:
-            better = self.solved(move_levels(self.warm_up, best, self.gap_of_levels, 0.4, judgings=6))
-            best = self.best([best, better])
-        tried = [self.solved(best, f", {name}", ridge) for name, ridge in WAYS.items()]
-        if refine:
-            rows, ahead = self.warm_up.afford(0.4, 1 + AHEAD * (self.order + 2), 1, judgings=2)
-            tried += [self.solved(best, ", looking ahead", ahead=AHEAD, rows=rows)] if ahead else []
-        best = self.best([best, *tried])
-        return self.best([best, self.polished(best)]) if refine else best
+        # Where a few samples decide, as in the root mean square, the way to a better place is that of all the others.
+        ways = dict.fromkeys(("mean", self.warm_up.objective)) if refine else ()
+        for left, objective in zip(range(len(ways), 0, -1), ways):
+            best = self.best([best, *self.moved(best, levels is None, objective, 1 / left)])
+        return best
 
     def best(self, candidates: list[Candidate]) -> Candidate:
         """The one that does best on the judging half."""
         return min(candidates, key=lambda c: score(c.gap, self.warm_up.objective))
 
-    def solved(
-        self, start: Candidate, how: str = "", ridge: float = 1e-12, ahead: int = 0, rows: slice | None = None
-    ) -> Candidate:
+    def solved(self, start: Candidate) -> Candidate:
         """The levels of a candidate with weights solved for on them, judged."""
-        weights, _ = self.weights(start.sigmas, rows or self.warm_up.fit, ridge, ahead)
-        return judged(self.warm_up, Candidate(start.name + how, start.sigmas, {"weights": weights}), self.gap)
+        weights, _ = self.weights(start.sigmas, self.warm_up.fit)
+        return judged(self.warm_up, replace(start, options={"weights": weights}), self.gap)
 
-    def polished(self, start: Candidate) -> Candidate:
-        """All weights, moved together towards the smallest error at the end point, judged."""
-        rows = [torch.tensor(row, dtype=torch.float64) for row in start.options["weights"]]
-        lengths, unit = [len(row) for row in rows], torch.cat([row.abs().max().expand_as(row) for row in rows])
+    def moved(self, start: Candidate, free: bool, objective: str, share: float) -> Iterator[Candidate]:
+        """Weights, and levels where they are ``free``, moved together: what they are after each round, judged.
+
+        As far as a ``share`` of the budget goes.
+        """
+        steps = len(start.sigmas) - 1
+        lengths = [min(n + 1, self.order) for n in range(steps)]
+        inner = steps - 1 if free else 0
+        round_cost = 1 + tangent_cost(lengths, free) / steps + TRIALS
+        rows, rounds = self.warm_up.afford(share, round_cost, ROUNDS, judgings=ROUNDS)
+
+        def sampler(u: Tensor) -> tuple[Tensor, list[Tensor]]:
+            levels = torch.cat([start.sigmas[:1], u[:inner].exp(), start.sigmas[-1:]]) if free else start.sigmas
+            return levels, list(u[inner:].split(lengths))
 
         def at(u: Tensor) -> Candidate:
-            weights = [row.tolist() for row in (u * unit).split(lengths)]
-            return replace(start, name=f"{start.name}, weights moved", options={"weights": weights})
+            levels, weights = sampler(u)
+            options = {"weights": [row.tolist() for row in weights]}
+            return replace(start, name=f"{start.name.removesuffix(MOVED)}{MOVED}", sigmas=levels, options=options)
 
-        numbers = torch.cat(rows) / unit
-        end = moved(self.warm_up, numbers, torch.full_like(numbers, _CHANGE), at, self.gap, 1.0, judgings=1)
-        return start if end is None else judged(self.warm_up, end, self.gap)
+        def gap_at(u: Tensor) -> Tensor:
+            if not bool((sampler(u)[0].diff() < 0).all()):  # levels that have crossed
+                return torch.full_like(own, math.inf)
+            return self.gap(at(u), rows)
 
-    def weights(self, sigmas: Tensor, rows: slice, ridge: float, ahead: int = 0) -> tuple[list[list[float]], Tensor]:
+        def measure(u: Tensor, gap: Tensor, done: int) -> tuple[Tensor, Tensor]:
+            tangents = end_tangents(self.warm_up.evaluator(rows), self.warm_up.x[rows], *sampler(u), free)
+            return tangents, torch.full_like(u, math.inf)
+
+        own = self.warm_up.teacher.final[rows].flatten(1).double()
+        begun = [torch.tensor(row + [0.0] * (k - len(row))) for row, k in zip(start.options["weights"], lengths)]
+        numbers = torch.cat([start.sigmas[1:-1].log()] * free + begun).double()
+        for u in gauss_newton(gap_at, measure, numbers, rounds, objective):
+            yield judged(self.warm_up, at(u), self.gap)
+
+    def weights(self, sigmas: Tensor, rows: slice) -> tuple[list[list[float]], Tensor]:
         """Weights solved for on some rows, and their final states."""
         warm_up, targets = self.warm_up, interpolated(self.warm_up.teacher, sigmas, rows)
-        evaluate = warm_up.evaluator(rows)
-        return fit_weights(evaluate, warm_up.x[rows], sigmas, targets, self.order, ridge, ahead, warm_up.objective)
+        order = min(self.order, FIRST_ORDER)
+        return fit_weights(warm_up.evaluator(rows), warm_up.x[rows], sigmas, targets, order, warm_up.objective)
 
     def gap_of_levels(self, candidate: Candidate, rows: slice) -> Tensor:
         """Final samples minus the teacher's, with weights solved for on the same samples."""
-        final = self.weights(candidate.sigmas, rows, 1e-12)[1]
+        final = self.weights(candidate.sigmas, rows)[1]
         return (final - self.warm_up.teacher.final[rows]).flatten(1).double()
 
     def gap(self, candidate: Candidate, rows: slice) -> Tensor:

@@ -6,10 +6,8 @@ of warm-up paths nearest to the teacher's states, by least squares,
 
     c = argmin sum over samples of weight * |x_n + sum_j c_j d_{n-j} - teacher_{n+1}|^2,
 
-one small closed-form solve a step, on the states the student itself visits; optionally with the distance measured one
-Euler step later, so that what the next evaluation would multiply counts more. Solvers learned by gradient are
-relatives: AMED (arXiv 2312.00094), S4S (arXiv 2502.17423), DPM-Solver-v3 (arXiv 2310.13268), Bespoke solvers
-(arXiv 2310.19075).
+one small closed-form solve a step, on the states the student itself visits (OLSS, arXiv 2305.14677). Solvers learned
+by gradients are relatives: AMED (arXiv 2312.00094), S4S (arXiv 2502.17423), Bespoke solvers (arXiv 2310.19075).
 """
 
 from __future__ import annotations
@@ -24,6 +22,8 @@ from teachkit import schedules
 from teachkit.checks import number, shown
 from teachkit.solvers.base import Point, Solver, combine
 from teachkit.solvers.multistep import adams_bashforth
+
+_RIDGE = 1e-12  # of the mean square of a direction: for directions that are all alike
 
 
 class FittedMultistep(Solver):
@@ -86,16 +86,12 @@ def fit_weights(
     sigmas: Tensor,
     targets: Tensor,
     order: int,
-    ridge: float,
-    ahead: int = 0,
     objective: str = "mean",
 ) -> tuple[list[list[float]], Tensor]:
     """Roll out on a warm-up batch, fitting the weights of each step; returns them and the final states.
 
-    ``targets`` (N+1, B, *event) are the teacher's states at ``sigmas``. ``ridge`` pulls towards the classical weights
-    (variable-step Adams-Bashforth), relative to the size of the directions. ``ahead`` rounds of Gauss-Newton then aim
-    each step one Euler step further (`_look_ahead`): one evaluation a step for the teacher's state, and in each round
-    as many as directions are combined, and one more. ``objective``: as in `fit_solver`.
+    ``targets`` (N+1, B, *event) are the teacher's states at ``sigmas``. What the samples leave open is as in
+    variable-step Adams-Bashforth. ``objective``: as in `fit_solver`.
     """
     levels, rows = tuple(sigmas.tolist()), []
     history: list[Point] = []
@@ -105,17 +101,14 @@ def fit_weights(
         columns = torch.stack([p.direction.flatten(1).double() for p in points], -1)  # (B, d, k)
         weights = columns.new_tensor(adams_bashforth(tuple(p.sigma for p in points), levels[n + 1]))
         gap = (targets[n + 1] - x).flatten(1).double()
-        weights += _least_squares(columns, gap - columns @ weights, ridge, objective)
-        if ahead and n + 2 < len(levels):
-            target, after = targets[n + 1], levels[n + 1 : n + 3]
-            weights = _look_ahead(evaluate, x, columns, weights, target, after, ridge, ahead, objective)
+        weights += _least_squares(columns, gap - columns @ weights, objective)
         rows.append(weights.tolist())
         x = combine(x, 1.0, *((w, p.direction) for w, p in zip(rows[-1], points)))
         history = [*history, now][-(order - 1) :] if order > 1 else []
     return rows, x
 
 
-def _least_squares(columns: Tensor, gap: Tensor, ridge: float, objective: str = "mean") -> Tensor:
+def _least_squares(columns: Tensor, gap: Tensor, objective: str = "mean") -> Tensor:
     """Weights (k,) of ``columns`` (B, d, k) that come nearest to ``gap`` (B, d).
 
     For the mean error, rounds of reweighting (1 / distance) keep the few samples that end elsewhere from deciding.
@@ -124,42 +117,8 @@ def _least_squares(columns: Tensor, gap: Tensor, ridge: float, objective: str = 
     for _ in range(3 if objective == "mean" else 1):
         normal = torch.einsum("bdi,bdj,b->ij", columns, columns, weight)
         right = torch.einsum("bdi,bd,b->i", columns, gap, weight)
-        scale = normal.diagonal().mean() + 1e-300
-        solution = torch.linalg.solve(normal + ridge * scale * torch.eye(len(normal)).to(normal), right)
+        scale = normal.diagonal().mean().clamp(min=1e-200)
+        solution = torch.linalg.solve(normal + _RIDGE * scale * torch.eye(len(normal)).to(normal), right)
         left = torch.linalg.vector_norm(gap - columns @ solution, dim=1)
         weight = 1 / left.clamp(min=0.1 * float(left.median()) + 1e-300)
     return solution
-
-
-def _look_ahead(
-    evaluate: Callable[[Tensor, float], Tensor],
-    x: Tensor,
-    columns: Tensor,
-    weights: Tensor,
-    target: Tensor,
-    levels: tuple[float, ...],
-    ridge: float,
-    rounds: int,
-    objective: str = "mean",
-) -> Tensor:
-    """Weights (k,) with which an Euler step from the next state lands nearest to one from the teacher's.
-
-    What a step leaves undone is not equally harmful in all directions: where the denoiser is steep, the next step
-    multiplies it. An Euler step from y at the next level to the one after is (1 - f) y + f D(y), f being the share of
-    the noise that it takes away; its derivative along each direction is measured by a small shift.
-    """
-    sigma, after = levels
-    share = 1 - after / sigma
-
-    def euler(y: Tensor) -> Tensor:
-        return (1 - share) * y.flatten(1).double() + share * evaluate(y, sigma).flatten(1).double()
-
-    goal = euler(target)
-    for _ in range(rounds):
-        state = x + (columns @ weights).reshape(x.shape).to(x.dtype)
-        landed, moved = euler(state), []
-        for direction in columns.unbind(-1):
-            shift = 0.01 * sigma / direction.pow(2).mean().sqrt().clamp(min=1e-30)  # of no length: it moves nothing
-            moved.append((euler(state + (shift * direction).reshape(x.shape).to(x.dtype)) - landed) / shift)
-        weights = weights + _least_squares(torch.stack(moved, -1), goal - landed, ridge, objective)
-    return weights

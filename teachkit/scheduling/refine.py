@@ -1,15 +1,15 @@
 """Damped Gauss-Newton steps on the few numbers that decide a sampler: its noise levels, its weights, or both.
 
 The student's final samples are smooth in those numbers, and all paths have one shape, so one small Jacobian on a few
-warm-up samples says where to move. It is measured by finite differences once a round, then kept up to date by every
-trial (Broyden 1965), which costs nothing. Steps are damped (Levenberg-Marquardt). For the objective "mean" samples are
+warm-up samples says where to move. It is measured once a round, then kept up to date by every trial (Broyden 1965),
+which costs nothing. Steps are damped (Levenberg-Marquardt). For the objective "mean" samples are
 weighted by 1 / error, so that it is the mean of their errors that falls; for "rms", the root of the mean of their
 squares, in which the few that end elsewhere count most, they are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -35,22 +35,36 @@ def score(gap: Tensor, objective: str) -> float:
     return mean if objective == "mean" else mean**0.5
 
 
-def gauss_newton(
-    gap_at: Callable[[Tensor], Tensor], start: Tensor, change: Tensor, rounds: int, objective: str = "mean"
-) -> Tensor:
-    """Numbers (k,) with a smaller objective than ``start``, or ``start`` itself.
+Numbers = Tensor  # (k,)
+# Of numbers, their gap and the count of rounds before: the Jacobian (B, d, k), and the farthest moves in a step (k,).
+Measure = Callable[[Numbers, Tensor, int], tuple[Tensor, Tensor]]
 
-    ``gap_at`` maps numbers to final samples minus the teacher's (B, d) float64, ``change`` (k,) holds the changes by
-    which derivatives are measured in the first round, a quarter of them in the next, and so on. ``gap_at`` is called
-    1 + rounds * (k + TRIALS) times at most.
+
+def by_differences(gap_at: Callable[[Numbers], Tensor], change: Tensor) -> Measure:
+    """A Jacobian measured by ``change`` (k,) in the first round, by a quarter of it in the next, and so on."""
+
+    def measure(u: Tensor, gap: Tensor, done: int) -> tuple[Tensor, Tensor]:
+        by = change / 4**done
+        return torch.stack([(gap_at(u + shift) - gap) / float(shift.sum()) for shift in by.diag()], -1), _FARTHEST * by
+
+    return measure
+
+
+def gauss_newton(
+    gap_at: Callable[[Numbers], Tensor], measure: Measure, start: Numbers, rounds: int, objective: str = "mean"
+) -> Iterator[Numbers]:
+    """Numbers (k,) with a smaller objective than ``start``, or ``start`` itself: those after each round.
+
+    ``gap_at`` maps numbers to final samples minus the teacher's (B, d) float64, or to what is not finite where they
+    stand for nothing. It is called 1 + rounds * TRIALS times at most, and ``measure`` as often as there are rounds.
     """
     u, gap, damping = start, gap_at(start), 1e-2
-    for _ in range(rounds):
+    for done in range(rounds):
         before = score(gap, objective)
-        jacobian = torch.stack([(gap_at(u + shift) - gap) / float(shift.sum()) for shift in change.diag()], -1)
+        jacobian, farthest = measure(u, gap, done)
         for _ in range(TRIALS):
             step = _step(jacobian, gap, damping, objective)  # (k,)
-            step = step * min(1.0, float((_FARTHEST * change / step).abs().min()))
+            step = step * min(1.0, float((farthest / step).abs().min()))
             moved, along = gap_at(u + step), step.to(jacobian)
             if bool(moved.isfinite().all()):
                 missed = moved - gap - jacobian @ along
@@ -61,10 +75,9 @@ def gauss_newton(
                 damping *= 8
             if damping > 10:  # however short the step, it leads nowhere
                 break
+        yield u
         if score(gap, objective) > 0.998 * before:
             break
-        change = change / 4
-    return u
 
 
 def _step(jacobian: Tensor, gap: Tensor, damping: float, objective: str) -> Tensor:

@@ -26,7 +26,16 @@ from teachkit.scheduling.conditions import Conditions
 from teachkit.scheduling.costs import cost_matrix
 from teachkit.scheduling.dynamic_programme import shortest_path
 from teachkit.scheduling.meter import check_progress
-from teachkit.scheduling.refine import TRIALS, gauss_newton, losses, sample_errors, score, to_levels, to_numbers
+from teachkit.scheduling.refine import (
+    TRIALS,
+    by_differences,
+    gauss_newton,
+    losses,
+    sample_errors,
+    score,
+    to_levels,
+    to_numbers,
+)
 from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.warm_up import WarmUp, check_warm_up, the_teacher
 
@@ -200,30 +209,22 @@ def race(warm_up: WarmUp, candidates: list[Candidate], gap: Gap) -> list[Candida
     return candidates
 
 
-def moved(
-    warm_up: WarmUp,
-    start: Tensor,
-    change: Tensor,
-    at: Callable[[Tensor], Candidate],
-    gap: Gap,
-    share: float,
-    judgings: int,
-) -> Candidate | None:
-    """The candidate ``at`` better numbers than ``start`` (k,); None where the share of the budget pays for no round."""
-    rows, rounds = warm_up.afford(share, 1 + len(start) + TRIALS, ROUNDS, judgings)
-    if not len(start) or not rounds:
-        return None
-    return at(gauss_newton(lambda u: gap(at(u), rows), start, change, rounds, warm_up.objective))
-
-
 def move_levels(warm_up: WarmUp, start: Candidate, gap: Gap, share: float, judgings: int) -> Candidate:
     """The candidate with its levels moved to where its error is smaller, as far as a share of the budget goes."""
 
     def at(u: Tensor) -> Candidate:
         return replace(start, name=f"{start.name}, levels moved", sigmas=to_levels(u, start.sigmas))
 
+    def gap_at(u: Tensor) -> Tensor:
+        return gap(at(u), rows)
+
     numbers = to_numbers(start.sigmas)
-    return moved(warm_up, numbers, torch.full_like(numbers, CHANGE), at, gap, share, judgings) or start
+    rows, rounds = warm_up.afford(share, 1 + len(numbers) + TRIALS, ROUNDS, judgings)
+    if not len(numbers) or not rounds:
+        return start
+    measure = by_differences(gap_at, torch.full_like(numbers, CHANGE))
+    *_, better = gauss_newton(gap_at, measure, numbers, rounds, warm_up.objective)
+    return at(better)
 
 
 def judged(warm_up: WarmUp, candidate: Candidate, gap: Gap) -> Candidate:

@@ -132,7 +132,7 @@ class WarmUp:
 
         return evaluate
 
-    def afford(self, share: float, trials: int, most: int = 1, judgings: int = 1) -> tuple[slice, int]:
+    def afford(self, share: float, trials: float, most: int = 1, judgings: int = 1) -> tuple[slice, int]:
         """Samples to fit to, and rounds of ``trials`` (``most`` at most), for a share of what is left to spend.
 
         So many runs of the samples that judge as are to come are not for sharing. Samples give way to rounds, to 8;
