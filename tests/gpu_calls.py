@@ -408,6 +408,8 @@ CALLS: dict[str, Call] = {
     "scheduling.drive": driven,
     "scheduling.find_schedule": searched(scheduling.find_schedule, 5, "ipndm"),
     "scheduling.fit_solver": searched(scheduling.fit_solver, 5),
+    "scheduling.learn_solver": searched(scheduling.learn_solver, 3, iterations=3, relax=0.01),
+    "scheduling.multistep_weights": of_tensors(lambda levels: scheduling.multistep_weights("ipndm", levels), LEVELS),
     "scheduling.path_cost": of_tensors(scheduling.path_cost, normal(9, 9).abs(), torch.tensor([0, 4, 8])),
     "scheduling.shortest_path": of_tensors(scheduling.shortest_path, normal(9, 9).abs(), 4),
     "scheduling.shortest_paths": of_tensors(scheduling.shortest_paths, normal(9, 9).abs(), 4),

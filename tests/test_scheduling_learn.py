@@ -57,7 +57,7 @@ def test_gradients_are_those_of_differences(free, save_memory):
 def test_what_is_learned_is_better_on_noise_never_seen(free):
     x, new = (initial_noise(32, (2,), seed=seed) for seed in (0, 1))
     end = sample(MIXTURE, new, schedules.polynomial(200), "unipc").final
-    learned = scheduling.learn_solver(MIXTURE, x, 6, free, solver="ipndm", grid=30, iterations=100)
+    learned = scheduling.learn_solver(MIXTURE, x, 6, free, solver="ipndm", grid=30, iterations=300)
 
     def error(sigmas, solver):
         return float((sample(MIXTURE, new, sigmas, solver).final - end).square().mean().sqrt())
@@ -65,7 +65,7 @@ def test_what_is_learned_is_better_on_noise_never_seen(free):
     assert error(learned.sigmas, learned.make_solver()) < 0.7 * error(schedules.cosine(6), "ipndm")
     assert (learned.solver == "fitted") == ("weights" in free)
     assert torch.equal(learned.sigmas, schedules.cosine(6)) == ("levels" not in free)
-    passes = 100 * 16 * 6 * 4 + (1 + 10) * 16 * 6  # with a backward pass as two, and one more forward to save memory
+    passes = 300 * 16 * 6 * 4 + (1 + 10) * 16 * 6  # with a backward pass as two, and one more forward to save memory
     assert learned.provenance["evaluations"] == 30 * 32 + passes
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-_SHIFT = 1e-3  # of the noise level: root mean square of the shift along a tangent
+SHIFT = 1e-2  # of the noise level, root mean square: so wide that half precision still tells what it changes
 
 
 def tangent_cost(rows: Sequence[int], levels: bool) -> int:
@@ -31,7 +31,12 @@ def tangent_cost(rows: Sequence[int], levels: bool) -> int:
 
 @torch.no_grad()
 def end_tangents(
-    evaluate: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Tensor, rows: Sequence[Tensor], levels: bool
+    evaluate: Callable[[Tensor, float], Tensor],
+    x: Tensor,
+    sigmas: Tensor,
+    rows: Sequence[Tensor],
+    levels: bool,
+    shift: float = SHIFT,
 ) -> Tensor:
     """Derivative (B, d, k) float64 of a multistep path's end by the logarithms of inner levels, then by all weights.
 
@@ -51,8 +56,8 @@ def end_tangents(
         moved.insert(0, [])
         for k, t in enumerate(tangents):
             ds = sigma if enters and k == len(tangents) - 1 else 0.0
-            shift = _SHIFT * sigma / max(float(t.double().pow(2).mean().sqrt()), ds, 1e-30)
-            change = (evaluate(x + shift * t, sigma + shift * ds) - denoised) / shift
+            by = shift * sigma / max(float(t.double().pow(2).mean().sqrt()), ds, 1e-30)
+            change = (evaluate(x + by * t, sigma + by * ds) - denoised) / by
             moved[0].append((t - change) / sigma - ds / sigma * directions[0])
         weighed = list(zip(row.tolist(), directions, moved))
         for w, _, along in weighed:

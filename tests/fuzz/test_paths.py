@@ -143,6 +143,27 @@ SCHEDULING = {
         {"denoiser": MIXTURE, "x": PATH.x[0], "sigmas": schedules.polynomial(3, 0.1, 10.0), "teacher": PATH},
         {"x": ("teacher",), "sigmas": ("teacher",), "teacher": ("sigmas",)},
     ),
+    "scheduling.learn_solver": Call(
+        scheduling.learn_solver,
+        {
+            **{name: value for name, value in WARM_UP.items() if name != "budget"},
+            "nfe": 3,
+            "free": ("levels", "weights"),
+            "start": "cosine",
+            "solver": "ipndm",
+            "order": 2,
+            "iterations": 2,
+            "learning_rate": 0.02,
+            "rows": 4,
+            "relax": 0.01,
+            "save_memory": True,
+            "seed": 0,
+        },
+        WARM_UP_NAMES,
+    ),
+    "scheduling.multistep_weights": Call(
+        scheduling.multistep_weights, {"solver": "ipndm", "sigmas": schedules.polynomial(3, 0.1, 10.0)}
+    ),
     "scheduling.states_at": Call(
         scheduling.states_at,
         {"teacher": PATH, "sigmas": schedules.polynomial(3, 0.1, 10.0), "rows": slice(2, 5)},
