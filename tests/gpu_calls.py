@@ -411,6 +411,9 @@ CALLS: dict[str, Call] = {
     "scheduling.learn_solver": searched(scheduling.learn_solver, 3, iterations=3, relax=0.01),
     "scheduling.multistep_weights": of_tensors(lambda levels: scheduling.multistep_weights("ipndm", levels), LEVELS),
     "scheduling.path_cost": of_tensors(scheduling.path_cost, normal(9, 9).abs(), torch.tensor([0, 4, 8])),
+    "scheduling.score_optimal": lambda on: [
+        scheduling.score_optimal(on(PATH), 4, cost) for cost in ("predictor", "corrector")
+    ],
     "scheduling.shortest_path": of_tensors(scheduling.shortest_path, normal(9, 9).abs(), 4),
     "scheduling.shortest_paths": of_tensors(scheduling.shortest_paths, normal(9, 9).abs(), 4),
     "scheduling.states_at": of_tensors(scheduling.states_at, PATH, torch.tensor([30.0, 5.0, 0.1], dtype=torch.float64)),

@@ -2,14 +2,16 @@
 
 The shape of a path says where few steps suffice (where it is straight) and where they are needed (where it bends).
 `cost_matrix` prices every Euler jump along a teacher's paths, `shortest_path` finds the cheapest route
-(arXiv 2405.11326, Sec. 4; arXiv 2506.10177, Sec. 5), `find_schedule` finds levels for the solver that will use them,
-and `fit_solver` fits the solver's weights to the paths. A `Schedule` remembers how it was found. Taught in
+(arXiv 2405.11326, Sec. 4; arXiv 2506.10177, Sec. 5), `score_optimal` makes the work of all steps equal
+(arXiv 2412.07877), `find_schedule` finds levels for the solver that will use them, and `fit_solver` fits the solver's
+weights to the paths. A `Schedule` remembers how it was found. Taught in
 ``notebooks/11_schedules_by_dynamic_programming``.
 """
 
 from teachkit.scheduling.costs import METRICS, cost_matrix
 from teachkit.scheduling.diffusers import drive
 from teachkit.scheduling.dynamic_programme import path_cost, shortest_path, shortest_paths
+from teachkit.scheduling.equal_work import score_optimal
 from teachkit.scheduling.fit import fit_solver
 from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.scheduling.learn import learn_solver
@@ -29,6 +31,7 @@ __all__ = [
     "learn_solver",
     "multistep_weights",
     "path_cost",
+    "score_optimal",
     "shortest_path",
     "shortest_paths",
     "states_at",

@@ -119,6 +119,10 @@ SCHEDULING = {
     "scheduling.shortest_paths": Call(
         scheduling.shortest_paths, {"cost": COST, "max_steps": 3, "coefficient": 1.1}, COUNT
     ),
+    "scheduling.score_optimal": Call(scheduling.score_optimal, {"teacher": PATH, "n": 3, "cost": "predictor"}),
+    "scheduling.score_optimal, corrector": Call(
+        scheduling.score_optimal, {"teacher": PATH, "n": 3, "cost": "corrector"}
+    ),
     "scheduling.teacher_paths": Call(
         scheduling.teacher_paths,
         {
