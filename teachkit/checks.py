@@ -40,6 +40,13 @@ def integer(name: str, value: Any, least: int, most: int = LARGEST) -> int:
     raise (ValueError if whole else TypeError)(f"{name} must be an integer {wanted}, got {shown(value)}")
 
 
+def event_shape(name: str, value: Any, least: int = 0) -> tuple[int, ...]:
+    """Shape of one sample: a sequence of integers, none of them below ``least``."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"{name} must be a sequence of integers, got {shown(value)}")
+    return tuple(integer(name, size, least) for size in value)
+
+
 def number(
     name: str,
     value: Any,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from teachkit import checks
-from teachkit.checks import floating_dtype, integer, scalar, shown
+from teachkit.checks import floating_dtype, integer, scalar
 from teachkit.denoisers import default_dtype
 
 __all__ = ["initial_noise"]
@@ -66,9 +66,7 @@ def initial_noise(
     """
     n = integer("n", n, 1)
     seed, first, stream = integer("seed", seed, 0), integer("first", first, 0), integer("stream", stream, 0)
-    if not isinstance(event_shape, Sequence) or isinstance(event_shape, str):
-        raise TypeError(f"event_shape must be a sequence of integers, got {shown(event_shape)}")
-    event = tuple(integer("event_shape", k, 0) for k in event_shape)
+    event = checks.event_shape("event_shape", event_shape)
     level = scalar("sigma", sigma, least=0)
     dtype, device = floating_dtype("dtype", dtype), checks.device("device", device)
     draw = np.empty((n, *event))

@@ -1,6 +1,7 @@
 """Identities that every closed-form denoiser must satisfy, against independent computations."""
 
 import copy
+import itertools
 import math
 from fractions import Fraction
 
@@ -13,7 +14,7 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import linprog
 from scipy.stats import multivariate_normal
 
-from teachkit import Empirical, Gaussian, GaussianMixture, data, meanshift, sample
+from teachkit import Empirical, Gaussian, GaussianMixture, data, initial_noise, meanshift, sample, schedules
 from teachkit.denoisers import DenoiserModule, Diagonal, Full, Isotropic, LowRank, LowRankMixture
 
 F64 = torch.float64
@@ -1280,3 +1281,27 @@ def test_a_component_is_chosen_however_far_x_is_in_a_direction_they_share():
     ):
         own = 1e-4 / (1e-4 + 0.002**2) if isinstance(D, GaussianMixture) else 0.0  # the share of x in D
         torch.testing.assert_close(D(x, 0.002)[:, 1], own * x[:, 1] + (1 - own) * means[:, 1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 8), (6, 8), (7,), (2, 1, 5, 4)])
+def test_a_power_law_has_the_variances_of_its_frequencies(shape):
+    D = Gaussian.power_law(shape, alpha=1.7, variance=0.4)
+    assert D.event_shape == shape
+    assert not D.mean.any()
+    assert float(D.variances.mean()) == pytest.approx(0.4, rel=1e-12)
+    lam = D.variances.reshape(shape)
+    for at in itertools.product(*map(range, shape)):
+        cycles = math.hypot(*(min(k, n - k) for k, n in zip(at[-2:], shape[-2:])))
+        expected = lam.flatten()[0] * max(cycles, 1) ** -1.7
+        assert float(lam[at]) == pytest.approx(float(expected), rel=1e-12)
+    assert bool((Gaussian.power_law(shape, alpha=0).variances == 0.25).all())
+
+
+def test_a_solver_sees_of_a_gaussian_only_its_variances():
+    """Why a power law needs no axes: turned noise through the turned Gaussian is the turned path, for every solver."""
+    D, x = Gaussian.power_law((3, 4)), initial_noise(5, (3, 4), seed=3)
+    turn = torch.linalg.qr(initial_noise(12, (12,), 1.0, seed=4))[0]
+    turned = Gaussian(torch.zeros(12, dtype=F64), turn @ D.variances.diag() @ turn.mT)
+    for solver in ("euler", "dpmpp_2m", "unipc", "heun"):
+        path = sample(D, x, schedules.cosine(5), solver).final.flatten(1) @ turn.mT
+        torch.testing.assert_close(sample(turned, x.flatten(1) @ turn.mT, schedules.cosine(5), solver).final, path)

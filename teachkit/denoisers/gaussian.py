@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from teachkit import checks
-from teachkit.checks import integer
+from teachkit.checks import integer, number
 from teachkit.denoisers.base import DenoiserModule, check_data, default_dtype, drawing_device, finite, floating
 from teachkit.denoisers.covariances import Covariance, Full, LowRank, read_covariance
 
@@ -45,6 +45,8 @@ class Gaussian(DenoiserModule):
     >>> x = torch.tensor([[2.0, 2.0]], dtype=torch.float64)
     >>> D(x, 1.0).tolist(), D.flow(x, 1.0, 0.0).round(decimals=3).tolist()
     ([[1.5, 1.0]], [[1.732, 1.414]])
+    >>> Gaussian.power_law((3, 64, 64)).variances.reshape(3, 64, 64)[0, 0, :4].round(decimals=2).tolist()
+    [39.31, 39.31, 9.83, 4.37]
     """
 
     mean: Tensor  # (d,)
@@ -92,6 +94,43 @@ class Gaussian(DenoiserModule):
         kind = Full if len(variances) == d else LowRank
         covariance = kind._of(variances.to(x.dtype)[None], axes.to(x.dtype)[None])
         return cls(mean.reshape(x.shape[1:]).to(x.dtype), covariance)
+
+    @classmethod
+    def power_law(cls, event_shape: Sequence[int], alpha: float = 2.0, variance: float = 0.25) -> Gaussian:
+        """Natural images by their spectrum alone, for a schedule without data or network: variances as 1 / f^alpha.
+
+        Its coordinates are the frequencies of the image (real Fourier coefficients, orthonormal), not its pixels: noise
+        has no axes, and what a solver does to it depends on the variances only. `scheduling.score_optimal` of its
+        paths gives levels for a network on such images that cost no evaluation of it.
+
+        Parameters
+        ----------
+        event_shape : tuple of int
+            Shape of a sample, (..., H, W) or (W,): every channel has the same spectrum.
+        alpha : float
+            Exponent of the frequency, >= 0; about 2 for photographs (Field 1987), 0 for white noise.
+        variance : float
+            Mean variance of a value, > 0, in squared units of the data: 0.25 for images in [-1, 1].
+
+        Returns
+        -------
+        Gaussian
+            Of mean 0, float64. The mean brightness (f = 0) counts as one cycle per image.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For what is no shape, alpha < 0 or variance <= 0.
+        """
+        shape = checks.event_shape("event_shape", event_shape, 1)
+        if not shape:
+            raise ValueError("event_shape must have an axis, got ()")
+        alpha, variance = number("alpha", alpha, least=0), number("variance", variance, above=0)
+        square = torch.zeros((), dtype=torch.float64)  # of the frequency, in cycles per image
+        for size in shape[-2:]:
+            square = square[..., None] + (torch.fft.fftfreq(size, dtype=torch.float64) * size) ** 2
+        power = square.clamp(min=1) ** (-alpha / 2)
+        return cls(torch.zeros(shape, dtype=torch.float64), (variance / power.mean() * power).expand(shape).flatten())
 
     @property
     def variances(self) -> Tensor:

@@ -159,6 +159,9 @@ DENOISERS = {
         {"data": ("labels",)},
     ),
     "Gaussian.fit": Call(buffers(denoisers.Gaussian.fit), {"data": normal(6, 2), "rank": 1}),
+    "Gaussian.power_law": Call(
+        buffers(denoisers.Gaussian.power_law), {"event_shape": (2, 4, 3), "alpha": 1.5, "variance": 0.5}
+    ),
     "LowRankMixture.fit": Call(
         buffers(denoisers.LowRankMixture.fit),
         {"data": normal(6, 2), "labels": torch.arange(6) % 2, "rank": 1},
