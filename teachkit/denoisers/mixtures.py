@@ -216,6 +216,9 @@ class LowRankMixture(Mixture):
     def fit(cls, data: Tensor, labels: Tensor, rank: int | None = None) -> LowRankMixture:
         """Fit one Gaussian to every class, keeping the ``rank`` largest principal directions (all by default).
 
+        Fitted to the data of a network it can stand in for it: a solver that `scheduling.fit_solver` fits to its paths
+        costs no evaluation of the network. Keep all directions for that.
+
         Parameters
         ----------
         data : (N, *event)

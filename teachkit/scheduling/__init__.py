@@ -4,7 +4,9 @@ The shape of a path says where few steps suffice (where it is straight) and wher
 `cost_matrix` prices every Euler jump along a teacher's paths, `shortest_path` finds the cheapest route
 (arXiv 2405.11326, Sec. 4; arXiv 2506.10177, Sec. 5), `score_optimal` makes the work of all steps equal
 (arXiv 2412.07877), `find_schedule` finds levels for the solver that will use them, and `fit_solver` fits the solver's
-weights to the paths. A `Schedule` remembers how it was found. Taught in
+weights to the paths. All take a closed form in place of a network, and what they find then costs no evaluation of it:
+a `LowRankMixture` fitted to the classes of its data, or without data a `Gaussian.power_law`, of which the levels are
+worth taking and the weights are not. A `Schedule` remembers how it was found. Taught in
 ``notebooks/11_schedules_by_dynamic_programming``.
 """
 
