@@ -111,6 +111,7 @@ def learn_solver(
     Returns
     -------
     Schedule
+        Its levels lie on the CPU.
         The best of ten states on the way, and the start, by the half that judges: of ``solver`` where weights are not
         free, else of solver "fitted". ``provenance["evaluations"]`` counts a backward pass as two.
 
@@ -128,9 +129,12 @@ def learn_solver(
     >>> learned.solver, learned.nfe, learned.error < learn_solver(D, noise, 4, grid=20, iterations=1).error
     ('fitted', 4, True)
     """
+    if not isinstance(free, Sequence):
+        raise TypeError(f"free must be a sequence of names of {', '.join(FREE)}, got {shown(free)}")
     wanted = tuple(choice("free", name, FREE) for name in ([free] if isinstance(free, str) else free))
     if not wanted:
         raise ValueError(f"free must name one of {', '.join(FREE)} at least, got none")
+    seed = integer("seed", seed, 0)
     steps, how = integer("nfe", nfe, 2), Conditions(labels, guidance, dynamic_threshold, batch)
     iterations, order = integer("iterations", iterations, 1), integer("order", steps if order is None else order, 1)
     learning_rate, relax = number("learning_rate", learning_rate, above=0), number("relax", relax, least=0, below=1)
