@@ -35,8 +35,8 @@ def multistep_weights(solver: str | Solver, sigmas: Tensor | Sequence[float]) ->
     Returns
     -------
     Tensor
-        ``(N, N)`` float64, on the CPU: row n holds the weights of the directions 0 to n in step n, as a share of the step's length;
-        zeros after them. A consistent solver has rows that sum to 1.
+        ``(N, N)`` float64, on the CPU: row n holds the weights of the directions 0 to n in step n, as a share of the
+        step's length; zeros after them. A consistent solver has rows that sum to 1.
 
     Raises
     ------
