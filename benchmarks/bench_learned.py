@@ -16,9 +16,9 @@ WARM_UP, HELD_OUT, TIMES = 128, 256, 10
 PEERS = ()
 ABOUT = f"""
 `fit_solver` against `learn_solver` (levels and all weights, by Adam through the sampler), both on {WARM_UP} warm-up
-samples from one teacher, their errors on {HELD_OUT} samples from other noise. What is learned may spend {TIMES} times the
+samples from one teacher, their errors on {HELD_OUT} from other noise. What is learned may spend {TIMES} times the
 evaluations of what is fitted, a backward pass counted as two; it starts from the cosine grid, and from what was fitted.
-One thread. *error*: of the fitted solver over that of the learned one, wanted at most 1.05; *evaluations* and *time*: the
+One thread. *error*: the fitted solver's over the learned one's, wanted at most 1.05; *evaluations* and *time*: the
 learned one's over the fitted one's, the teacher left out.
 """
 
