@@ -135,6 +135,18 @@ def u_net(cls: Any) -> Call:
     return lambda on: on(D)(on(normal(3, 1, 8, 8).float()), on(torch.zeros(3)), on(torch.eye(3)))
 
 
+def with_derivative(call: Call) -> Call:
+    """A call whose forward derivatives an emulated GPU computes by two backward passes: it has no others."""
+
+    def run(on: Place) -> object:
+        with pytest.MonkeyPatch.context() as patch:
+            if on.device.type != "cpu":
+                patch.setattr(torch.func, "jvp", torch.autograd.functional.jvp)
+            return call(on)
+
+    return run
+
+
 def solver(name: str) -> Call:
     return lambda on: sample(on(TOY), on(PATH.x[0]), LEVELS, name)
 
@@ -419,6 +431,7 @@ CALLS: dict[str, Call] = {
     "scheduling.states_at": of_tensors(scheduling.states_at, PATH, torch.tensor([30.0, 5.0, 0.1], dtype=torch.float64)),
     "scheduling.teacher_paths": searched(scheduling.teacher_paths),
     **{f"solvers.{cls.__name__}": solver(name) for name, cls in solvers.REGISTRY.items()},
+    "solvers.GENIE": with_derivative(solver("genie")),
     "solvers.Point": lambda on: [
         (now := solvers.Point(on(PATH.x[0]), 80.0, on(TOY), tuple(LEVELS.tolist()))).denoised, now.direction
     ],

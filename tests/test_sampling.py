@@ -78,7 +78,7 @@ def test_order_against_the_exact_solution_of_a_gaussian(name, order):
 # Every solver, and of those with options what changes where and how often they evaluate.
 ALL_SOLVERS = [
     *((name, {}) for name in solvers.REGISTRY if name != "edm_stochastic"),
-    *((name, {"euler_last": True}) for name in ("heun", "dpm2")),
+    *((name, {"euler_last": True}) for name in ("heun", "dpm2", "genie")),
     ("dpm2", {"r": 0.3}),
     ("unipc", {"prediction": "eps", "variant": "bh1"}),
     ("edm_stochastic", {"churn": 0.0}),
@@ -192,7 +192,7 @@ def test_evaluations_are_counted_and_as_stated(name, zero, afs, guided):
     extra = {"labels": torch.tensor([0, 1, 1, 0]), "guidance": 2.0} if guided else {}
     path = sample(D, start(d=2), sigmas, name, afs=afs, **extra)
     steps = 6 + zero
-    twice = name in ("heun", "dpm2", "edm_stochastic")
+    twice = name in ("heun", "dpm2", "genie", "edm_stochastic")
     stated = (2 * steps - zero if twice else steps) - afs
     assert path.nfe == D.calls == stated * (2 if guided else 1)
     assert torch.isfinite(path.x).all()

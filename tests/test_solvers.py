@@ -82,6 +82,7 @@ ORDERS = [
     ("edm_stochastic", {"churn": 0.0, "euler_last": True}, 2),
     ("dpm2", {}, 2),
     ("dpm2", {"r": 0.7}, 2),
+    ("genie", {}, 2),
     ("dpmpp_2m", {}, 2),
     ("dpmpp_2m", FULL, 2),
     ("dpmpp_2m", {"prediction": "eps", **FULL}, 2),

@@ -8,7 +8,7 @@ same first-order step are worth knowing:
            = (sigma_next / sigma) * x + (1 - sigma_next / sigma) * D,
 
 a convex combination of where we are and where D points (arXiv 2506.10177, Prop. 1). Every other method here improves
-on it with a second evaluation (`one_step`) or with memory (`multistep`, `exponential`).
+on it with a second evaluation (`one_step`), a derivative (`taylor`) or memory (`multistep`, `exponential`).
 
 Every option is by default as the method was published. Where that misses the order in the method's name, the option
 ``corrected`` gives it (`DPMPP3M`); all others have the order they state, as the tests measure. Options shared by
@@ -28,12 +28,14 @@ from teachkit.solvers.base import Point, Solver
 from teachkit.solvers.exponential import DPMPP2M, DPMPP3M, RES2M, RES3M, UniPC
 from teachkit.solvers.multistep import DEIS, IPNDM, IPNDMV, LMS
 from teachkit.solvers.one_step import DPM2, EDMStochastic, Euler, Heun
+from teachkit.solvers.taylor import GENIE
 
 __all__ = [
     "DEIS",
     "DPM2",
     "DPMPP2M",
     "DPMPP3M",
+    "GENIE",
     "IPNDM",
     "IPNDMV",
     "LMS",
@@ -52,7 +54,7 @@ __all__ = [
 REGISTRY: dict[str, type[Solver]] = {
     cls.name: cls
     for cls in (
-        Euler, Heun, DPM2, DPMPP2M, DPMPP3M, IPNDM, IPNDMV, DEIS, UniPC, RES2M, RES3M, LMS, EDMStochastic
+        Euler, Heun, DPM2, GENIE, DPMPP2M, DPMPP3M, IPNDM, IPNDMV, DEIS, UniPC, RES2M, RES3M, LMS, EDMStochastic
     )
 }  # fmt: skip
 
