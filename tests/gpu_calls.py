@@ -422,6 +422,10 @@ CALLS: dict[str, Call] = {
     "scheduling.fit_solver": searched(scheduling.fit_solver, 5),
     "scheduling.learn_solver": searched(scheduling.learn_solver, 3, iterations=3, relax=0.01),
     "scheduling.multistep_weights": of_tensors(lambda levels: scheduling.multistep_weights("ipndm", levels), LEVELS),
+    "scheduling.AMED": lambda on: sample(
+        on(TOY), on(PATH.x[0]), LEVELS[[0, 4, 8]], scheduling.AMED([0.4, 0.0], [1.1, 0.9])
+    ),
+    "scheduling.learn_amed": searched(scheduling.learn_amed, 5, iterations=3, rows=4),
     "scheduling.path_cost": of_tensors(scheduling.path_cost, normal(9, 9).abs(), torch.tensor([0, 4, 8])),
     "scheduling.score_optimal": lambda on: [
         scheduling.score_optimal(on(PATH), 4, cost) for cost in ("predictor", "corrector")

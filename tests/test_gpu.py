@@ -53,7 +53,7 @@ ON_THE_CPU = {
     "edm.loss.validation_loss", "edm.training.load_ema", "evaluation.paper.gits_levels", "regularity.unrolled_weights",
     "schedules.interpolate", "schedules.trained_levels", "schedules.validate", "scheduling.Schedule",
     "scheduling.cost_matrix", "scheduling.find_schedule", "scheduling.fit_solver", "scheduling.learn_solver",
-    "scheduling.multistep_weights", "scheduling.score_optimal", "scheduling.shortest_path",
+    "scheduling.learn_amed", "scheduling.multistep_weights", "scheduling.score_optimal", "scheduling.shortest_path",
     "scheduling.shortest_paths",
 }  # fmt: skip
 

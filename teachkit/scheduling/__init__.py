@@ -10,6 +10,7 @@ worth taking and the weights are not. A `Schedule` remembers how it was found. T
 ``notebooks/11_schedules_by_dynamic_programming``.
 """
 
+from teachkit.scheduling.amed import AMED
 from teachkit.scheduling.costs import METRICS, cost_matrix
 from teachkit.scheduling.diffusers import drive
 from teachkit.scheduling.dynamic_programme import path_cost, shortest_path, shortest_paths
@@ -17,12 +18,14 @@ from teachkit.scheduling.equal_work import score_optimal
 from teachkit.scheduling.fit import fit_solver
 from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.scheduling.learn import learn_solver
+from teachkit.scheduling.mean_direction import learn_amed
 from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.search import find_schedule
 from teachkit.scheduling.student import multistep_weights
 from teachkit.scheduling.teacher import states_at, teacher_paths
 
 __all__ = [
+    "AMED",
     "METRICS",
     "FittedMultistep",
     "Schedule",
@@ -30,6 +33,7 @@ __all__ = [
     "drive",
     "find_schedule",
     "fit_solver",
+    "learn_amed",
     "learn_solver",
     "multistep_weights",
     "path_cost",

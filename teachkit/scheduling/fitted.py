@@ -62,13 +62,7 @@ class FittedMultistep(Solver):
 
     def check(self, sigmas: Tensor | Sequence[float]) -> None:
         """Raise a ValueError unless there is a row of weights for every step of ``sigmas``, and for these levels."""
-        levels = tuple(schedules.validate(sigmas).tolist())
-        if len(self.weights) != len(levels) - 1:
-            raise ValueError(f"weights are for {len(self.weights)} steps, but the schedule has {len(levels) - 1}")
-        # Levels that went through single precision are still the same.
-        if self.sigmas and not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(levels, self.sigmas)):
-            own, got = (", ".join(f"{s:.4g}" for s in some) for some in (self.sigmas, levels))
-            raise ValueError(f"weights are for the levels {own}, but the schedule has {got}")
+        check_levels("weights", len(self.weights), self.sigmas, sigmas)
 
     def step(self, now: Point, sigma_next: float, history: Sequence[Point]) -> Tensor:
         if len(now.levels) != len(self.weights) + 1:
@@ -77,6 +71,19 @@ class FittedMultistep(Solver):
             self.check(now.levels)
         points = [now, *reversed(history)]
         return combine(now.x, 1.0, *((w, p.direction) for w, p in zip(self.weights[now.index], points)))
+
+
+def check_levels(
+    what: str, steps: int, own: tuple[float, ...] | None, sigmas: Tensor | Sequence[float]
+) -> tuple[float, ...]:
+    """Levels with which ``what`` was learned, in so many steps, as they are or as single precision has them."""
+    levels = tuple(schedules.validate(sigmas).tolist())
+    if steps != len(levels) - 1:
+        raise ValueError(f"{what} are for {steps} steps, but the schedule has {len(levels) - 1}")
+    if own and not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(levels, own)):
+        known, got = (", ".join(f"{s:.4g}" for s in some) for some in (own, levels))
+        raise ValueError(f"{what} are for the levels {known}, but the schedule has {got}")
+    return levels
 
 
 @torch.no_grad()

@@ -15,11 +15,13 @@ from torch import Tensor
 from teachkit import checks, data, schedules, solvers
 from teachkit.checks import flag, integer, number
 from teachkit.files import write_whole
+from teachkit.scheduling.amed import AMED
 from teachkit.scheduling.fitted import FittedMultistep
 from teachkit.scheduling.flow import before_shift, is_flow_scheduler, times
 from teachkit.solvers import Solver
 
 FORMAT = "teachkit schedule 1"
+LEARNED: dict[str, type[Solver]] = {cls.name: cls for cls in (FittedMultistep, AMED)}  # by one schedule, for it alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,8 @@ class Schedule:
     sigmas : (N+1,)
         The levels, decreasing, float64, on the CPU.
     solver : str
-        Name in ``solvers.REGISTRY``, or "fitted" for weights that were fitted with the schedule.
+        Name in ``solvers.REGISTRY``, or "fitted" for weights that were fitted with the schedule, or "amed" for steps
+        that were learned on it.
     options : dict
         Options of the solver.
     nfe : int
@@ -72,8 +75,9 @@ class Schedule:
             object.__setattr__(self, "error", number("error", self.error, least=0))
         if not isinstance(self.solver, str):
             raise TypeError(f"solver must be a name, got {type(self.solver).__name__}")
-        if self.solver != FittedMultistep.name and self.solver not in solvers.REGISTRY:
-            raise ValueError(f"solver must be 'fitted' or one of {', '.join(solvers.REGISTRY)}, got {self.solver!r}")
+        if self.solver not in LEARNED and self.solver not in solvers.REGISTRY:
+            learned = ", ".join(map(repr, LEARNED))
+            raise ValueError(f"solver must be {learned} or one of {', '.join(solvers.REGISTRY)}, got {self.solver!r}")
         object.__setattr__(self, "nfe", integer("nfe", self.nfe, 1))
         try:
             solver = self.make_solver()
@@ -102,8 +106,8 @@ class Schedule:
 
     def make_solver(self) -> Solver:
         """The solver this schedule was found for, with its options; it knows for which guidance that was."""
-        if self.solver == FittedMultistep.name:
-            solver: Solver = FittedMultistep(**self.options, sigmas=self.sigmas)
+        if self.solver in LEARNED:
+            solver = LEARNED[self.solver](**self.options, sigmas=self.sigmas)  # type: ignore[call-arg]
         else:
             solver = solvers.get(self.solver, **self.options)
         solver.found_for_guidance = self.guidance
@@ -171,7 +175,7 @@ class Schedule:
         Raises
         ------
         ValueError
-            For fitted weights, which no other software takes.
+            For fitted weights and learned steps, which no other software takes.
         """
         self.require_classical()
         return ", ".join(f"{s:.6g}" for s in self.sigmas.tolist())
@@ -199,9 +203,9 @@ class Schedule:
         Raises
         ------
         ValueError
-            For fitted weights, which no other software takes; if two levels fall on one of the T steps; for
-            arguments of two kinds of model; for a scheduler whose settings change the times in other ways than by a
-            shift, or that adds noise.
+            For fitted weights and learned steps, which no other software takes; if two levels fall on one of the T
+            steps; for arguments of two kinds of model; for a scheduler whose settings change the times in other ways
+            than by a shift, or that adds noise.
         """
         self.require_classical()
         if (alphas_cumprod is not None) + flag("flow", flow) + (scheduler is not None) > 1:
@@ -230,9 +234,10 @@ class Schedule:
         return {"timesteps": kept}
 
     def require_classical(self) -> None:
-        """Raise a ValueError for fitted weights: without them the levels give other samples."""
-        if self.solver == FittedMultistep.name:
+        """Raise a ValueError for fitted weights or learned steps: without them the levels give other samples."""
+        if self.solver in LEARNED:
+            own = "fitted weights" if self.solver == FittedMultistep.name else "learned steps"
             raise ValueError(
-                "this schedule has fitted weights, which other software does not take, and without them its levels "
+                f"this schedule has {own}, which other software does not take, and without them its levels "
                 "give other samples: use teachkit.sample with make_solver(), or find_schedule for a classical solver"
             )

@@ -168,6 +168,14 @@ SCHEDULING = {
     "scheduling.multistep_weights": Call(
         scheduling.multistep_weights, {"solver": "ipndm", "sigmas": schedules.polynomial(3, 0.1, 10.0)}
     ),
+    "scheduling.learn_amed": Call(
+        scheduling.learn_amed,
+        {
+            **{name: value for name, value in WARM_UP.items() if name != "budget"},
+            **{"nfe": 3, "start": "logsnr", "iterations": 2, "learning_rate": 0.1, "rows": 4, "seed": 1},
+        },
+        WARM_UP_NAMES,
+    ),
     "scheduling.states_at": Call(
         scheduling.states_at,
         {"teacher": PATH, "sigmas": schedules.polynomial(3, 0.1, 10.0), "rows": slice(2, 5)},
@@ -178,6 +186,16 @@ SCHEDULING = {
         lambda **given: scheduling.FittedMultistep(**given).weights,
         {"weights": FITTED.options["weights"], "sigmas": FITTED.sigmas},
         {"sigmas": ("schedule",), "weights": ("schedule",)},
+    ),
+    "scheduling.AMED": Call(
+        lambda **given: (scheduling.AMED(**given).r, scheduling.AMED(**given).c),
+        {"r": [0.4, 0.0], "c": [1.1, 0.9], "sigmas": [10.0, 1.0, 0.1]},
+        {"r": ("c",), "c": ("r",), "sigmas": ("schedule",)},
+    ),
+    "scheduling.AMED.check": Call(
+        scheduling.AMED([0.4, 0.0], [1.1, 0.9], [10.0, 1.0, 0.1]).check,
+        {"sigmas": [10.0, 1.0, 0.1]},
+        {"sigmas": ("schedule",)},
     ),
     "scheduling.FittedMultistep.check": Call(
         FITTED.make_solver().check, {"sigmas": FITTED.sigmas}, {"sigmas": ("schedule",)}
