@@ -8,6 +8,15 @@ Every linear multistep solver of the textbooks is one choice of these rows (`mul
 levels, weights or both by Adam, from any start, towards the teacher's final samples: LD3 (arXiv 2405.15506) learns the
 levels, S4S (arXiv 2502.17423) the weights, and BNS (arXiv 2403.01329), S4S-Alt and the generalised solvers
 (arXiv 2510.17699) both. `fit_solver` asks the same question of a few least-squares problems.
+
+Found without gradients through the sampler, in contrast:
+
+- OLSS (arXiv 2305.14677), the precedent of `fit_solver`, projects the next state of the full path on the span of the
+  start and all predictions so far, one least-squares problem a step, and also searches for the steps to take.
+- DPM-Solver-v3 (arXiv 2310.13268) computes coefficients of every noise level once for a model, its "empirical model
+  statistics", which make the first-order discretisation error small, and steps by formula with them on any grid.
+- DMN (arXiv 2402.17376) moves the levels of a given solver so that a bound of its distance from the exact solution is
+  small, by a constrained trust-region method in seconds; its weights stay.
 """
 
 from __future__ import annotations
