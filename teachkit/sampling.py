@@ -271,6 +271,14 @@ def _warn_of_levels(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> None:
             f"{high:.4g} to {low:.4g}: take levels between these",
             stacklevel=3,
         )
+    if getattr(denoiser, "distilled", False):
+        own = torch.tensor(denoiser.levels, dtype=torch.float64)  # type: ignore[attr-defined]
+        if not bool(((sigmas[:-1, None] / own - 1).abs() < 0.01).any(1).all()):
+            warnings.warn(
+                f"this denoiser was distilled for the levels {shown(own.tolist())} and means nothing at others: take "
+                "its .levels, by Euler's method",
+                stacklevel=3,
+            )
     if first <= 10:  # the data decide the size as well
         return
     try:

@@ -14,7 +14,7 @@ from teachkit.launcher import place
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="mnist or digits8: a recipe of teachkit.edm.recipes.")],
+    recipe: Annotated[str, typer.Argument(help="mnist, digits8, emoji, or a distillation, as digits8-1step.")],
     run_dir: Annotated[
         Path | None, typer.Option(help="Checkpoints, log and sample grids; default: runs/RECIPE.", file_okay=False)
     ] = None,
@@ -26,17 +26,24 @@ def train(
         bool | None, typer.Option("--compile/--no-compile", help="Compile the network or not; default: the recipe's.")
     ] = None,
 ) -> None:
-    """Train a small model; run again to resume. Under torchrun, every process takes a share of each batch."""
-    from teachkit.edm.recipes import RECIPES
+    """Train or distil a small model; run again to resume. Under torchrun, every process takes a share of each batch."""
+    from teachkit.edm.distillation import DISTILLATIONS, Distillation, distil
+    from teachkit.edm.recipes import RECIPES, Recipe
     from teachkit.edm.training import train
 
-    check_choice("recipe", recipe, sorted(RECIPES))
+    recipes: dict[str, Recipe | Distillation] = {**RECIPES, **DISTILLATIONS}
+    check_choice("recipe", recipe, sorted(recipes))
     changes: dict[str, Any] = {k: v for k, v in (("images", images), ("seed", seed)) if v is not None}
-    chosen = dataclasses.replace(RECIPES[recipe], **changes)
+    chosen = dataclasses.replace(recipes[recipe], **changes)
+    if isinstance(chosen, Distillation) and compiled is not None:
+        raise typer.BadParameter("--compile and --no-compile are for training, not for distilling")
     folder = run_dir or Path("runs") / recipe
     first, where = place().first, choose_device(device)
     try:
-        train(chosen, folder, device=where, checkpoint_seconds=checkpoint_seconds, compile=compiled)
+        if isinstance(chosen, Distillation):
+            distil(chosen, folder, device=where, checkpoint_seconds=checkpoint_seconds)
+        else:
+            train(chosen, folder, device=where, checkpoint_seconds=checkpoint_seconds, compile=compiled)
     except KeyboardInterrupt:
         if not first:
             raise SystemExit(130) from None

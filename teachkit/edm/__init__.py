@@ -1,9 +1,10 @@
-"""Learned denoisers: the networks of EDM, their preconditioning, training and safe checkpoints."""
+"""Learned denoisers: the networks of EDM, their preconditioning, training, distillation and safe checkpoints."""
 
 from teachkit import renamed
 
 from .checkpoints import convert, load, save
 from .denoiser import LearnedDenoiser
+from .distillation import distil
 from .errors import (
     CheckpointError,
     CorruptCheckpointError,
@@ -33,6 +34,7 @@ __all__ = [
     "VEPrecond",
     "VPPrecond",
     "convert",
+    "distil",
     "iDDPMPrecond",
     "load",
     "save",

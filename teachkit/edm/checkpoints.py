@@ -33,7 +33,7 @@ from .errors import CheckpointError, CorruptCheckpointError, UnknownArchitecture
 from .preconditioning import PRECONDITIONINGS
 from .snapshots import State, read_snapshot
 
-SHIPPED = ("edm-mnist", "edm-digits8")
+SHIPPED = ("edm-mnist", "edm-digits8", "edm-digits8-1step", "edm-digits8-2step", "edm-digits8-4step")
 FORMAT = "teachkit-edm-1"
 
 
@@ -46,8 +46,9 @@ def load(
     ----------
     path_or_name : path or str
         A ``.safetensors`` file of :func:`save`; a published ``.pkl`` snapshot; a model that ships with teachkit
-        ("edm-mnist", "edm-digits8"); or the name of a published one ("edm-cifar10-32x32-uncond-vp", ...; the whole
-        list is ``published.CONFIGS``), which is downloaded once and kept.
+        ("edm-mnist", "edm-digits8", and "edm-digits8-1step", "-2step", "-4step", which were distilled from it for their
+        ``levels``); or the name of a published one ("edm-cifar10-32x32-uncond-vp", ...; the whole list is
+        ``published.CONFIGS``), which is downloaded once and kept.
     device : device, optional
         Where to put it; torch's default device if None.
     dtype : torch.dtype, optional
@@ -155,7 +156,7 @@ def save(
         "class": type(denoiser).__name__,
         "arguments": json.dumps(_to_json(denoiser.config)),
         "dtype": str(dtype).removeprefix("torch."),
-        "sha256": _digest(state),
+        "sha256": digest(state),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -252,12 +253,12 @@ def _read_safetensors(path: Path) -> tuple[str, dict[str, Any], State]:
         raise UnknownArchitectureError(f"{path.name} says nothing of its architecture (metadata 'format': {FORMAT!r})")
     try:
         arguments = json.loads(header["arguments"])
-        class_name, digest = header["class"], header["sha256"]
+        class_name, stated = header["class"], header["sha256"]
     except (KeyError, ValueError, RecursionError):
         raise CorruptCheckpointError(f"the metadata of {path.name} is damaged") from None
     if not isinstance(arguments, dict):
         raise CorruptCheckpointError(f"the metadata of {path.name} is damaged")
-    if _digest(state) != digest:
+    if digest(state) != stated:
         raise CorruptCheckpointError(f"the weights in {path.name} are not those that were saved (checksum)")
     return class_name, {k: math.inf if v == "inf" else v for k, v in arguments.items()}, state
 
@@ -266,11 +267,11 @@ def _to_json(config: Mapping[str, Any]) -> dict[str, Any]:
     return {k: "inf" if v == math.inf else list(v) if isinstance(v, tuple) else v for k, v in config.items()}
 
 
-def _digest(state: Mapping[str, Tensor]) -> str:
+def digest(state: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for name in sorted(state):
         value = state[name].contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()

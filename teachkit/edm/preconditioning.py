@@ -12,12 +12,14 @@ Reference: Karras et al. 2022 (arXiv 2206.00364), Section 5, Table 1 and Appendi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from teachkit.checks import integer, number
+from teachkit.checks import integer, number, shown
 from teachkit.schedules.linear_beta import LinearBeta
 
 from .denoiser import Coefficients, LearnedDenoiser
@@ -40,6 +42,9 @@ class EDMPrecond(LearnedDenoiser):
         Noise levels the model was made for.
     sigma_data
         Standard deviation of the data.
+    levels
+        Of a network that was distilled (`teachkit.edm.distil`): where its sampler stops, largest first, and all that
+        it was trained for. ``sample(D, x, D.levels)`` draws from it. None for a network of all levels.
 
     References
     ----------
@@ -59,13 +64,22 @@ class EDMPrecond(LearnedDenoiser):
         sigma_max: float = math.inf,
         sigma_data: float = 0.5,
         model_type: str = "DhariwalUNet",
+        levels: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
         _check_range(sigma_min, sigma_max)
         sigma_data = number("sigma_data", sigma_data, above=0)
+        self.levels = None if levels is None else _check_levels(levels, sigma_min, sigma_max)
         super().__init__(*args, model_type=model_type, **kwargs)
         self.sigma_min, self.sigma_max, self.sigma_data = float(sigma_min), float(sigma_max), float(sigma_data)
         self.config |= {"sigma_min": sigma_min, "sigma_max": sigma_max, "sigma_data": sigma_data}
+        if self.levels is not None:
+            self.config["levels"] = self.levels
+
+    @property
+    def distilled(self) -> bool:
+        """Whether it answers rightly at its ``levels`` alone."""
+        return self.levels is not None
 
     def _coefficients(self, sigma: Tensor) -> Coefficients:
         variance = sigma.square() + self.sigma_data**2
@@ -250,3 +264,13 @@ def _check_range(sigma_min: float, sigma_max: float) -> None:
     number("sigma_min", sigma_min, least=0)
     if not (isinstance(sigma_max, float) and sigma_max == math.inf):
         number("sigma_max", sigma_max, above=sigma_min)
+
+
+def _check_levels(levels: Sequence[float], sigma_min: float, sigma_max: float) -> tuple[float, ...]:
+    """Levels of a distilled network as plain numbers; no tensors, as a network may be built without memory."""
+    if not isinstance(levels, list | tuple):
+        raise TypeError(f"levels must be a list of noise levels, got {shown(levels)}")
+    found = tuple(number("levels", level, least=sigma_min, most=sigma_max, above=0) for level in levels)
+    if len(found) < 2 or not all(high > low for high, low in pairwise(found)):
+        raise ValueError(f"levels must be two or more, strictly decreasing, got {shown(levels)}")
+    return found

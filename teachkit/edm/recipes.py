@@ -35,8 +35,48 @@ _SPREAD = (0.05, 0.05, 0.12, 0.1)  # of shifts (widths), angles (radians) and th
 Batch: TypeAlias = tuple[Tensor | None, ...]
 
 
+class Optimised:
+    """What every recipe says of its optimisation: lengths, counted in images seen, rates, averaging, and a seed."""
+
+    images: int
+    batch: int
+    learning_rate: float
+    schedule: str
+    cycles: int
+    warmup: int
+    ema_half_life: int
+    ema_ramp: float
+    label_dropout: float
+    gradient_clip: float
+    precision: str
+    seed: int
+    validate_every: int
+
+    def check_optimisation(self) -> None:
+        """Raise a TypeError or ValueError that names what makes no run."""
+        choice("schedule", self.schedule, ("cosine", "constant"))
+        choice("precision", self.precision, ("float32", "bfloat16", "float16"))
+        integer("seed", self.seed, 0, _LARGEST_SEED)
+        for name in ("images", "batch", "validate_every", "cycles"):
+            integer(name, getattr(self, name), 1)
+        for name in ("learning_rate", "gradient_clip"):
+            number(name, getattr(self, name), above=0)
+        number("label_dropout", self.label_dropout, least=0, most=1)
+        for name in ("warmup", "ema_half_life", "ema_ramp"):
+            number(name, getattr(self, name), least=0)
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps."""
+        return math.ceil(self.images / self.batch)
+
+    def text(self) -> str:
+        """Everything in it as one line of JSON, by which a run directory knows its recipe again."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)  # type: ignore[call-overload]
+
+
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Optimised):
     """All that decides a training run.
 
     Lengths (``images``, ``warmup``, ``ema_half_life``, ``validate_every``) count training images seen.
@@ -77,36 +117,20 @@ class Recipe:
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f"{name} must be a dict, got {shown(getattr(self, name))}")
             object.__setattr__(self, name, copy.deepcopy(getattr(self, name)))  # not shared with another recipe
-        choice("schedule", self.schedule, ("cosine", "constant"))
-        choice("precision", self.precision, ("float32", "bfloat16", "float16"))
         flag("compile", self.compile)
-        integer("seed", self.seed, 0, _LARGEST_SEED)
-        for name in ("images", "batch", "validate_every", "cycles"):
-            integer(name, getattr(self, name), 1)
+        self.check_optimisation()
         if self.micro_batch is not None:
             integer("micro_batch", self.micro_batch, 1, self.batch)
         number("background", self.background, -1, 1)
-        for name in ("sigma_data", "learning_rate", "gradient_clip"):
-            number(name, getattr(self, name), above=0)
-        for name in ("log_uniform_share", "label_dropout", "augment"):
+        number("sigma_data", self.sigma_data, above=0)
+        for name in ("log_uniform_share", "augment"):
             number(name, getattr(self, name), least=0, most=1)
-        for name in ("warmup", "ema_half_life", "ema_ramp"):
-            number(name, getattr(self, name), least=0)
         try:
             self.text()
         except (TypeError, ValueError) as error:
             raise TypeError(f"network and tags must hold plain values, as JSON has them: {error}") from None
         if self.augment and self.network.get("augment_dim", 0) != AUGMENT_DIM:
             raise ValueError(f"augment needs a network with augment_dim={AUGMENT_DIM}, got {self.augment} without")
-
-    @property
-    def steps(self) -> int:
-        """Number of optimiser steps."""
-        return math.ceil(self.images / self.batch)
-
-    def text(self) -> str:
-        """Everything in it as one line of JSON, by which a run directory knows its recipe again."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -169,7 +193,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def learning_rate(recipe: Optimised, step: int) -> float:
     """Of a step: a warm-up, then a half cosine or a constant, ``cycles`` times."""
     length = recipe.images / recipe.cycles
     seen = step * recipe.batch % length
@@ -179,7 +203,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * factor
 
 
-def share_kept(recipe: Recipe, step: int) -> float:
+def share_kept(recipe: Optimised, step: int) -> float:
     """How much of the averaged weights stays after a step: half of it in a half-life, which grows at first."""
     half_life = max(min(recipe.ema_half_life, step * recipe.batch * recipe.ema_ramp), 1e-8)
     return 0.5 ** (recipe.batch / half_life)

@@ -1,7 +1,7 @@
-"""A training run on one of its processes: its step, its checkpoint, its log, and its compiler where there is one.
+"""A run on one of its processes: its step, its checkpoint, its log, and its compiler where there is one.
 
 What is random in a step, and how long a run is, follows from its recipe (`teachkit.edm.recipes`);
-`teachkit.edm.training` runs it.
+`teachkit.edm.training` runs it. `Optimisation` is what training and distillation share, `Run` is training.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import math
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,17 @@ from torch.nn.parallel import DistributedDataParallel
 from teachkit import data
 from teachkit.checks import installed
 from teachkit.edm.loss import edm_loss, validation_loss
-from teachkit.edm.recipes import Batch, Recipe, check_data, draw_batch, learning_rate, make_denoiser, share_kept
+from teachkit.edm.preconditioning import EDMPrecond
+from teachkit.edm.recipes import (
+    Batch,
+    Optimised,
+    Recipe,
+    check_data,
+    draw_batch,
+    learning_rate,
+    make_denoiser,
+    share_kept,
+)
 from teachkit.files import write_images, write_whole
 from teachkit.launcher import Processes
 from teachkit.noise import initial_noise
@@ -32,19 +43,19 @@ from teachkit.sampling import sample
 from teachkit.schedules import polynomial
 
 
-class Run:
-    """The state of one training run on one process."""
+class Optimisation(ABC):
+    """The state of one network that is being optimised, on one process; a subclass says what its loss is."""
 
+    recipe: Optimised
     parts: dict[str, Any]  # what a checkpoint holds beside the recipe and the step
 
-    def __init__(self, recipe: Recipe, folder: Path, group: Processes, dataset: data.Dataset | None = None) -> None:
+    def __init__(self, recipe: Optimised, folder: Path, group: Processes, denoiser: EDMPrecond) -> None:
         self.recipe, self.folder, self.group, self.device = recipe, folder, group, group.device
         self.checkpoint, self.log = folder / "checkpoint.pt", folder / "log.jsonl"
         if recipe.batch % group.world:
             raise ValueError(f"batch must be a multiple of the {group.world} processes, got {recipe.batch}")
-        self.train_set, self.held_out = data.split(dataset or data.load(recipe.data))
-        self.denoiser = make_denoiser(recipe).to(self.device)
-        check_data(recipe, self.train_set, self.denoiser)
+        self.identity = recipe.text()  # by which a folder knows its run again
+        self.denoiser = denoiser.to(self.device)
         self.ema = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
         self.forward: Callable[..., Tensor] = self.denoiser
         self.optimiser = torch.optim.Adam(self.denoiser.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
@@ -57,7 +68,7 @@ class Run:
         if not self.checkpoint.exists():
             return
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        if state["recipe"] != self.recipe.text():
+        if state["recipe"] != self.identity:
             raise ValueError(f"{self.folder} holds a run of another recipe; choose another folder or delete it")
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
@@ -92,12 +103,8 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         parts = {name: part.state_dict() for name, part in self.parts.items()}
         content = io.BytesIO()  # not straight into the file: on a full disk torch would not say so
-        torch.save({"recipe": self.recipe.text(), "step": self.step, **parts}, content)
+        torch.save({"recipe": self.identity, "step": self.step, **parts}, content)
         write_whole(self.checkpoint, lambda beside: beside.write_bytes(content.getbuffer()))
-
-    def batch(self) -> Batch:
-        """This process's share of the current step."""
-        return draw_batch(self.recipe, self.train_set, self.denoiser, self.step, self.group.rank, self.group.world)
 
     def train_step(self) -> float:
         """One optimiser step on a full batch; returns its mean loss over all processes."""
@@ -121,6 +128,39 @@ class Run:
         self._average()
         return float(total)
 
+    @abstractmethod
+    def _accumulate_gradients(self) -> Tensor:
+        """Forward and backward over this process's share of the step's batch; returns its mean loss."""
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        keep = share_kept(self.recipe, self.step)
+        for mean, value in zip(self.ema.parameters(), self.denoiser.parameters()):
+            mean.lerp_(value, 1 - keep)  # and no buffers: all there are is fixed frequencies
+
+    def _note(self, loss: float, held_out: dict[str, float], finals: Tensor) -> None:
+        """Append a line to the log, and write a grid of samples."""
+        seen = self.step * self.recipe.batch
+        with open(self.log, "a") as file:
+            file.write(json.dumps({"images": seen, "loss": round(loss, 5), "held_out": held_out}) + "\n")
+        shown = finals if finals.shape[1] in (1, 3) else finals[:, :1]  # of what is not pictures, the first channel
+        write_images(self.folder / f"samples-{seen:09d}.png", shown, columns=10)
+
+
+class Run(Optimisation):
+    """The state of one training run on one process."""
+
+    recipe: Recipe
+
+    def __init__(self, recipe: Recipe, folder: Path, group: Processes, dataset: data.Dataset | None = None) -> None:
+        self.train_set, self.held_out = data.split(dataset or data.load(recipe.data))
+        super().__init__(recipe, folder, group, make_denoiser(recipe))
+        check_data(recipe, self.train_set, self.denoiser)
+
+    def batch(self) -> Batch:
+        """This process's share of the current step."""
+        return draw_batch(self.recipe, self.train_set, self.denoiser, self.step, self.group.rank, self.group.world)
+
     def _accumulate_gradients(self) -> Tensor:
         """Forward and backward over this process's images, ``micro_batch`` at a time; returns their mean loss."""
         recipe, device, batch = self.recipe, self.device, self.batch()
@@ -135,12 +175,6 @@ class Run:
             total += loss.detach()
         return total
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        keep = share_kept(self.recipe, self.step)
-        for mean, value in zip(self.ema.parameters(), self.denoiser.parameters()):
-            mean.lerp_(value, 1 - keep)  # and no buffers: all there are is fixed frequencies
-
     def validate(self, loss: float, sigmas: Tensor) -> None:
         """Append the held-out loss at these noise levels to the log, and write a grid of samples."""
         if not self.group.first:
@@ -149,14 +183,10 @@ class Run:
         classes = labels if self.denoiser.label_dim else None
         held_out = validation_loss(self.ema, images, classes, sigmas, self.recipe.sigma_data)
         by_level = {f"{s:.4g}": round(v, 5) for s, v in zip(sigmas.tolist(), held_out.tolist())}
-        seen = self.step * self.recipe.batch
-        with open(self.log, "a") as file:
-            file.write(json.dumps({"images": seen, "loss": round(loss, 5), "held_out": by_level}) + "\n")
         x = initial_noise(40, images.shape[1:], seed=0, dtype=torch.float32, device=self.device)
         classes = torch.arange(40, device=self.device) % self.denoiser.label_dim if self.denoiser.label_dim else None
         final = sample(self.ema, x, polynomial(18), "heun", labels=classes, keep="final").final
-        shown = final if final.shape[1] in (1, 3) else final[:, :1]  # of what is not pictures, the first channel
-        write_images(self.folder / f"samples-{seen:09d}.png", shown, columns=10)
+        self._note(loss, by_level, final)
 
 
 def compile_if_possible(network: nn.Module, rehearse: Callable[[], object], group: Processes) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from teachkit.data import Dataset
 from teachkit.edm.interrupt import end_of_step
 from teachkit.edm.preconditioning import EDMPrecond
 from teachkit.edm.recipes import Recipe, check_recipe, make_denoiser
-from teachkit.edm.runs import Run
+from teachkit.edm.runs import Optimisation, Run
 from teachkit.launcher import processes
 from teachkit.progress import tqdm
 
@@ -132,15 +133,17 @@ def train(
         last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
         if run.step < last:
             run.prepare(compiled)
-        _go_on(run, last, checkpoint_seconds, progress and group.first)
+        go_on(run, last, checkpoint_seconds, progress, lambda loss: run.validate(loss, validation_sigmas()))
         run.save()
     return run.ema.eval().requires_grad_(False)
 
 
-def _go_on(run: Run, last: int, checkpoint_seconds: float, progress: bool) -> None:
+def go_on(
+    run: Optimisation, last: int, checkpoint_seconds: float, progress: bool, validate: Callable[[float], None]
+) -> None:
     """Steps up to ``last``, with validation and checkpoints in between."""
-    recipe, saved = run.recipe, time.monotonic()
-    bar = tqdm(total=last * recipe.batch, initial=run.step * recipe.batch, unit="img", disable=not progress)
+    recipe, saved, hidden = run.recipe, time.monotonic(), not (progress and run.group.first)
+    bar = tqdm(total=last * recipe.batch, initial=run.step * recipe.batch, unit="img", disable=hidden)
     with bar, end_of_step(alone=run.group.world == 1) as interrupted:
         while run.step < last:
             loss = run.train_step()
@@ -151,7 +154,7 @@ def _go_on(run: Run, last: int, checkpoint_seconds: float, progress: bool) -> No
             bar.update(recipe.batch)
             seen = run.step * recipe.batch
             if seen // recipe.validate_every > (seen - recipe.batch) // recipe.validate_every or run.step == last:
-                run.validate(loss, validation_sigmas())
+                validate(loss)
             if time.monotonic() - saved > checkpoint_seconds:
                 run.save()
                 saved = time.monotonic()
