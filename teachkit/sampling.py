@@ -169,7 +169,7 @@ def sample(
         raise TypeError(f"solver must be a name or a Solver instance, got {rule!r}")
     check_conditions(denoiser, x, labels, guidance, batch)
     _warn_of_guidance(rule, denoiser, guidance)
-    _warn_of_levels(denoiser, x, grid)
+    _warn_of_levels(rule, denoiser, x, grid)
     if dynamic_threshold is not None:
         number("dynamic_threshold", dynamic_threshold, above=0, most=1)
     choice("keep", keep, ("all", "final"))
@@ -259,7 +259,7 @@ def _warn_of_guidance(solver: Solver, denoiser: Denoiser, guidance: float | None
         )
 
 
-def _warn_of_levels(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> None:
+def _warn_of_levels(solver: Solver, denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> None:
     """Of a model that says what it was trained for, used elsewhere: it answers all the same, and wrongly."""
     low, high = (getattr(denoiser, name, None) for name in ("sigma_min", "sigma_max"))
     first, last = float(sigmas[0]), float(sigmas[-2])  # where it is evaluated first and last
@@ -273,10 +273,10 @@ def _warn_of_levels(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> None:
         )
     if getattr(denoiser, "distilled", False):
         own = torch.tensor(denoiser.levels, dtype=torch.float64)  # type: ignore[attr-defined]
-        if not bool(((sigmas[:-1, None] / own - 1).abs() < 0.01).any(1).all()):
+        if solver.name != "euler" or not bool(((sigmas[:-1, None] / own - 1).abs() < 0.01).any(1).all()):
             warnings.warn(
-                f"this denoiser was distilled for the levels {shown(own.tolist())} and means nothing at others: take "
-                "its .levels, by Euler's method",
+                f"this denoiser was distilled for Euler's method at {shown(own.tolist())} and means nothing at other "
+                "levels or by other solvers: sample(D, x, D.levels)",
                 stacklevel=3,
             )
     if first <= 10:  # the data decide the size as well

@@ -64,8 +64,8 @@ class Distillation(Optimised):
     teacher: str = "edm-digits8"  # what edm.load opens
     solver: str = "fitted"  # of the teacher: the shipped one, fitted to it, or any other on the polynomial schedule
     teacher_steps: int = 8
-    paths: int = 65_536
-    images: int = 131_072
+    paths: int = 49_152
+    images: int = 98_304
     batch: int = 128
     learning_rate: float = 2e-3
     schedule: str = "cosine"  # or "constant", after the warm-up
@@ -100,9 +100,9 @@ class Distillation(Optimised):
 
 
 DISTILLATIONS: dict[str, Distillation] = {
-    "digits8-1step": Distillation(nfe=1, images=262_144),
+    "digits8-1step": Distillation(nfe=1, images=196_608),
     "digits8-2step": Distillation(nfe=2),
-    "digits8-4step": Distillation(nfe=4, images=65_536),
+    "digits8-4step": Distillation(nfe=4, images=49_152),
 }
 
 
