@@ -35,8 +35,8 @@ from teachkit import (
     scheduling,
     solvers,
 )  # fmt: skip
+from teachkit.edm import distillation, recipes, runs, training
 from teachkit.edm import loss as losses
-from teachkit.edm import recipes, runs, training
 from teachkit.evaluation.paper import gits_levels
 
 Call = Callable[["Place"], object]
@@ -97,6 +97,7 @@ def random_weights(cls: Any, **options: Any) -> Any:
 
 
 SONG = random_weights(edm.EDMPrecond, model_type="SongUNet")
+TEACHER = random_weights(edm.EDMPrecond, attn_resolutions=[])
 
 
 # --- Calls that take more than a line ---------------------------------------------------------------------------------
@@ -280,6 +281,17 @@ def trained(on: Place) -> object:
     return [*steps, *run.ema.state_dict().values(), *run.denoiser.state_dict().values()]
 
 
+def distilled(on: Place) -> object:
+    """Steps of distillation, with what they draw, and a look at held-out noise; and the whole of it."""
+    recipe = distillation.Distillation(nfe=2, teacher_steps=4, solver="ipndm", paths=8, images=16, batch=8)
+    run = distillation.Distilling(recipe, folder(), evaluation.Processes(0, 1, on.device), TEACHER)
+    steps = [run.train_step() for _ in range(2)]
+    run.prepare(compiled=False)
+    run.validate(steps[-1])
+    whole = edm.distil(recipe, folder(), teacher=TEACHER, device=on.device, stop_after=1, progress=False)
+    return [*steps, *run.ema.state_dict().values(), *whole.state_dict().values()]
+
+
 def averaged(on: Place) -> object:
     where = folder()
     runs.Run(RECIPE, where, evaluation.Processes(0, 1, on.device)).save()
@@ -347,6 +359,7 @@ CALLS: dict[str, Call] = {
     "edm.VEPrecond": network(edm.VEPrecond, encoder_type="residual", resample_filter=[1, 3, 3, 1]),
     "edm.VPPrecond": network(edm.VPPrecond),
     "edm.iDDPMPrecond": network(edm.iDDPMPrecond),
+    "edm.distil": distilled,
     "edm.load": lambda on: edm.load("edm-digits8", device=on.device)(on(IMAGES), 1.0, on(torch.arange(6))),
     "edm.loss.affine_augment": of_tensors(losses.affine_augment, IMAGES, normal(6, 4).float() / 9),
     "edm.loss.edm_loss": of_tensors(losses.edm_loss, SONG, IMAGES, torch.linspace(0.1, 9, 6), NOISE),

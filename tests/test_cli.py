@@ -293,7 +293,10 @@ def test_the_weights_of_a_fitted_schedule_are_not_lost(conditional):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "cifar"], "recipe must be one of digits8, emoji, mnist"),
+        (
+            ["train", "cifar"],
+            "recipe must be one of digits8, digits8-1step, digits8-2step, digits8-4step, emoji, mnist",
+        ),
         (["schedule", "--format", "xml"], "--format must be one of list, json, comfyui"),
         (["schedule", "--solver", "best"], "--solver must be fitted or one of euler"),
         (["schedule", "--nfe", "1"], "nfe"),

@@ -174,7 +174,8 @@ def distil(
     device = checks.device("device", device) or torch.device("cpu")
     network = load(recipe.teacher, device="cpu") if teacher is None else teacher
     if not isinstance(network, EDMPrecond) or network.distilled:
-        raise TypeError(f"teacher must be an EDMPrecond of all noise levels, got {shown(teacher or recipe.teacher)}")
+        got = shown(recipe.teacher if teacher is None else teacher)
+        raise TypeError(f"teacher must be an EDMPrecond of all noise levels, got {got}")
     with processes(device, patience=None) as group:
         run = Distilling(recipe, folder, group, network)
         run.resume()
@@ -194,6 +195,7 @@ class Distilling(Optimisation):
     """
 
     recipe: Distillation
+    decided_by = "recipe or teacher"
 
     def __init__(self, recipe: Distillation, folder: Path, group: Processes, teacher: EDMPrecond) -> None:
         self.solver, self.teacher_levels = recipe.teacher_sampler()

@@ -47,6 +47,7 @@ class Optimisation(ABC):
     """The state of one network that is being optimised, on one process; a subclass says what its loss is."""
 
     recipe: Optimised
+    decided_by = "recipe"
     parts: dict[str, Any]  # what a checkpoint holds beside the recipe and the step
 
     def __init__(self, recipe: Optimised, folder: Path, group: Processes, denoiser: EDMPrecond) -> None:
@@ -69,7 +70,9 @@ class Optimisation(ABC):
             return
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
         if state["recipe"] != self.identity:
-            raise ValueError(f"{self.folder} holds a run of another recipe; choose another folder or delete it")
+            raise ValueError(
+                f"{self.folder} holds a run of another {self.decided_by}; choose another folder or delete it"
+            )
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.step = state["step"]

@@ -11,7 +11,7 @@ import torch
 
 from teachkit import adapters, data, edm, files, metrics
 from teachkit.course import grading, latents
-from teachkit.edm import interrupt, loss, recipes, training
+from teachkit.edm import distillation, interrupt, loss, recipes, training
 from tests.fuzz.harness import Call, faults, normal
 from tests.fuzz.test_core import ABAR
 
@@ -87,6 +87,9 @@ SIZES = dict.fromkeys(
 RECIPE = recipes.Recipe(
     "digits8", {"img_resolution": 8, "img_channels": 1, "label_dim": 10, **SMALL}, images=8, batch=8, validate_every=8
 )
+
+DISTILLATION = distillation.Distillation(nfe=1, solver="ipndm", teacher_steps=2, paths=8, images=8, batch=8)
+TEACHER = edm.EDMPrecond(8, 1, label_dim=3, **SMALL).eval()
 
 NETWORKS = {
     **{f"edm.{name}.forward": Call(net, GIVEN, TOGETHER) for name, net in NETS.items()},
@@ -224,6 +227,18 @@ TRAINING = {
     ),
     "edm.training.load_ema": Call(
         lambda **given: dict(training.load_ema(**given).state_dict()), {"recipe": RECIPE, "run_dir": "run"}
+    ),
+    "edm.distillation.Distillation": Call(
+        lambda **given: distillation.Distillation(**given).steps,
+        {field.name: getattr(DISTILLATION, field.name) for field in dataclasses.fields(DISTILLATION)},
+        {"batch": ("paths",), "nfe": ("teacher_steps",)},
+    ),
+    "edm.distil": Call(
+        lambda **given: dict(edm.distil(**given).state_dict()),
+        {
+            **{"recipe": DISTILLATION, "run_dir": "run", "teacher": TEACHER, "device": "cpu", "stop_after": 0},
+            **{"checkpoint_seconds": 60.0, "progress": False},
+        },
     ),
     "edm.interrupt.end_of_step": Call(lambda **given: interrupt.end_of_step(**given).__enter__()(), {"alone": False}),
 }
