@@ -150,7 +150,7 @@ def test_arguments_are_in_the_order_of_the_published_constructors():
     """Snapshots may hold them by position."""
     shared = ["img_resolution", "img_channels", "label_dim", "use_fp16"]
     own = {
-        EDMPrecond: ["sigma_min", "sigma_max", "sigma_data", "model_type"],
+        EDMPrecond: ["sigma_min", "sigma_max", "sigma_data", "model_type", "levels"],  # the last is ours
         VPPrecond: ["beta_d", "beta_min", "M", "epsilon_t", "model_type"],
         VEPrecond: ["sigma_min", "sigma_max", "model_type"],
         iDDPMPrecond: ["C_1", "C_2", "M", "model_type"],

@@ -1,10 +1,10 @@
 """Export the distilled networks and write their card: ``python tools/distillation_card.py --runs runs``.
 
 Takes the averaged weights of finished runs of ``teachkit train digits8-1step`` (-2step, -4step), stores them in float16
-as data/edm-NAME.safetensors, and measures what data/distilled-digits8.md says, on noise that no network was trained on:
+as data/edm-NAME.safetensors, and measures what data/edm-digits8-distilled.md says, on noise that no network was trained on:
 how far samples are from where the teacher's path from the same noise ends, beside the best solvers of the teacher and
 the best affine map; what is lost between the levels and under guidance. The figures are also in
-data/distilled-digits8.json; the card has no number from elsewhere. ``--measure-only`` takes the networks in data/,
+data/edm-digits8-distilled.json; the card has no number from elsewhere. ``--measure-only`` takes the networks in data/,
 ``--redraw`` writes the text again from the .json file. A quarter of an hour on one CPU core, most of it the teacher.
 """
 
@@ -28,7 +28,7 @@ from teachkit.edm.distillation import DISTILLATIONS, distil
 from teachkit.scheduling.warm_up import elsewhere
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-CARD = DATA / "distilled-digits8.json"
+CARD = DATA / "edm-digits8-distilled.json"
 TEACHER, EVENT, COUNT, WARM_UP, MAPPED = "edm-digits8", (1, 8, 8), 2048, 128, 8192
 SIDE = 20  # as MNIST's digits are, in their frame of 28
 REFERENCE = schedules.polynomial(60)
@@ -234,7 +234,7 @@ def picture() -> None:
     framed = [torch.cat([F.pad(image[0].clamp(-1, 1), (1, 1, 1, 1), value=-1) for image in row], 1) for row in rows]
     pixels = torch.cat(framed).repeat_interleave(6, 0).repeat_interleave(6, 1)
     shown = ((pixels + 1) * 127.5).round().to(torch.uint8).numpy()
-    Image.fromarray(shown).save(DATA / "distilled-digits8-samples.png", optimize=True)
+    Image.fromarray(shown).save(DATA / "edm-digits8-distilled-samples.png", optimize=True)
 
 
 def table(rows: dict[str, Any]) -> str:
@@ -270,12 +270,12 @@ def card(found: dict[str, Any]) -> str:
     return f"""# edm-digits8-1step, -2step, -4step: a sampler of digits distilled to few evaluations
 
 ![Five rows of ten digits from the same noise: teacher, students at 4, 2 and 1 evaluations, and the teacher at 1.]\
-(distilled-digits8-samples.png)
+(edm-digits8-distilled-samples.png)
 
 *Each column starts from one noise. From the top: the teacher's converged path; the students at 4, 2 and 1 evaluations;
 the teacher itself at 1, which answers with nearly the mean of the class.*
 
-Written by `tools/distillation_card.py`, which measured every number here; they are also in `distilled-digits8.json`.
+Written by `tools/distillation_card.py`, which measured every number here; they are also in `edm-digits8-distilled.json`.
 
 - **What**: three networks of the architecture of `edm-digits8`, distilled from it as in SFD (arXiv 2409.19681); in
   float16.
