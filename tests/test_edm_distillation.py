@@ -171,19 +171,21 @@ def test_a_run_that_stops_on_the_way_ends_with_the_same_bits(tmp_path, teacher, 
 
 
 @pytest.mark.usefixtures("quickly")
-def test_an_interrupted_run_is_saved(tmp_path, teacher, monkeypatch):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_saved(tmp_path, teacher, monkeypatch, sent):
     step = Distilling.train_step
 
     def interrupt(run):
         loss = step(run)
         if run.step == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(sent)
         return loss
 
     monkeypatch.setattr(Distilling, "train_step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         distil(TINY, tmp_path / "run", teacher=teacher, progress=False)
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.usefixtures("quickly")

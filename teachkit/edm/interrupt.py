@@ -1,4 +1,4 @@
-"""Training that ends early: Ctrl-C at the end of a step, where there is a state to save."""
+"""Training that ends early, by Ctrl-C or SIGTERM: at the end of a step, where there is a state to save."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from teachkit.checks import flag
 
@@ -14,9 +15,9 @@ __all__ = ["end_of_step"]
 
 @contextlib.contextmanager
 def end_of_step(alone: bool) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C waits for the end of a step, where there is a state to save; a second one does not wait.
+    """Ctrl-C and SIGTERM wait for the end of a step, where there is a state to save; a second one does not wait.
 
-    Elsewhere than in the main thread, or where another handler is set, Ctrl-C stays what it was.
+    Elsewhere than in the main thread, or where another handler is set, they stay what they were.
 
     Parameters
     ----------
@@ -26,7 +27,7 @@ def end_of_step(alone: bool) -> Iterator[Callable[[], bool]]:
     Yields
     ------
     callable
-        Says whether Ctrl-C came.
+        Says whether one came.
 
     Examples
     --------
@@ -35,18 +36,21 @@ def end_of_step(alone: bool) -> Iterator[Callable[[], bool]]:
     False
     """
     came: list[int] = []
+    usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
     def note(number: int, frame: object) -> None:
         came.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(number, usual[signal.Signals(number)])
 
     alone = flag("alone", alone)
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not (alone and usual and threading.current_thread() is threading.main_thread()):
+    if not (alone and threading.current_thread() is threading.main_thread()):
         yield lambda: False
         return
-    signal.signal(signal.SIGINT, note)
+    taken = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
+    for number in taken:
+        signal.signal(number, note)
     try:
         yield lambda: bool(came)
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in taken:
+            signal.signal(number, usual[number])

@@ -102,7 +102,7 @@ def train(
     FloatingPointError
         If the loss stops being finite; the last checkpoint is kept.
     KeyboardInterrupt
-        After Ctrl-C, at the end of the step and with a checkpoint; a second Ctrl-C does not wait.
+        After Ctrl-C or SIGTERM, at the end of the step and with a checkpoint; a second one does not wait.
 
     Examples
     --------
