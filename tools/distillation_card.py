@@ -244,7 +244,7 @@ def table(rows: dict[str, Any]) -> str:
         nfe, what = name.split(", ", 1)
         lines.append(
             f"| {nfe} | {what} | {row['mean']:.4f} ± {row['standard_error']:.4f} | {row['median']:.4f} | "
-            f"{row['elsewhere']:.1%} | {row['frechet_pixels']:.3f} | {row['frechet_features']:.2f} | "
+            f"{row['elsewhere']:.2%} | {row['frechet_pixels']:.3f} | {row['frechet_features']:.2f} | "
             f"{row['spread']:.3f} | {row['coverage']:.1%} | {row['class']:.1%} |"
         )
     return "\n".join(lines)
