@@ -1,9 +1,9 @@
 """Export the distilled networks and write their card: ``python tools/distillation_card.py --runs runs``.
 
 Takes the averaged weights of finished runs of ``teachkit train digits8-1step`` (-2step, -4step), stores them in float16
-as data/edm-NAME.safetensors, and measures what data/edm-digits8-distilled.md says, on noise that no network was trained on:
-how far samples are from where the teacher's path from the same noise ends, beside the best solvers of the teacher and
-the best affine map; what is lost between the levels and under guidance. The figures are also in
+as data/edm-NAME.safetensors, and measures what data/edm-digits8-distilled.md says, on noise that no network was
+trained on: how far samples are from where the teacher's path from the same noise ends, beside the best solvers of the
+teacher and the best affine map; what is lost between the levels and under guidance. The figures are also in
 data/edm-digits8-distilled.json; the card has no number from elsewhere. ``--measure-only`` takes the networks in data/,
 ``--redraw`` writes the text again from the .json file. A quarter of an hour on one CPU core, most of it the teacher.
 """
@@ -275,7 +275,8 @@ def card(found: dict[str, Any]) -> str:
 *Each column starts from one noise. From the top: the teacher's converged path; the students at 4, 2 and 1 evaluations;
 the teacher itself at 1, which answers with nearly the mean of the class.*
 
-Written by `tools/distillation_card.py`, which measured every number here; they are also in `edm-digits8-distilled.json`.
+Written by `tools/distillation_card.py`, which measured every number here; they are also in
+`edm-digits8-distilled.json`.
 
 - **What**: three networks of the architecture of `edm-digits8`, distilled from it as in SFD (arXiv 2409.19681); in
   float16.
