@@ -300,6 +300,7 @@ def test_shipped_networks_are_small_listed_and_of_the_committed_recipe(nfe):
     assert (Distillation(**json.loads(said["recipe"])), said["dtype"]) == (recipe, "float16")
     denoiser = edm.load(SHIPPED[nfe])
     assert len(denoiser.levels) == nfe + 1 == recipe.nfe + 1
+    assert list(denoiser.levels) == recipe.teacher_sampler()[1][:: recipe.teacher_steps // nfe].tolist()
     assert (denoiser.sigma_max, denoiser.sigma_min) == (80.0, 0.002)
     row = [line for line in (data.directory() / "README.md").read_text().splitlines() if f"| `{path.name}`" in line]
     assert len(row) == 1

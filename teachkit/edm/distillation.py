@@ -204,7 +204,8 @@ class Distilling(Optimisation):
         super().__init__(recipe, folder, group, student_of(teacher, self.levels))
         self.teacher: Denoiser = copy.deepcopy(teacher).to(self.device).eval().requires_grad_(False)
         weights = digest({name: value.cpu() for name, value in teacher.state_dict().items()})
-        self.identity = json.dumps({**json.loads(recipe.text()), "weights": weights}, sort_keys=True)
+        decided = {"weights": weights, "teacher_levels": self.teacher_levels.tolist()}  # shipped solvers may change
+        self.identity = json.dumps({**json.loads(recipe.text()), **decided}, sort_keys=True)
         self.states = functools.cache(self._states)
 
     def _states(self, number: int) -> tuple[Tensor, Tensor | None]:
