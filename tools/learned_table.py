@@ -74,16 +74,8 @@ class Bench:
         found = self.fit(nfe).provenance
         spent = times * (found["evaluations"] - found["teacher_evaluations"])
         iterations = max(10, spent // (ROWS_EACH * 3 * nfe))
-        return scheduling.learn_solver(
-            self.D,
-            self.x,
-            nfe,
-            teacher=self.teacher,
-            rows=ROWS_EACH,
-            iterations=iterations,
-            save_memory=False,
-            **options,
-        )
+        given = {"teacher": self.teacher, "rows": ROWS_EACH, "iterations": iterations, "save_memory": False}
+        return scheduling.learn_solver(self.D, self.x, nfe, **given, **options)
 
     def learn_amed(self, nfe: int) -> Schedule:
         """AMED; its steps are learned one by one from the teacher's states, which costs what it costs."""
@@ -181,6 +173,11 @@ def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
 
 
+def save(every: list[dict[str, Any]]) -> None:
+    """Write all rows; the file is whole or as it was."""
+    write_whole(ROWS, lambda beside: beside.write_text("".join(json.dumps(row) + "\n" for row in every)))
+
+
 def run(names: list[str]) -> None:
     """Measure what is missing or out of date, seed by seed, so that a first answer is there early."""
     for seed in range(max(SEEDS.values())):
@@ -190,13 +187,13 @@ def run(names: list[str]) -> None:
             key = key_of(PROBLEMS[name].make()[0])
             known = {cell_of(r) for r in rows() if r["key"] == key}
             cells = [(n, m) for n in BUDGETS for m in METHODS if (name, seed, m, n) not in known]
-            bench = Bench(name, seed) if cells else None
-            for nfe, method in cells if bench else ():
+            if not cells:
+                continue
+            bench = Bench(name, seed)
+            for nfe, method in cells:
                 row = {"problem": name, "seed": seed, "solver": method, "nfe": nfe, "key": key}
                 row |= measure(bench, nfe, method)
-                kept = [r for r in rows() if cell_of(r) != cell_of(row)]
-                text = "".join(json.dumps(r) + "\n" for r in [*kept, row])
-                write_whole(ROWS, lambda beside, text=text: beside.write_text(text))
+                save([*(r for r in rows() if cell_of(r) != cell_of(row)), row])
                 print(name, seed, nfe, method, f"{row['mean']:.4f}", f"{row['seconds']:.0f} s", flush=True)
 
 
@@ -217,8 +214,8 @@ def report() -> list[str]:
             lines += [
                 f"### {PROBLEMS[name].title}, {nfe} evaluations",
                 "",
-                f"{WARM_UP[name]} warm-up samples; {SEEDS[name]} draws of warm-up and held-out noise. Floor of the sliced "
-                f"Wasserstein distance: {floor:.4f}.",
+                f"{WARM_UP[name]} warm-up samples; {SEEDS[name]} draws of warm-up and held-out noise. Floor of the "
+                f"sliced Wasserstein distance: {floor:.4f}.",
                 "",
                 "| method | error | ± | median | elsewhere | sliced Wasserstein | evaluations | seconds |",
                 "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -258,9 +255,9 @@ def _limit(groups: dict[tuple[str, int, str], list[dict[str, Any]]]) -> list[str
     mean = math.exp(statistics.mean(map(math.log, ratios.values())))
     above = [f"{problem} at {nfe}: {ratio:.2f}" for (problem, nfe), ratio in ratios.items() if ratio > 1.05]
     return [
-        f"`fit_solver` against the best that any of the solvers learned by gradients reaches from any start, with up to "
-        f"ten times the evaluations: geometric mean of the ratio of errors {mean:.2f} over {len(ratios)} cells, largest "
-        f"{max(ratios.values()):.2f}. Above 1.05: {'; '.join(above) or 'none'}.",
+        f"`fit_solver` against the best that any of the solvers learned by gradients reaches from any start, with up "
+        f"to ten times the evaluations: geometric mean of the ratio of errors {mean:.2f} over {len(ratios)} cells, "
+        f"largest {max(ratios.values()):.2f}. Above 1.05: {'; '.join(above) or 'none'}.",
         "",
     ]
 

@@ -53,7 +53,6 @@ ROWS, REPORT, FOUND = ROOT / "docs" / "schedules.jsonl", ROOT / "docs" / "SCHEDU
 SOLVERS = ("euler", "heun", "dpm2", "ipndm", "dpmpp_2m", "dpmpp_3m", "deis", "unipc")
 BUDGETS = (4, 5, 6, 8, 10)
 COEFFICIENTS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2)
-ORDER = 3  # of the fitted solver
 HELD_OUT = 20_000  # added to the seed of the warm-up noise
 
 
@@ -145,7 +144,7 @@ def measure(name: str, seed: int, known: set[tuple[str, int, str, int]]) -> Iter
     for solver, nfe in wanted:
         row: dict[str, Any] = {"problem": name, "seed": seed, "solver": solver, "nfe": nfe}
         if solver == "fitted":
-            schedule = scheduling.fit_solver(denoiser, more, nfe, ORDER, teacher=fit_teacher or teacher)
+            schedule = scheduling.fit_solver(denoiser, more, nfe, teacher=fit_teacher or teacher)
             row["found"] = error(schedule.sigmas, schedule.make_solver(), share=True)
         else:
             schedule = scheduling.find_schedule(denoiser, warm_up, nfe, solver, teacher=teacher)

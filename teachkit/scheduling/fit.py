@@ -32,7 +32,7 @@ from teachkit.sampling import Labels, Trajectory
 from teachkit.scheduling.conditions import Conditions
 from teachkit.scheduling.fitted import FittedMultistep, fit_weights
 from teachkit.scheduling.meter import check_progress
-from teachkit.scheduling.refine import TRIALS, gauss_newton, sample_errors, score
+from teachkit.scheduling.refine import gauss_newton, sample_errors, score
 from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.search import Candidate, cheapest_paths, judged, race, usual_grids
 from teachkit.scheduling.tangents import end_tangents, tangent_cost
@@ -41,7 +41,8 @@ from teachkit.scheduling.warm_up import WarmUp, check_ends, check_warm_up, the_t
 
 FIRST_ORDER = 3  # at most, of the weights to begin with
 MOVED = ", levels and weights moved together"  # what is added to the name of a start
-ROUNDS = 4  # of measuring tangents
+ROUNDS, TRIALS = 6, 4  # of measuring tangents, and of steps with each
+DAMPING = 1e-4  # of the first step: tangents are better derivatives than wide differences, and there are more numbers
 
 
 def fit_solver(
@@ -221,7 +222,7 @@ class _Fit:
         own = self.warm_up.teacher.final[rows].flatten(1).double()
         begun = [torch.tensor(row + [0.0] * (k - len(row))) for row, k in zip(start.options["weights"], lengths)]
         numbers = torch.cat([start.sigmas[1:-1].log()] * free + begun).double()
-        for u in gauss_newton(gap_at, measure, numbers, rounds, objective):
+        for u in gauss_newton(gap_at, measure, numbers, rounds, objective, TRIALS, DAMPING):
             yield judged(self.warm_up, at(u), self.gap)
 
     def weights(self, sigmas: Tensor, rows: slice) -> tuple[list[list[float]], Tensor]:

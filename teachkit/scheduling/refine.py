@@ -51,18 +51,24 @@ def by_differences(gap_at: Callable[[Numbers], Tensor], change: Tensor) -> Measu
 
 
 def gauss_newton(
-    gap_at: Callable[[Numbers], Tensor], measure: Measure, start: Numbers, rounds: int, objective: str = "mean"
+    gap_at: Callable[[Numbers], Tensor],
+    measure: Measure,
+    start: Numbers,
+    rounds: int,
+    objective: str = "mean",
+    trials: int = TRIALS,
+    damping: float = 1e-2,
 ) -> Iterator[Numbers]:
     """Numbers (k,) with a smaller objective than ``start``, or ``start`` itself: those after each round.
 
     ``gap_at`` maps numbers to final samples minus the teacher's (B, d) float64, or to what is not finite where they
-    stand for nothing. It is called 1 + rounds * TRIALS times at most, and ``measure`` as often as there are rounds.
+    stand for nothing. It is called 1 + rounds * trials times at most, and ``measure`` as often as there are rounds.
     """
-    u, gap, damping = start, gap_at(start), 1e-2
+    u, gap = start, gap_at(start)
     for done in range(rounds):
         before = score(gap, objective)
         jacobian, farthest = measure(u, gap, done)
-        for _ in range(TRIALS):
+        for _ in range(trials):
             step = _step(jacobian, gap, damping, objective)  # (k,)
             step = step * min(1.0, float((farthest / step).abs().min()))
             moved, along = gap_at(u + step), step.to(jacobian)
