@@ -704,7 +704,9 @@ def test_a_race_is_won_by_the_best_two_and_the_worst_leave_early(samples, runner
     paths = scheduling.teacher_paths(mixture(), initial_noise(samples, (12,)), grid=1)
     warm = warm_up.WarmUp(mixture(), paths, 4, 0.5)
     field = [search.Candidate(str(1 + k), paths.sigmas) for k in range(runners)]
-    assert {c.name for c in search.race(warm, field[::-1], gap)} == {"1", "2"} - ({"2"} if runners == 1 else set())
+    assert {c.name for c in search.race(warm, field[::-1], gap, "mean")} == {"1", "2"} - (
+        {"2"} if runners == 1 else set()
+    )
     assert all(rows.start == 0 and rows.stop <= samples // 2 for _, rows in tries)  # none of those that judge
     counts = [sum(name == k for name, _ in tries) for k in range(1, runners + 1)]
     assert counts == sorted(counts, reverse=True)
@@ -918,15 +920,13 @@ def test_the_objective_of_a_search_may_be_the_root_mean_square():
     start, change = torch.tensor([2.0], dtype=F64), torch.tensor([0.1], dtype=F64)
     *_, end = gauss_newton(lambda u: u - targets, start, change, 5, "rms")
     assert float(end) == pytest.approx(2.5, abs=1e-6)
-    columns, gap = normal(30, 8, 3), normal(30, 8, seed=1)
-    plain = torch.linalg.lstsq(columns.flatten(0, 1), gap.flatten()).solution
-    torch.testing.assert_close(fitted._least_squares(columns, gap, "rms"), plain)
     steady, lucky = candidate(1.0, 1.0, 1.0, 1.0), candidate(0.2, 0.2, 0.2, 2.2)
     assert search._clearly_better([steady, lucky], steady, "mean") is lucky
     assert search._clearly_better([steady, lucky], steady, "rms") is steady
 
 
-# Where paths fork a few decide the root mean square, and which levels win it differs from draw to draw.
+# Where paths fork a few decide the root mean square, and which levels win it differs from draw to draw. A fit tries the
+# same for either objective.
 @pytest.mark.parametrize(("find", "samples"), [("find_schedule", 96), ("fit_solver", 384)])
 def test_the_objective_is_what_gets_small(find, samples):
     D, x = crowd(samples)
@@ -935,7 +935,7 @@ def test_the_objective_is_what_gets_small(find, samples):
     for objective in ("mean", "rms"):
         found[objective] = getattr(scheduling, find)(D, x, 5, teacher=teacher, objective=objective)
         assert found[objective].provenance["objective"] == objective
-    assert found["rms"].provenance["rms_error"] < found["mean"].provenance["rms_error"]
+    assert found["rms"].provenance["rms_error"] <= found["mean"].provenance["rms_error"]
     with pytest.raises(ValueError, match="objective must be one of 'mean', 'rms', got 'max'"):
         getattr(scheduling, find)(D, x, 5, teacher=teacher, objective="max")
 
@@ -1069,7 +1069,7 @@ def test_the_start_with_the_smallest_error_wins_the_race():
     run = fitting(24)
     starts = {"bad": schedules.linear(5), "good": schedules.cosine(5), "worse": [80, 79, 78, 77, 76, 0.002]}
     field = [search.Candidate(name, torch.as_tensor(s, dtype=F64)) for name, s in starts.items()]
-    assert search.race(run.warm_up, field, run.gap_of_levels)[0].name == "good"
+    assert search.race(run.warm_up, field, run.gap_of_levels, "mean")[0].name == "good"
     errors = [refine.score(run.gap_of_levels(c, slice(0, 12)), "mean") for c in field]
     assert min(errors) == errors[1]
 
@@ -1083,7 +1083,7 @@ def test_the_error_of_a_fit_is_that_of_the_samples_kept_apart():
     torch.testing.assert_close(made.gap, final - run.warm_up.teacher.final[12:])
     assert run.warm_up.spent == run.warm_up.teacher_cost + 4 * 12 + 4 * 12  # fitted once, judged once
     assert made.nfe == 4
-    *_, better = run.moved(made, True, "mean", 1.0)
+    *_, better = run.moved(made, True)
     assert [len(row) for row in better.options["weights"]] == [1, 2, 2, 2]
     before, after = (refine.score(run.gap(c, slice(0, 12)), "mean") for c in (made, better))
     assert after < before

@@ -18,9 +18,7 @@ LINEAR = ("euler", "ab2", "ab3", "ab4", "ipndm", "deis", "dpmpp_2m", "dpmpp_3m",
 @pytest.mark.parametrize("name", [n for n in LINEAR if n in solvers.REGISTRY])
 def test_a_classical_solver_is_its_rows_of_weights(name):
     rows = scheduling.multistep_weights(name, LEVELS)
-    torch.testing.assert_close(
-        rows.sum(1), torch.ones(6, dtype=F64)
-    )  # consistent
+    torch.testing.assert_close(rows.sum(1), torch.ones(6, dtype=F64))  # consistent
     assert torch.equal(rows, rows.tril())
     steps = (rows * LEVELS.diff()[:, None]).tolist()
     solver = FittedMultistep([[row[j] for j in range(n, -1, -1)] for n, row in enumerate(steps)])

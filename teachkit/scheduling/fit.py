@@ -40,7 +40,6 @@ from teachkit.scheduling.teacher import interpolated, level_range
 from teachkit.scheduling.warm_up import WarmUp, check_ends, check_warm_up, the_teacher
 
 FIRST_ORDER = 3  # at most, of the weights to begin with
-MOVED = ", levels and weights moved together"  # what is added to the name of a start
 ROUNDS, TRIALS = 6, 4  # of measuring tangents, and of steps with each
 DAMPING = 1e-4  # of the first step: tangents are better derivatives than wide differences, and there are more numbers
 
@@ -90,8 +89,8 @@ def fit_solver(
         Samples that the model sees at a time; all by default. With it x, and so the teacher's paths, may lie on the
         CPU while the model is on a GPU.
     objective : {"mean", "rms"}
-        Error that is made small: the mean over samples, or the root mean square, in which the few samples that end
-        elsewhere than the teacher's count most.
+        By which of all that was tried the best is chosen: the mean of the samples' errors, which every step makes
+        smaller, or their root mean square, in which the few that end elsewhere than the teacher's count most.
     grid : int
         Steps of the teacher.
     budget : float
@@ -161,6 +160,11 @@ def fit_solver(
     return Schedule(best.sigmas, FittedMultistep.name, best.nfe, best.options, error, found)
 
 
+def best_of(candidates: list[Candidate], objective: str) -> Candidate:
+    """The one that does best on the judging half."""
+    return min(candidates, key=lambda c: score(c.gap, objective))
+
+
 class _Fit:
     """Levels and weights on the fitting half of the warm-up noise, judged on the other."""
 
@@ -174,32 +178,23 @@ class _Fit:
             starts = [*usual_grids(teacher, steps), *cheapest_paths(teacher, steps, ("l2",))]
         else:
             starts = [Candidate("given levels", levels)]
-        best = self.best([self.solved(start) for start in race(self.warm_up, starts, self.gap_of_levels)])
-        # Where a few samples decide, as in the root mean square, the way to a better place is that of all the others.
-        ways = dict.fromkeys(("mean", self.warm_up.objective)) if refine else ()
-        for left, objective in zip(range(len(ways), 0, -1), ways):
-            best = self.best([best, *self.moved(best, levels is None, objective, 1 / left)])
-        return best
-
-    def best(self, candidates: list[Candidate]) -> Candidate:
-        """The one that does best on the judging half."""
-        return min(candidates, key=lambda c: score(c.gap, self.warm_up.objective))
+        found = [self.solved(start) for start in race(self.warm_up, starts, self.gap_of_levels, "mean")]
+        if refine:
+            found += self.moved(best_of(found, "mean"), levels is None)
+        return best_of(found, self.warm_up.objective)
 
     def solved(self, start: Candidate) -> Candidate:
         """The levels of a candidate with weights solved for on them, judged."""
         weights, _ = self.weights(start.sigmas, self.warm_up.fit)
         return judged(self.warm_up, replace(start, options={"weights": weights}), self.gap)
 
-    def moved(self, start: Candidate, free: bool, objective: str, share: float) -> Iterator[Candidate]:
-        """Weights, and levels where they are ``free``, moved together: what they are after each round, judged.
-
-        As far as a ``share`` of the budget goes.
-        """
+    def moved(self, start: Candidate, free: bool) -> Iterator[Candidate]:
+        """Weights, and levels where they are ``free``, moved together: what they are after each round, judged."""
         steps = len(start.sigmas) - 1
         lengths = [min(n + 1, self.order) for n in range(steps)]
         inner = steps - 1 if free else 0
         round_cost = 1 + tangent_cost(lengths, free) / steps + TRIALS
-        rows, rounds = self.warm_up.afford(share, round_cost, ROUNDS, judgings=ROUNDS)
+        rows, rounds = self.warm_up.afford(1.0, round_cost, ROUNDS, judgings=ROUNDS)
 
         def sampler(u: Tensor) -> tuple[Tensor, list[Tensor]]:
             levels = torch.cat([start.sigmas[:1], u[:inner].exp(), start.sigmas[-1:]]) if free else start.sigmas
@@ -208,7 +203,9 @@ class _Fit:
         def at(u: Tensor) -> Candidate:
             levels, weights = sampler(u)
             options = {"weights": [row.tolist() for row in weights]}
-            return replace(start, name=f"{start.name.removesuffix(MOVED)}{MOVED}", sigmas=levels, options=options)
+            return replace(
+                start, name=f"{start.name}, levels and weights moved together", sigmas=levels, options=options
+            )
 
         def gap_at(u: Tensor) -> Tensor:
             if not bool((sampler(u)[0].diff() < 0).all()):  # levels that have crossed
@@ -222,14 +219,14 @@ class _Fit:
         own = self.warm_up.teacher.final[rows].flatten(1).double()
         begun = [torch.tensor(row + [0.0] * (k - len(row))) for row, k in zip(start.options["weights"], lengths)]
         numbers = torch.cat([start.sigmas[1:-1].log()] * free + begun).double()
-        for u in gauss_newton(gap_at, measure, numbers, rounds, objective, TRIALS, DAMPING):
+        for u in gauss_newton(gap_at, measure, numbers, rounds, "mean", TRIALS, DAMPING):
             yield judged(self.warm_up, at(u), self.gap)
 
     def weights(self, sigmas: Tensor, rows: slice) -> tuple[list[list[float]], Tensor]:
         """Weights solved for on some rows, and their final states."""
         warm_up, targets = self.warm_up, interpolated(self.warm_up.teacher, sigmas, rows)
         order = min(self.order, FIRST_ORDER)
-        return fit_weights(warm_up.evaluator(rows), warm_up.x[rows], sigmas, targets, order, warm_up.objective)
+        return fit_weights(warm_up.evaluator(rows), warm_up.x[rows], sigmas, targets, order)
 
     def gap_of_levels(self, candidate: Candidate, rows: slice) -> Tensor:
         """Final samples minus the teacher's, with weights solved for on the same samples."""

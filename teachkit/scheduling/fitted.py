@@ -93,12 +93,11 @@ def fit_weights(
     sigmas: Tensor,
     targets: Tensor,
     order: int,
-    objective: str = "mean",
 ) -> tuple[list[list[float]], Tensor]:
     """Roll out on a warm-up batch, fitting the weights of each step; returns them and the final states.
 
     ``targets`` (N+1, B, *event) are the teacher's states at ``sigmas``. What the samples leave open is as in
-    variable-step Adams-Bashforth. ``objective``: as in `fit_solver`.
+    variable-step Adams-Bashforth.
     """
     levels, rows = tuple(sigmas.tolist()), []
     history: list[Point] = []
@@ -108,20 +107,21 @@ def fit_weights(
         columns = torch.stack([p.direction.flatten(1).double() for p in points], -1)  # (B, d, k)
         weights = columns.new_tensor(adams_bashforth(tuple(p.sigma for p in points), levels[n + 1]))
         gap = (targets[n + 1] - x).flatten(1).double()
-        weights += _least_squares(columns, gap - columns @ weights, objective)
+        weights += _least_squares(columns, gap - columns @ weights)
         rows.append(weights.tolist())
         x = combine(x, 1.0, *((w, p.direction) for w, p in zip(rows[-1], points)))
         history = [*history, now][-(order - 1) :] if order > 1 else []
     return rows, x
 
 
-def _least_squares(columns: Tensor, gap: Tensor, objective: str = "mean") -> Tensor:
+def _least_squares(columns: Tensor, gap: Tensor) -> Tensor:
     """Weights (k,) of ``columns`` (B, d, k) that come nearest to ``gap`` (B, d).
 
-    For the mean error, rounds of reweighting (1 / distance) keep the few samples that end elsewhere from deciding.
+    Rounds of reweighting (1 / distance), which lead to the smallest mean of distances, keep the few samples that end
+    elsewhere from deciding.
     """
     weight, solution = gap.new_ones(len(gap)), gap.new_zeros(columns.shape[-1])
-    for _ in range(3 if objective == "mean" else 1):
+    for _ in range(3):
         normal = torch.einsum("bdi,bdj,b->ij", columns, columns, weight)
         right = torch.einsum("bdi,bd,b->i", columns, gap, weight)
         scale = normal.diagonal().mean().clamp(min=1e-200)

@@ -147,7 +147,9 @@ def find_schedule(
             [replace(c, options=form) for c in proposals(warm_up.teacher, forms[0][0]) for _, form in forms]
             for proposals in (usual_grids, cheapest_paths)
         )
-        usual, routes = ([judged(warm_up, c, gap) for c in race(warm_up, kind, gap)] for kind in (grids, paths))
+        usual, routes = (
+            [judged(warm_up, c, gap) for c in race(warm_up, kind, gap, objective)] for kind in (grids, paths)
+        )
         finalists = sorted(usual + routes, key=lambda c: score(c.gap, objective))
         for left, start in zip((2, 1), finalists[:2]):
             better = move_levels(warm_up, start, gap, 1 / left, judgings=left)
@@ -195,7 +197,7 @@ def cheapest_paths(teacher: Trajectory, steps: int, metrics: Sequence[str] = ("l
     return list(found.values())
 
 
-def race(warm_up: WarmUp, candidates: list[Candidate], gap: Gap) -> list[Candidate]:
+def race(warm_up: WarmUp, candidates: list[Candidate], gap: Gap, objective: str) -> list[Candidate]:
     """The best two, by successive halving: all run on a few samples, the better half on twice as many, and so on.
 
     Every round costs the same; the last is run on half of the samples to fit to.
@@ -204,7 +206,7 @@ def race(warm_up: WarmUp, candidates: list[Candidate], gap: Gap) -> list[Candida
     while len(candidates) > 2:
         size *= 2
         rows = slice(0, max(4, size))
-        candidates = sorted(candidates, key=lambda c: score(gap(c, rows), warm_up.objective))
+        candidates = sorted(candidates, key=lambda c: score(gap(c, rows), objective))
         candidates = candidates[: max(2, len(candidates) // 2)]
     return candidates
 
