@@ -47,6 +47,8 @@ RIGHT = {
     ),
     "split_sigma": lambda m, s: float(np.sqrt((m - s) * (m + s))),
     "cheapest_path": _every_route,
+    "greedy_trap": lambda r: np.array([[0, 1, 3, 1], [0, 0, 1, 10 * r], [0, 0, 0, 1], [0, 0, 0, 0.0]]),
+    "two_step_row": lambda r, s, t: np.linalg.solve([[1, 1], [r, s]], [1, (s + t) / 2]),
     "two_weights": lambda x, e, f, y: np.linalg.lstsq(
         np.stack([e.numpy().ravel(), f.numpy().ravel()], 1), (y - x).numpy().ravel(), rcond=None
     )[0],

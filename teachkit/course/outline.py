@@ -97,11 +97,15 @@ LESSONS = (
            "where does a network differ from the exact denoiser?",
            "The best possible denoiser of a data set can only replay it. A trained network is a worse denoiser of "
            "that set, and a better model of digits.", needs=("high_dimensions", "one_line_and_a_bend", "training_edm")),
-    Lesson("schedules_by_dynamic_programming", "networks", "Schedules by dynamic programming", 50,
+    Lesson("schedules_by_dynamic_programming", "networks", "Schedules by dynamic programming", 40,
            "where should a sampler stop if it may stop only five times?",
            "With six evaluations to spend, where do you stop? All paths have one shape, so a few of them can answer "
            "for all. You derive the paper's method, find what its coefficient does, and go beyond it.",
            needs=("solvers", "one_line_and_a_bend"), helps=("training_edm",)),
+    Lesson("learned_solvers", "networks", "Learned solvers", 40, "what is the best solver of all?",
+           "A solver is a table of weights. You fit one to the paths of a network by least squares, learn one by "
+           "gradients, find that both meet, and look for what neither can reach.",
+           needs=("schedules_by_dynamic_programming",), helps=("training_edm",)),
     Lesson("real_gpu_models", "networks", "Real GPU models (so far: digits, on a CPU)", 25,
            "does all of it hold for published networks?",
            "The same cells, a published network: load it safely, sample, measure the boomerang, find a schedule, "

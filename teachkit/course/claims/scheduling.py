@@ -2,7 +2,7 @@
 
 Levels are chosen on a teacher's paths from some noise and judged on other noise, by the error of each sample to the
 exact end of its path; ratios are taken over the same samples. Taught in
-``notebooks/11_schedules_by_dynamic_programming``.
+``notebooks/11_schedules_by_dynamic_programming``; what is fitted or learned, in ``notebooks/learned_solvers``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from teachkit import data, schedules, scheduling
+from teachkit import GaussianMixture, data, sample, schedules, scheduling, solvers
 from teachkit.course.claims import fixtures
 from teachkit.course.claims.criteria import at_least, at_most, below_one
 from teachkit.course.claims.fixtures import ratio
@@ -21,7 +21,7 @@ from teachkit.sampling import Trajectory
 
 P2 = "arXiv 2405.11326, Sec. 4"
 NFE = 6
-LESSON = "schedules_by_dynamic_programming"
+LESSON, LEARNED = "schedules_by_dynamic_programming", "learned_solvers"
 
 
 @fixtures.cached
@@ -126,18 +126,64 @@ def _levels(run: Setting) -> Measurement:
     return ratio(own, grids[name], detail=f"ratio of errors to the best usual grid ({name}), iPNDM, digits 8x8")
 
 
-@claim("fitted-solver", place="this library; goes beyond arXiv 2405.11326", criterion=below_one(), needs="model",
-       lesson=LESSON)  # fmt: skip
-def _fitted(run: Setting) -> Measurement:
-    """Multistep weights fitted to a few paths beat UniPC on its best usual grid."""
+@fixtures.cached
+def _fitted_solver(run: Setting) -> tuple[scheduling.Schedule, str]:
+    """The solver fitted to the network, and where it comes from."""
     file = data.directory() / "schedules" / f"{run.model}-fitted-{NFE}.json"
     if file.is_file() and not run.full:
-        schedule, origin = scheduling.Schedule.load(file), "shipped"
-    else:
-        x = fixtures.network_noise(run, run.pick(16, 128), stream=2)
-        schedule = scheduling.fit_solver(fixtures.network(run), x, NFE, labels=fixtures.labels(run, len(x)))
-        origin = f"fitted to {len(x)} paths"
+        return scheduling.Schedule.load(file), "shipped"
+    x = fixtures.network_noise(run, run.pick(16, 128), stream=2)
+    found = scheduling.fit_solver(fixtures.network(run), x, NFE, labels=fixtures.labels(run, len(x)))
+    return found, f"fitted to {len(x)} paths"
+
+
+@claim("fitted-solver", place="this library; goes beyond arXiv 2405.11326", criterion=below_one(), needs="model",
+       lesson=LEARNED)  # fmt: skip
+def _fitted(run: Setting) -> Measurement:
+    """Multistep weights fitted to a few paths beat UniPC on its best usual grid."""
+    schedule, origin = _fitted_solver(run)
     usual = _usual(run, "unipc")
     best = min(usual, key=lambda g: float(usual[g].mean()))
     own = fixtures.network_error(run, schedule.sigmas, schedule.make_solver())
     return ratio(own, usual[best], detail=f"ratio of errors, {NFE} evaluations, weights {origin}, grid {best}")
+
+
+@claim("learned-meets-fitted", place="this library", criterion=at_least(0.9), needs="model", lesson=LEARNED,
+       remark="what finds nothing from there is no idle learner: from the cosine grid it gains")  # fmt: skip
+def _learned(run: Setting) -> Measurement:
+    """Descending on by gradients from a fitted solver gains less than a tenth."""
+    fitted, _ = _fitted_solver(run)
+    x = fixtures.network_noise(run, run.pick(32, 128), stream=2)
+    more = {"labels": fixtures.labels(run, len(x)), "rows": 16, "iterations": run.pick(30, 300), "save_memory": False}
+    errors = []
+    for start, rate in ((fitted, 1e-3), ("cosine", 0.02)):
+        found = scheduling.learn_solver(fixtures.network(run), x, NFE, start=start, learning_rate=rate, **more)
+        errors.append(fixtures.network_error(run, found.sigmas, found.make_solver()))
+    own = fixtures.network_error(run, fitted.sigmas, fitted.make_solver())
+    control = ratio(errors[1], _usual(run, "ipndm")["cosine"])
+    detail = f"ratio of errors to the fitted solver's; from iPNDM on the cosine grid to its own: {control.value:.2f}"
+    return ratio(errors[0], own, detail=detail)
+
+
+@claim("ring-is-fitted-too", place="this library", criterion=below_one(), lesson=LEARNED,
+       remark="so regular paths are not why fitted weights win")  # fmt: skip
+def _ring(run: Setting) -> Measurement:
+    """Fitted weights beat every usual grid also where paths are not alike: on a ring in the plane."""
+    angle = torch.arange(8, dtype=torch.float64) * torch.pi / 4
+    ring = GaussianMixture([1 / 8] * 8, torch.stack([angle.cos(), angle.sin()], 1), torch.full_like(angle, 0.05**2))
+    x, new = fixtures.noise(run, 32, (2,)), fixtures.noise(run, run.pick(512, 4096), (2,), stream=1)
+    end = sample(ring, new, schedules.polynomial(200), "unipc", keep="final").final
+
+    def error(sigmas: Tensor, solver: str | solvers.Solver) -> Tensor:
+        final = sample(ring, new, sigmas, solver, keep="final").final
+        return (final - end).pow(2).mean(1).sqrt()
+
+    fitted = scheduling.fit_solver(ring, x, NFE)
+    usual = {
+        f"{name}, {solver}": error(make(NFE), solver)
+        for name, make in schedules.REGISTRY.items()
+        for solver in ("ipndm", "unipc")
+    }
+    best = min(usual, key=lambda g: float(usual[g].mean()))
+    own = error(fitted.sigmas, fitted.make_solver())
+    return ratio(own, usual[best], detail=f"ratio of errors to the best of {len(usual)} usual choices ({best})")

@@ -283,6 +283,32 @@ def _cheapest_path(answer: Any, rng: Generator) -> Cases:
         yield f"the route of {steps} steps on {n + 1} levels, coefficient {coefficient}", got, expected.double()
 
 
+@register("greedy_trap", "make the cheapest first jump end where every way on is dear")
+def _greedy_trap(answer: Any, rng: Generator) -> Cases:
+    for ratio in (1.5, 4.0, 30.0):
+        given = answer(ratio)
+        if given is None or given is Ellipsis:
+            yield "the costs", given, torch.zeros(1)
+            return
+        cost = torch.as_tensor(given).double()
+        yield "the shape", torch.tensor(cost.shape), torch.tensor([4, 4])
+        above = cost[torch.ones(4, 4).triu(1).bool()]
+        yield "whether all costs above the diagonal are positive", bool((above > 0).all()), True
+        through = cost[0, 1:3] + cost[1:3, 3]
+        greedy = through[cost[0, 1:3].argmin()]
+        yield f"whether greed costs at least {ratio:g} times as much", bool(greedy >= ratio * through.min()), True
+
+
+# learned_solvers
+
+
+@register("two_step_row", "the two weights sum to 1; for d(sigma) = sigma their sum must be the middle of the step")
+def _two_step_row(answer: Any, rng: Generator) -> Cases:
+    for before, now, after in ((8.0, 4.0, 2.0), (3.0, 2.0, 1.0), (5.0, 1.5, 0.002)):
+        older = (after - now) / (2 * (before - now))
+        yield f"the row for {before}, {now} and {after}", answer(before, now, after), torch.tensor([older, 1 - older])
+
+
 @register("two_weights", "one column per direction, samples and coordinates below one another; solve for target - x")
 def _two_weights(answer: Any, rng: Generator) -> Cases:
     for batch, d in ((5, 3), (1, 6), (12, 8)):
