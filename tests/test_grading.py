@@ -56,9 +56,14 @@ RIGHT = {
     "effective_number": lambda w: torch.stack([1 / (row @ row) for row in w]),
     "monotone_share": lambda d: sum(p == sorted(p, reverse=True) for p in d.T.tolist()) / d.shape[1],
     "gaussian_path": lambda x, lam, s, t: x * torch.sqrt(lam + t * t) / torch.sqrt(lam + s * s),
-    "score_from_denoiser": lambda x, denoised, sigma: -(x / sigma - denoised / sigma) / sigma,
-    "mean_shift_step": lambda x, data, h: torch.softmax(-(torch.cdist(x, data) ** 2) / (2 * h**2), 1) @ data,
-    "euler_step": lambda x, d, s, t: x + (t - s) * (x - d) / s,
+    "posterior_covariance": lambda D, x, s: s**2 * torch.func.vmap(torch.func.jacrev(lambda y: D(y[None])[0]))(x),
+    "missed_by_annealing": [[0.02 * k - 1, 0.0] for k in range(150)] + [[3.5, 3.5]] * 50,
+    "velocity_from_mass": lambda F, x, s: (
+        -(F(x, s + 1e-5) - F(x, s - 1e-5)) / (F(x + 1e-5, s) - F(x - 1e-5, s))  # by finite differences
+    ),
+    "end_by_rank": lambda x, s, y: y.msort()[
+        torch.bucketize((0.5 + 0.5 * torch.erf((x[:, None] - y) / s / 2**0.5)).sum(1), torch.arange(1.0, len(y)))
+    ],
     "count_evaluations": 11 - 1,
     "two_points": lambda x, s: (
         (torch.exp(x / s**2) - torch.exp(-x / s**2)) / (torch.exp(x / s**2) + torch.exp(-x / s**2))
@@ -94,7 +99,6 @@ RIGHT = {
     "pin": lambda w: torch.lerp(w, w - w[-1:], torch.arange(len(w)).double()[:, None, None] / (len(w) - 1)),
     "residual_shares": _shares_by_covariance,
     "best_rotation": _kabsch,
-    "unrolled_weights": lambda s: torch.stack([s[-1] / s[i + 1] - s[-1] / s[i] for i in range(len(s) - 1)]),
 }
 FUNCTIONS = [name for name in grading.CHECKS if callable(RIGHT.get(name, len))]
 
@@ -130,7 +134,7 @@ def test_broken_answers_fail_and_never_raise(name, answer):
 
 
 def test_a_slip_of_one_percent_is_seen():
-    slip = grading.evaluate("score_from_denoiser", lambda x, denoised, sigma: 1.01 * (denoised - x) / sigma**2)
+    slip = grading.evaluate("two_points", lambda x, sigma: 1.01 * torch.tanh(x / sigma**2))
     assert slip.passed is False
     assert "Hint" in slip.message
 
@@ -149,14 +153,83 @@ def test_the_popular_bugs_of_the_boomerang_are_seen():
         assert grading.evaluate("residual_shares", with_chord, seed=seed).passed is False
 
 
+def _covariance(scale):
+    return lambda D, x, s: scale(s) * torch.func.vmap(torch.func.jacrev(lambda y: D(y[None])[0]))(x)
+
+
+def _velocity(form):
+    def answer(mass, x, sigma):
+        x, level = x.clone().requires_grad_(True), torch.full_like(x, sigma).requires_grad_(True)
+        return form(*torch.autograd.grad(mass(x, level).sum(), (x, level)))
+
+    return answer
+
+
+def _climb(height, shift=0.0, skip=False):
+    def answer(x, y, h, steps):
+        path = meanshift.mean_shift(Empirical(y), x, h, steps, 1e-300)
+        return torch.stack([height(p, y, h) + shift for p in (path[1:] if skip else path)])
+
+    return answer
+
+
+def _log_p(x, y, h):
+    return Empirical(y).log_prob(x, h)
+
+
+def _naive(x, y, h):
+    return torch.exp(-(torch.cdist(x, y) ** 2) / (2 * h**2)).mean(1).log() - torch.tensor(2 * torch.pi * h**2).log()
+
+
+MUTANTS = [
+    ("posterior_covariance", _covariance(lambda s: 1.0), "off"),
+    ("posterior_covariance", _covariance(lambda s: s), "off"),
+    ("posterior_covariance", lambda D, x, s: s**2 * torch.autograd.functional.jacobian(D, x), "shape (5, 2, 2)"),
+    ("missed_by_annealing", torch.zeros(20, 2), "off by 1"),
+    ("missed_by_annealing", [[-2.0, 0.0]] * 100 + [[2.0, 0.0]] * 20, "off by"),  # the highest is also the largest
+    ("missed_by_annealing", torch.zeros(20), "shape (20,)"),
+    ("missed_by_annealing", torch.full((20, 2), 9.0), "largest 9"),
+    ("missed_by_annealing", torch.full((20, 2), torch.nan), "largest nan"),
+    ("missed_by_annealing", torch.zeros(301, 2), "shape (301, 2)"),
+    ("missed_by_annealing", torch.zeros(0, 2), "shape (0, 2)"),
+    ("velocity_from_mass", _velocity(lambda by_x, by_sigma: by_sigma / by_x), "off"),
+    ("velocity_from_mass", _velocity(lambda by_x, by_sigma: -by_sigma), "off"),
+    ("velocity_from_mass", _velocity(lambda by_x, by_sigma: -by_sigma.sum() / by_x), "off"),
+    ("end_by_rank", lambda x, s, y: y[torch.cdist(x[:, None], y[:, None]).argmin(1)], "off"),  # the nearest
+    ("end_by_rank", lambda x, s, y: y[(len(y) * torch.special.ndtr((x[:, None] - y) / s).mean(1)).long()], "off"),
+    ("climb", _climb(_log_p, shift=1.0), "everywhere the same is missing"),
+    ("climb", _climb(_log_p, skip=True), "shape"),
+    ("climb", _climb(_naive), "NaN or infinite"),
+    ("climb", lambda x, y, h, n: _log_p(x, y, h).expand(n + 1, -1), "after each of 5 steps"),
+    ("predict_end", lambda x, s, y: torch.cdist(x, y).argmin(1), "of 40 indices are wrong"),
+    ("predict_end", lambda x, s, y: torch.zeros(40, dtype=torch.long), "of 40 indices are wrong"),
+    ("monotone_share", lambda d: (d.diff(dim=0) < 0).all(0).double().mean(), "standing still"),
+    ("monotone_share", lambda d: (d.diff(dim=0) <= 0).double().mean(), "share for 40 paths"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "says"), MUTANTS)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_wrong_answer_is_caught_and_told_what_is_wrong(name, answer, says, seed):
+    result = grading.evaluate(name, answer, seed=seed)
+    assert result.passed is False
+    assert says in result.message
+
+
+def test_a_list_is_an_answer_where_data_are_asked_for_and_spread_data_are_not_missed():
+    assert grading.evaluate("missed_by_annealing", RIGHT["missed_by_annealing"]).passed is True
+    spread = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    assert grading.evaluate("missed_by_annealing", spread).passed is False
+
+
 def test_check_prints_and_returns_nothing(capsys):
-    assert grading.check("euler_step", RIGHT["euler_step"]) is None
-    assert capsys.readouterr().out == "✓ euler_step: correct\n"
+    assert grading.check("two_points", RIGHT["two_points"]) is None
+    assert capsys.readouterr().out == "✓ two_points: correct\n"
 
 
 def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(ValueError, match="euler_step"):
-        grading.evaluate("euler_stop", None)
+    with pytest.raises(ValueError, match="two_points"):
+        grading.evaluate("two_pints", None)
 
 
 def test_a_check_that_compares_nothing_is_an_error(monkeypatch):
@@ -167,7 +240,7 @@ def test_a_check_that_compares_nothing_is_an_error(monkeypatch):
 
 def test_a_name_is_registered_once():
     with pytest.raises(ValueError, match="exists"):
-        grading.register("euler_step")
+        grading.register("two_points")
 
 
 @pytest.mark.parametrize(
@@ -189,6 +262,9 @@ def test_a_name_is_registered_once():
         (0.0, 0.0, None),
         (float("nan"), 1.0, "NaN"),
         ("a", 1.0, "expected a number, got a str"),
+        (2.0, 4.0, "off by 2, 50.0% of the right value"),
+        (torch.tensor([1, 2, 3]), torch.tensor([1, 2, 4]), "1 of 3 indices is wrong"),
+        (torch.tensor([1.0, 2.0]), np.array([2, 1]), "2 of 2 indices are wrong"),
     ],
 )
 def test_compare(got, expected, says):

@@ -310,7 +310,7 @@ def written(**given):
     return Path("file.txt").read_text()
 
 
-ANSWER = {"name": "euler_step", "answer": lambda x, d, s, t: d + t / s * (x - d), "seed": 1}
+ANSWER = {"name": "two_points", "answer": lambda x, s: (x / s**2).tanh(), "seed": 1}
 REST = {
     "course.grading.check": Call(grading.check, ANSWER),
     "course.grading.evaluate": Call(grading.evaluate, ANSWER),

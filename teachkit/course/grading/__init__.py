@@ -1,4 +1,4 @@
-"""Instant checks for the exercises of the lessons, without marks: ``grading.check("score_from_denoiser", answer)``.
+"""Instant checks for the exercises of the lessons, without marks: ``grading.check("two_points", answer)``.
 
 A check draws fresh random inputs, compares the answer with a reference within a tolerance, and says what differs
 (shape, type, size of the error) without giving the answer away. An exercise that is still ``...`` is reported as not

@@ -107,10 +107,10 @@ def check(name: str, answer: Any, *, seed: int = 0) -> None:
 
     Examples
     --------
-    >>> check("score_from_denoiser", lambda x, denoised, sigma: ...)
-    ○ score_from_denoiser: not answered yet
-    >>> check("score_from_denoiser", lambda x, denoised, sigma: (denoised - x) / sigma**2)
-    ✓ score_from_denoiser: correct
+    >>> check("two_points", lambda x, sigma: ...)
+    ○ two_points: not answered yet
+    >>> check("two_points", lambda x, sigma: torch.tanh(x / sigma**2))
+    ✓ two_points: correct
     """
     print(evaluate(name, answer, seed=seed))
 
@@ -164,7 +164,7 @@ def compare(got: Any, expected: Any, *, rtol: float = 1e-4, atol: float = 1e-8) 
 
     Numbers, arrays and tensors agree when |got - expected| <= atol + rtol * max|expected|; bools and strings when
     equal, those of numpy and torch too. The message names type, shape and the size of the error, never the expected
-    values.
+    values. Integers in an array are taken as indices: it says how many are wrong, since by how much means nothing.
 
     Parameters
     ----------
@@ -183,6 +183,8 @@ def compare(got: Any, expected: Any, *, rtol: float = 1e-4, atol: float = 1e-8) 
     >>> compare(2.0, 2.00001)
     >>> compare([1.0, 2.0], [1.0, 3.0])
     '50% of the values are off, by up to 1, 33.3% of the largest value expected'
+    >>> compare(torch.tensor([3, 1, 0]), torch.tensor([3, 1, 2]))
+    '1 of 3 indices is wrong'
     """
     rtol, atol = number("rtol", rtol, least=0), number("atol", atol, least=0)
     got, expected = _plain_bool(got), _plain_bool(expected)
@@ -199,9 +201,18 @@ def compare(got: Any, expected: Any, *, rtol: float = 1e-4, atol: float = 1e-8) 
     error, scale = np.abs(a - b).max(initial=0), np.abs(b).max(initial=0)
     if error <= atol + rtol * scale:
         return None
-    wrong = np.mean(np.abs(a - b) > atol + rtol * scale)
+    wrong = np.abs(a - b) > atol + rtol * scale
+    if b.ndim and _whole(expected):
+        return f"{wrong.sum()} of {wrong.size} indices {'is' if wrong.sum() == 1 else 'are'} wrong"
+    if not b.ndim:
+        return f"off by {error:.2g}" + (f", {error / scale:.1%} of the right value" if scale else "")
     size = f", {error / scale:.1%} of the largest value expected" if scale else ""
-    return f"{wrong:.0%} of the values are off, by up to {error:.2g}{size}"
+    return f"{wrong.mean():.0%} of the values are off, by up to {error:.2g}{size}"
+
+
+def _whole(value: Any) -> bool:
+    """Whether an array or tensor holds integers."""
+    return not np.issubdtype(np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value).dtype, np.inexact)
 
 
 def _plain_bool(value: Any) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from teachkit import Empirical, Gaussian, GaussianMixture, geometry, scheduling
+from teachkit import Empirical, Gaussian, GaussianMixture, geometry, meanshift, scheduling
 from teachkit.course.grading.engine import Cases, register
 
 
@@ -22,20 +22,9 @@ def _normal(rng: Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=rng, dtype=torch.float64)
 
 
-@register("mean_shift_step", "weights are a softmax of minus the squared distance over twice the squared bandwidth")
-def _mean_shift_step(answer: Any, rng: Generator) -> Cases:
-    for bandwidth, reach in ((0.4, 1.0), (3.0, 1.0), (0.4, 100.0)):
-        x, data = reach * _normal(rng, 4, 2), _normal(rng, 30, 2)
-        what = f"new points at bandwidth {bandwidth}, starting about {reach:g} away"
-        yield what, answer(x, data, bandwidth), Empirical(data)(x, bandwidth)
-
-
-@register("euler_step", "the step keeps the share sigma_next / sigma of x and takes the rest from D")
-def _euler_step(answer: Any, rng: Generator) -> Cases:
-    for sigma, sigma_next in ((10.0, 4.0), (0.5, 0.0)):
-        x, denoised = _normal(rng, 5, 2), _normal(rng, 5, 2)
-        expected = denoised + sigma_next / sigma * (x - denoised)
-        yield f"step from {sigma} to {sigma_next}", answer(x, denoised, sigma, sigma_next), expected
+def _shape(answer: Any) -> tuple[int, ...]:
+    """The shape of an array or tensor; () for anything else."""
+    return tuple(getattr(answer, "shape", ()))
 
 
 # 00_start_here
@@ -49,11 +38,17 @@ def _count_evaluations(answer: Any, rng: Generator) -> Cases:
 # 01_noise_and_denoising
 
 
-@register("score_from_denoiser", "Tweedie: the step from x to D is the score times the variance of the noise")
-def _score_from_denoiser(answer: Any, rng: Generator) -> Cases:
-    for sigma in (0.3, 2.0):
-        x, denoised = _normal(rng, 5, 2), _normal(rng, 5, 2)
-        yield f"the score at sigma = {sigma}", answer(x, denoised, sigma), (denoised - x) / sigma**2
+@register(
+    "posterior_covariance",
+    "the Jacobian of D at each x, by torch.func.jacrev or one autograd call per output; times what?",
+)
+def _posterior_covariance(answer: Any, rng: Generator) -> Cases:
+    data = _normal(rng, 8, 2)
+    for sigma in (0.4, 2.0):
+        D, x = Empirical(data), _normal(rng, 5, 2)
+        off = data - D(x, sigma)[:, None]  # (5, 8, 2): from the posterior mean to the data
+        expected = torch.einsum("bi,bij,bik->bjk", D.weights(x, sigma), off, off)
+        yield f"covariances (B, 2, 2) at sigma = {sigma}", answer(partial(D, sigma=sigma), x, sigma), expected
 
 
 @register("two_points", "Bayes: the weight of each point is proportional to exp(-(x - y)^2 / (2 sigma^2))")
@@ -80,14 +75,45 @@ def _sigma_that_keeps(answer: Any, rng: Generator) -> Cases:
 # 02_mean_shift
 
 
-@register("climb", "evaluate log p at the start and after every step; log-sum-exp keeps it finite far from the data")
+@register(
+    "climb",
+    "evaluate log p at the start and after every step; log-sum-exp keeps it finite far from the data",
+    rtol=1e-8,
+)
 def _climb(answer: Any, rng: Generator) -> Cases:
     for bandwidth, reach in ((0.5, 1.0), (0.3, 100.0)):
         x, data = reach * _normal(rng, 4, 2), _normal(rng, 20, 2)
         density = Empirical(data)
         path = list(accumulate([x, *[bandwidth] * 5], density))
-        what = f"log density of 4 points over 5 steps at bandwidth {bandwidth}, starting about {reach:g} away"
-        yield what, answer(x, data, bandwidth, 5), torch.stack([density.log_prob(p, bandwidth) for p in path])
+        heights, got = torch.stack([density.log_prob(p, bandwidth) for p in path]), answer(x, data, bandwidth, 5)
+        what = f"4 points about {reach:g} away, bandwidth {bandwidth}: "
+        if _shape(got) == heights.shape:
+            off = got - heights
+            if off.abs().max() > 1e-6 and off.std() < 1e-6:
+                what += "everywhere the same is missing, so look at the constants of the density; "
+            yield what + "log density at the start", got[0], heights[0]
+            yield what + "log density after each of 5 steps", got[1:], heights[1:]
+        else:
+            yield what + "log density at the start and after 5 steps", got, heights
+
+
+@register(
+    "missed_by_annealing", "what decides is where the mean of all data lies, and which hill a wide bandwidth sees"
+)
+def _missed_by_annealing(answer: Any, rng: Generator) -> Cases:
+    if answer is not None and answer is not ... and not callable(answer):
+        answer = torch.as_tensor(answer).double()
+        least = min(answer.shape, default=0)
+        if answer.ndim != 2 or answer.shape[1] != 2 or not least or len(answer) > 300 or not answer.abs().max() <= 4:
+            got = f"shape {tuple(answer.shape)}" + (f", largest {float(answer.abs().max()):g}" if least else "")
+            yield "the data, to be at most 300 points (n, 2) with coordinates from -4 to 4", got, "such data"
+            return
+        h, start = 0.15, 8 * torch.rand(60, 2, generator=rng, dtype=torch.float64) - 4
+        density, shrinking = Empirical(answer), [*np.geomspace(3.2, h, 40).tolist(), *[h] * 200]
+        highest = density.log_prob(meanshift.annealed_mean_shift(density, answer, [h] * 200)[-1], h).max()
+        ends = density.log_prob(meanshift.annealed_mean_shift(density, start, shrinking)[-1], h)
+        answer = (ends > highest - 0.1).double().mean()
+    yield "share of 60 annealed starts that end on the highest hill, which none should", answer, 0.0
 
 
 @register("count_modes", "at a mode the differences of neighbouring values change from positive to negative")
@@ -108,11 +134,42 @@ def _critical_bandwidth(answer: Any, rng: Generator) -> Cases:
 # 03_the_ode
 
 
-@register("unrolled_weights", "they are non-negative and add up to 1 - sigmas[-1] / sigmas[0]")
-def _unrolled_weights(answer: Any, rng: Generator) -> Cases:
-    for n in (1, 6):
-        sigmas = torch.rand(n + 1, generator=rng, dtype=torch.float64).add(0.1).cumsum(0).flip(0)
-        yield f"weights for {n} steps", answer(sigmas), sigmas[-1] * (1 / sigmas[1:] - 1 / sigmas[:-1])
+def _line(rng: Generator) -> GaussianMixture:
+    """A mixture of Gaussians on a line."""
+    return GaussianMixture([0.5, 0.3, 0.2], 2 * _normal(rng, 3, 1), [0.3, 0.1, 0.6])
+
+
+def _below(data: Tensor, x: Tensor, sigma: float) -> Tensor:
+    """The mass of the noisy data (N,) below each x (B,)."""
+    return torch.special.ndtr((x[:, None] - data) / sigma).mean(1)
+
+
+@register(
+    "velocity_from_mass", "the mass to the left of a moving point stays the same: differentiate F(x(sigma), sigma)"
+)
+def _velocity_from_mass(answer: Any, rng: Generator) -> Cases:
+    D = _line(rng)
+    width = D.variances[:, 0]
+
+    def mass(x: Tensor, sigma: Tensor | float) -> Tensor:
+        sigma = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1, 1)
+        return torch.special.ndtr((x[:, None] - D.means[:, 0]) / (width + sigma**2).sqrt()) @ D.weights
+
+    for sigma in (0.2, 1.0, 4.0):
+        x = D.sample(6, rng)[:, 0] + sigma * _normal(rng, 6)
+        yield f"velocity at sigma = {sigma}", answer(mass, x, sigma), (x - D(x[:, None], sigma)[:, 0]) / sigma
+
+
+@register(
+    "end_by_rank", "paths on a line never cross, so the share of the mass to the left of x is the share at its end"
+)
+def _end_by_rank(answer: Any, rng: Generator) -> Cases:
+    for sigma, n in ((0.5, 9), (5.0, 20)):
+        data = _normal(rng, n)
+        x = data[torch.randint(n, (40,), generator=rng)] + sigma * _normal(rng, 40)
+        share = n * _below(data, x, sigma)
+        x, share = (v[(share - share.round()).abs() > 1e-6] for v in (x, share))  # no start on the border of two basins
+        yield f"end points of starts at sigma = {sigma}", answer(x, sigma, data), data.sort().values[share.long()]
 
 
 @register(
@@ -123,7 +180,8 @@ def _predict_end(answer: Any, rng: Generator) -> Cases:
         data = _normal(rng, 12, 2) * torch.tensor([stretch, 1.0], dtype=torch.float64) + 1
         x = sigma * _normal(rng, 40, 2)
         end = Gaussian.fit(data).flow(x, sigma, 0.0)
-        yield f"ends of 40 starts at sigma = {sigma:g}", answer(x, sigma, data), torch.cdist(end, data).argmin(1)
+        what = f"index of the forecast for 40 starts at sigma = {sigma:g}, 12 data points"
+        yield what, answer(x, sigma, data), torch.cdist(end, data).argmin(1)
 
 
 # 04_solvers
@@ -174,12 +232,15 @@ def _effective_number(answer: Any, rng: Generator) -> Cases:
 # 06_one_line_and_a_bend
 
 
-@register("monotone_share", "compare every row with the next; a path counts only if no comparison fails")
+@register("monotone_share", "compare every row with the next: a path counts unless its distance rises somewhere")
 def _monotone_share(answer: Any, rng: Generator) -> Cases:
-    for steps in (2, 5):
+    for steps, what in ((2, ""), (5, ""), (3, ", some of them standing still for a step")):
         distance = torch.rand(steps + 1, 40, generator=rng, dtype=torch.float64)
         distance[:, ::3] = distance[:, ::3].sort(0, descending=True).values
-        yield f"share for {steps} steps", answer(distance), (distance.diff(dim=0) <= 0).all(0).double().mean()
+        if what:
+            distance[1] = distance[0]  # a tie is no rise
+        expected = (distance.diff(dim=0) <= 0).all(0).double().mean()
+        yield f"share for 40 paths of {steps} steps{what}", answer(distance), expected
 
 
 @register("gaussian_path", "each coordinate keeps its place in a blurred Gaussian of variance lam + sigma^2")
