@@ -45,6 +45,7 @@ def digits_path():
 @pytest.fixture
 def make(digits_path, run_dir):
     makers = {
+        "cloud_player": lambda: widgets.cloud_player(MIXTURE, MOONS[::4], data=MOONS, steps=6),
         "denoiser_field": lambda: widgets.denoiser_field(MIXTURE, data=MOONS),
         "mean_shift_steps": lambda: widgets.mean_shift_steps(Empirical(MOONS), MOONS[::10], data=MOONS, extent=2.0),
         "path_player": lambda: widgets.path_player(digits_path),
@@ -70,6 +71,8 @@ def another_value(widget):
     """A value that the control does not have now, as a reader would choose it."""
     if isinstance(widget, W.Dropdown):
         return next(v for v in reversed(widget.options) if v != widget.value)
+    if isinstance(widget, W.SelectionSlider):
+        return next(v for _, v in reversed(widget.options) if v != widget.value)
     if isinstance(widget, W.IntSlider):
         return widget.value + 1 if widget.value < widget.max else widget.value - 1
     least, most = (10**widget.min, 10**widget.max) if isinstance(widget, W.FloatLogSlider) else (widget.min, widget.max)
@@ -161,6 +164,28 @@ def test_mean_shift_walks_as_the_library_does():
     assert "after 0 of 10" in alt(explorer)
 
 
+def test_the_cloud_goes_up_by_noise_and_comes_down_by_the_ode():
+    clean = MIXTURE.sample(80, torch.Generator().manual_seed(0))
+    explorer = widgets.cloud_player(MIXTURE, clean, steps=10, sigma_max=3.0, point=5, seed=3)
+    noise = torch.randn(80, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    levels = schedules.polynomial(10, 0.02, 3.0)
+    down = sample(MIXTURE, clean + 3.0 * noise, levels, "heun").x
+    level = control(explorer, "noise level σ")
+    assert [level.value, len(level.options)] == [10, 21]
+    for k, cloud, sigma, way in (
+        (0, clean + 0.02 * noise, 0.02, "Noise has reached sigma 0.02"),
+        (10, clean + 3.0 * noise, 3.0, "Noise has reached sigma 3"),
+        (13, down[3], float(levels[3]), f"The ODE has come down to sigma {levels[3]:.2g}"),
+        (20, down[-1], 0.02, "The ODE has come down to sigma 0.02"),
+    ):
+        level.index = k
+        (shown,) = (line for line in explorer.picture.axes[0].lines if line.get_label() == "x")
+        assert np.allclose(shown.get_xydata(), cloud)
+        u, v = MIXTURE(cloud[5:6], sigma)[0].tolist()
+        assert way in alt(explorer)
+        assert f"its D at ({u:.2f}, {v:.2f})" in alt(explorer)
+
+
 def test_the_player_tells_where_on_the_boomerang_it_is(digits_path):
     explorer = widgets.path_player(digits_path, sample=3)
     control(explorer, "step").value = 0
@@ -246,6 +271,10 @@ def test_the_monitor_follows_a_run_and_looks_back(run_dir):
     [
         (lambda: widgets.solver_lab(MIXTURE, torch.zeros(4, 3)), r"x must have shape \(B, 2\), got \(4, 3\)"),
         (lambda: widgets.mean_shift_steps(Empirical(MOONS), torch.zeros(4, 3)), r"x must have shape \(B, 2\)"),
+        (lambda: widgets.cloud_player(MIXTURE, torch.zeros(4, 3)), r"x must have shape \(B, 2\), got \(4, 3\)"),
+        (lambda: widgets.cloud_player(MIXTURE, MOONS, point=200), "point must be an integer from 0 to 199, got 200"),
+        (lambda: widgets.cloud_player(MIXTURE, MOONS, steps=1), "steps must be an integer"),
+        (lambda: widgets.cloud_player(MIXTURE, MOONS, sigma_max=0.01), "sigma_max"),
         (lambda: widgets.mean_shift_steps(Empirical(MOONS), MOONS, steps=1), "steps must be an integer >= 2"),
         (lambda: widgets.path_player(torch.zeros(3, 2, 1, 4, 4)), "trajectory must be a Trajectory"),
         (

@@ -32,6 +32,7 @@ for k in (1, 2, 3):
     Image.fromarray(np.full((40, 100), 60 * k, np.uint8)).save(run / f"samples-{100 * k:09d}.png")
 """
 EXPLORERS = {
+    "cloud_player": "widgets.cloud_player(Empirical(moons), moons, data=moons, steps=12)",
     "denoiser_field": "widgets.denoiser_field(mixture, data=mixture.sample(200, torch.Generator().manual_seed(0)))",
     "mean_shift_steps": "widgets.mean_shift_steps(Empirical(moons), moons[::8], data=moons, extent=2.0)",
     "path_player": "widgets.path_player(sample(digits, initial_noise(12, (1, 8, 8)), schedules.polynomial(30)))",
@@ -136,7 +137,7 @@ def test_a_route_moves_the_level_sliders_and_stays_a_route(notebook):
         assert "cheapest route" in seen(output)[0]
 
 
-@pytest.mark.parametrize("name", ["mean_shift_steps", "path_player"])
+@pytest.mark.parametrize("name", ["cloud_player", "mean_shift_steps", "path_player"])
 def test_play_moves_the_picture(notebook, name):
     output = cell(notebook, name)
     before = seen(output)

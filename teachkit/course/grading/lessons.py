@@ -88,7 +88,7 @@ def _climb(answer: Any, rng: Generator) -> Cases:
         heights, got = torch.stack([density.log_prob(p, bandwidth) for p in path]), answer(x, data, bandwidth, 5)
         what = f"4 points about {reach:g} away, bandwidth {bandwidth}: "
         if _shape(got) == heights.shape:
-            off = got - heights
+            off = torch.as_tensor(got) - heights
             if off.abs().max() > 1e-6 and off.std() < 1e-6:
                 what += "everywhere the same is missing, so look at the constants of the density; "
             yield what + "log density at the start", got[0], heights[0]

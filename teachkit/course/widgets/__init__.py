@@ -17,6 +17,7 @@ with needs("course", "the explorers"):
     import ipywidgets  # noqa: F401  (before anything else needs it)
     import matplotlib  # noqa: F401
 
+from teachkit.course.widgets.cloud import cloud_player
 from teachkit.course.widgets.explorer import Explorer
 from teachkit.course.widgets.plane import denoiser_field, mean_shift_steps
 from teachkit.course.widgets.player import path_player
@@ -25,5 +26,5 @@ from teachkit.course.widgets.schedules import schedule_lab
 from teachkit.course.widgets.solvers import solver_lab
 from teachkit.course.widgets.training import training_monitor
 
-__all__ = ["Explorer", "Prediction", "denoiser_field", "mean_shift_steps", "path_player", "predict", "schedule_lab"]
-__all__ += ["solver_lab", "training_monitor"]
+__all__ = ["Explorer", "Prediction", "cloud_player", "denoiser_field", "mean_shift_steps", "path_player", "predict"]
+__all__ += ["schedule_lab", "solver_lab", "training_monitor"]

@@ -71,7 +71,7 @@ def denoiser_field(
     data = None if data is None else points("data", data)
     places = plots.grid(0.94 * extent, 13)
     picture, (ax, bars) = plots.panels(1, 2, size=(8.2, 4.0), width_ratios=(1.25, 1))
-    show_density = _plane(denoiser, data, ax, extent)
+    show_density = plane(denoiser, data, ax, extent)
     ax.set_ylabel("x₂")
     arrows = ax.quiver(*places.T.numpy(), *np.zeros((2, len(places))), angles="xy", scale_units="xy", scale=1,
                        color="0.25", width=0.0035)  # fmt: skip
@@ -152,7 +152,7 @@ def mean_shift_steps(
     picture, axes = plots.panels(1, 2, size=(8.2, 4.0), sharey=True)
     shown = []
     for ax in axes:
-        show_density = _plane(denoiser, data, ax, extent)
+        show_density = plane(denoiser, data, ax, extent)
         (trail,), (dots,) = ax.plot([], [], color=plots.ORANGE, lw=0.8), ax.plot([], [], "o", color="C1", ms=4)
         shown.append((show_density, trail, dots))
     axes[0].set_ylabel("x₂")
@@ -184,7 +184,7 @@ def mean_shift_steps(
     return Explorer(picture, redraw, (play, step, final, wide))
 
 
-def _plane(denoiser: Any, data: Tensor | None, ax: Axes, extent: float) -> Callable[[float], None]:
+def plane(denoiser: Any, data: Tensor | None, ax: Axes, extent: float) -> Callable[[float], None]:
     """The plane with the data; the function returned draws the density of noisy data below, kept per noise level."""
     ax.set(xlabel="x₁", xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
     ax.grid(False)
