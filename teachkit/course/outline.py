@@ -69,7 +69,7 @@ LESSONS = (
     Lesson("mean_shift", "plane", "Mean shift", 45, "why is a denoiser an old clustering algorithm?",
            "The best denoiser of a data set is a clustering step from 1975, and a sampler takes the same steps with "
            "a shrinking bandwidth, each cut short.", needs=("noise_and_denoising",)),
-    Lesson("the_ode", "plane", "The ODE", 50, "which curve does a sampler follow, and in which stages?",
+    Lesson("the_ode", "plane", "The ODE", 40, "which curve does a sampler follow, and in which stages?",
            "The sampler follows a curve. The curve obeys an equation, every step along it is an average of two "
            "points you can name, and the walk has three stages.", needs=("noise_and_denoising", "mean_shift")),
     Lesson("solvers", "plane", "Solvers", 60, "how do Euler, Heun and multistep methods follow it?",
