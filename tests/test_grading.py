@@ -81,7 +81,6 @@ RIGHT = {
             for peak in [-0.5 * ((p[:, None] - y) / h).square().sum(2).amin(1, keepdim=True)]
         ]
     ),
-    "count_modes": lambda v: int(((v[1:-1] > v[:-2]) & (v[1:-1] > v[2:])).sum()),
     "critical_bandwidth": 1,
     "edm_constants": lambda s, d: (1 - s**2 / (s**2 + d**2), (1 / s**2 + 1 / d**2) ** -0.5, 1 / (s**2 + d**2) ** 0.5),
     "denoised_from_noise": lambda x, eps, s: x + -s * eps,

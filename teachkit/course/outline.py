@@ -66,7 +66,7 @@ LESSONS = (
            "what is D(x; sigma), and why does it point along the score?",
            "What a denoiser is, why the best one is an average, and why it points where the data gets denser.",
            needs=("start_here",)),
-    Lesson("mean_shift", "plane", "Mean shift", 45, "why is a denoiser an old clustering algorithm?",
+    Lesson("mean_shift", "plane", "Mean shift", 40, "why is a denoiser an old clustering algorithm?",
            "The best denoiser of a data set is a clustering step from 1975, and a sampler takes the same steps with "
            "a shrinking bandwidth, each cut short.", needs=("noise_and_denoising",)),
     Lesson("the_ode", "plane", "The ODE", 40, "which curve does a sampler follow, and in which stages?",

@@ -7,7 +7,7 @@ small and large noise, near and far, so that an answer that is right by chance i
 from __future__ import annotations
 
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -114,16 +114,6 @@ def _missed_by_annealing(answer: Any, rng: Generator) -> Cases:
         ends = density.log_prob(meanshift.annealed_mean_shift(density, start, shrinking)[-1], h)
         answer = (ends > highest - 0.1).double().mean()
     yield "share of 60 annealed starts that end on the highest hill, which none should", answer, 0.0
-
-
-@register("count_modes", "at a mode the differences of neighbouring values change from positive to negative")
-def _count_modes(answer: Any, rng: Generator) -> Cases:
-    x = torch.linspace(-8, 8, 801, dtype=torch.float64)[:, None]
-    for n, bandwidth in ((1, 1.0), (6, 0.1), (30, 0.2)):
-        values = Empirical(2 * _normal(rng, n, 1)).log_prob(x, bandwidth)
-        rises = (values.diff() > 0).tolist()
-        modes = sum(a and not b for a, b in pairwise(rises))
-        yield f"modes of {n} points at bandwidth {bandwidth}", answer(values), modes
 
 
 @register("critical_bandwidth", "the slope of the mean-shift map at 0 decides whether points near 0 stay")
