@@ -53,7 +53,7 @@ RIGHT = {
         np.stack([e.numpy().ravel(), f.numpy().ravel()], 1), (y - x).numpy().ravel(), rcond=None
     )[0],
     "sigma_from_norm": lambda x, power: (x.pow(2).mean(1) - power / x.shape[1]) ** 0.5,
-    "effective_number": lambda w: torch.stack([1 / (row @ row) for row in w]),
+    "told_apart": lambda one, other, s: 0.5 + 0.5 * math.erf(float((one - other).norm()) / (8**0.5 * s)),
     "monotone_share": lambda d: sum(p == sorted(p, reverse=True) for p in d.T.tolist()) / d.shape[1],
     "gaussian_path": lambda x, lam, s, t: x * torch.sqrt(lam + t * t) / torch.sqrt(lam + s * s),
     "posterior_covariance": lambda D, x, s: s**2 * torch.func.vmap(torch.func.jacrev(lambda y: D(y[None])[0]))(x),
@@ -200,6 +200,12 @@ MUTANTS = [
     ("climb", _climb(_log_p, skip=True), "shape"),
     ("climb", _climb(_naive), "NaN or infinite"),
     ("climb", lambda x, y, h, n: _log_p(x, y, h).expand(n + 1, -1), "after each of 5 steps"),
+    ("told_apart", lambda one, other, s: torch.special.ndtr((one - other).norm() / s), "off by"),
+    (
+        "told_apart",
+        lambda one, other, s: torch.special.ndtr((one - other).norm() / (2 * s * len(one) ** 0.5)),
+        "off by",
+    ),
     ("predict_end", lambda x, s, y: torch.cdist(x, y).argmin(1), "of 40 indices are wrong"),
     ("predict_end", lambda x, s, y: torch.zeros(40, dtype=torch.long), "of 40 indices are wrong"),
     ("monotone_share", lambda d: (d.diff(dim=0) < 0).all(0).double().mean(), "standing still"),

@@ -32,7 +32,15 @@ DOCUMENTS = (
     "CHANGELOG.md",
 )
 DOCUMENTS += ("CONTRIBUTING.md", "INSTRUCTORS.md", "SECURITY.md")
-FILES = ("docs/boomerang.png", "docs/architecture.svg", "LICENSE", "CITATION.cff", "data/licences/Apache-2.0.txt")
+FILES = (
+    "docs/boomerang.png",
+    "docs/ode.png",
+    "docs/ode_still.png",
+    "docs/architecture.svg",
+    "LICENSE",
+    "CITATION.cff",
+    "data/licences/Apache-2.0.txt",
+)
 FILES += tuple(f"data/sheets/{name}.png" for name in ("emoji32", "photos32", "spectrum"))
 
 
