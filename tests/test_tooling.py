@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW, HOOKS = ROOT / ".github" / "workflows" / "test.yml", ROOT / ".pre-commit-config.yaml"
@@ -103,3 +104,12 @@ def test_what_is_wrong_with_a_text_is_found(text, fault):
     (found,) = check_text.faults(text)
     assert fault in found
     assert not check_text.faults(b"a\n\nb\n")
+
+
+def test_the_moving_picture_is_small_loops_and_has_a_still():
+    with Image.open(ROOT / "docs" / "ode.png") as moving, Image.open(ROOT / "docs" / "ode_still.png") as still:
+        assert moving.n_frames > 20
+        assert moving.info["loop"] == 0  # for ever
+        assert moving.size == still.size
+        assert getattr(still, "n_frames", 1) == 1
+    assert (ROOT / "docs" / "ode.png").stat().st_size < 1_000_000
