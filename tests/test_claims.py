@@ -86,8 +86,9 @@ def test_nothing_below_the_command_line_imports_the_ledger():
 def test_the_verdict_follows_the_rule(value, below, above, a, b):
     criterion = criteria.between(min(a, b), max(a, b))
     low, high = value - below, value + above
-    inside = [criterion.least <= v <= criterion.most for v in (low, value, high)]
-    expected = "does not hold here" if not inside[1] else "holds" if all(inside) else "holds with a limit"
+    inside = criterion.least <= low and high <= criterion.most
+    outside = high < criterion.least or low > criterion.most
+    expected = "holds" if inside else "does not hold here" if outside else "undecided"
     assert criterion.verdict(value, low, high) == expected
 
 
@@ -175,7 +176,7 @@ def test_none_or_all_of_a_few_paths_do_not_prove_a_rule(seen):
     for found in (registry.measured(values, "%"), registry.mean(values, "%")):
         assert found[:3] == pytest.approx((0, 0, end) if seen == 0 else (100, 100 - end, 100))
     assert 3.0 < end < 3.1
-    assert claims.get("draws-new").verdict(registry.measured(torch.zeros(96), "%")) == "holds with a limit"
+    assert claims.get("draws-new").verdict(registry.measured(torch.zeros(96), "%")) == "undecided"
     assert claims.get("draws-new").verdict(registry.measured(torch.zeros(300), "%")) == "holds"
 
 
@@ -208,7 +209,7 @@ def test_a_lesson_prints_what_the_ledger_says(capsys):
     claims.state("raw-pca", {"a": 99.99}, control={"a": 99.98})
     assert capsys.readouterr().out.splitlines()[2] == "  here, a: 99.99 %; control 99.98 % -> holds with a limit"
     claims.state("monotone-images", torch.tensor([100.0, 100.0]), control=torch.tensor([0.0, 50.0]))
-    assert capsys.readouterr().out.splitlines()[2] == "  here: 100 % [22, 100]; control 25 % -> holds with a limit"
+    assert capsys.readouterr().out.splitlines()[2] == "  here: 100 % [22, 100]; control 25 % -> undecided"
     claims.state("programme-polynomial", metrics.Estimate(0.9, 0.7, 1.1))
     assert capsys.readouterr().out.splitlines()[3] == "  why: the interval reaches beyond the criterion"
     claims.state("residual-pca", {"a": 99.0, "b": 50.0}, control={"a": 90.0})

@@ -1,8 +1,9 @@
 """What a measured value must lie between for its claim to hold, written down before it is measured, and the verdict:
 
     holds               the whole interval lies between ``least`` and ``most``, and the control's value does not
-    holds with a limit  the value does, but its interval does not, or the control passes as well
-    does not hold here  the value does not
+    holds with a limit  the whole interval does, but the control passes as well
+    undecided           the interval lies on both sides, so that the number says neither yes nor no
+    does not hold here  the whole interval lies outside
 
 None was adjusted to a result.
 """
@@ -12,8 +13,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-HOLDS, LIMIT, FAILS = "holds", "holds with a limit", "does not hold here"
-VERDICTS = (HOLDS, LIMIT, FAILS)
+HOLDS, LIMIT, UNDECIDED, FAILS = "holds", "holds with a limit", "undecided", "does not hold here"
+VERDICTS = (HOLDS, LIMIT, UNDECIDED, FAILS)
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Criterion:
     Examples
     --------
     >>> at_most(0.1).verdict(0.05, low=0.02, high=0.2)
-    'holds with a limit'
+    'undecided'
     """
 
     least: float
@@ -44,11 +45,11 @@ class Criterion:
             raise ValueError(f"value, low, high and control must be finite, got {numbers}")
         if not low <= value <= high:
             raise ValueError(f"need low <= value <= high, got low={low!r}, value={value!r}, high={high!r}")
-        if not self.passes(value):
+        if high < self.least or low > self.most:
             return FAILS
-        if not (self.passes(low) and self.passes(high)) or (control is not None and self.passes(control)):
-            return LIMIT
-        return HOLDS
+        if not (self.passes(low) and self.passes(high)):
+            return UNDECIDED
+        return LIMIT if control is not None and self.passes(control) else HOLDS
 
 
 def exact(tolerance: float = 1e-10) -> Criterion:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from teachkit.checks import integer
 from teachkit.course import outline
-from teachkit.course.claims.criteria import FAILS, HOLDS, Criterion
+from teachkit.course.claims.criteria import FAILS, HOLDS, LIMIT, Criterion
 from teachkit.metrics import Estimate, bootstrap, proportion
 
 NEEDS = ("nothing", "model", "model and its data")
@@ -147,8 +147,7 @@ class Claim:
             return ""
         if self.remark or found == FAILS:  # that the value misses the criterion is what the verdict says already
             return self.remark
-        inside = self.criterion.passes(measured.low) and self.criterion.passes(measured.high)
-        return "the control passes as well" if inside else "the interval reaches beyond the criterion"
+        return "the control passes as well" if found == LIMIT else "the interval reaches beyond the criterion"
 
     def show(self, measured: Measurement | Estimate) -> str:
         """Value, interval and control as they are printed, at the precision that is the same on every machine."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from teachkit.course.claims import fixtures
-from teachkit.course.claims.criteria import HOLDS, LIMIT, VERDICTS
+from teachkit.course.claims.criteria import HOLDS, LIMIT, UNDECIDED, VERDICTS
 from teachkit.course.claims.registry import Claim, Measurement, Setting, chosen
 
 FORMAT = "teachkit claims 1"
@@ -128,7 +128,7 @@ def to_text(results: Sequence[Result], width: int | None = None) -> str:
     width = max(60, width or shutil.get_terminal_size((120, 24)).columns)
     lines = []
     for r in results:
-        mark = {HOLDS: "+", LIMIT: "~"}.get(r.verdict, "-" if r.measured else "?")
+        mark = {HOLDS: "+", LIMIT: "~", UNDECIDED: "~"}.get(r.verdict, "-" if r.measured else "?")
         lines.append(f"{mark} {r.claim.id}: {r.verdict}")
         here = f"here: {r.shown} ({r.detail})" if r.detail else f"here: {r.shown}"
         rows = [r.claim.sentence, here, r.claim.source, *([f"why: {r.why}"] if r.why else [])]
@@ -177,8 +177,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid #8886; }
 small { opacity: .8; display: block; } code { font-size: .9em; }
-.v0 { border-left: 4px solid #009e73; } .v1 { border-left: 4px solid #e69f00; } .v2 { border-left: 4px solid #d55e00; }
-.v3 { border-left: 4px solid #888; }
+.v0 { border-left: 4px solid #009e73; } .v1 { border-left: 4px solid #e69f00; } .v2 { border-left: 4px dotted #e69f00; }
+.v3 { border-left: 4px solid #d55e00; } .v4 { border-left: 4px solid #888; }
 """
 
 
@@ -206,7 +206,7 @@ def to_html(results: Sequence[Result], setting: Setting) -> str:
     e = html.escape
     rows = []
     for r in results:
-        kind = VERDICTS.index(r.verdict) if r.verdict in VERDICTS else 3
+        kind = VERDICTS.index(r.verdict) if r.verdict in VERDICTS else len(VERDICTS)
         figure = f"{e(r.claim.figure)}<small>{e(r.claim.place)}</small>" if r.claim.figure else e(r.claim.place)
         detail, why = (f"<small>{e(text)}</small>" if text else "" for text in (r.detail, r.why))
         rows.append(
