@@ -407,6 +407,7 @@ CALLS: dict[str, Call] = {
     "regularity.effective_neighbours": of_tensors(regularity.effective_neighbours, EXACT, PATH),
     "regularity.likelihood_gain": of_tensors(regularity.likelihood_gain, EXACT, PATH.x[3], 1.0),
     "regularity.noise_norm_spread": of_path(regularity.noise_norm_spread),
+    "regularity.rotation": of_path(regularity.rotation),
     "regularity.score_gap": of_tensors(regularity.score_gap, EXACT, PATH),
     "regularity.span_residual": of_path(regularity.span_residual),
     "regularity.speciation_sigma": of_tensors(regularity.speciation_sigma, POINTS),

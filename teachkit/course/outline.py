@@ -87,9 +87,14 @@ LESSONS = (
     Lesson("the_boomerang", "digits", "The boomerang", 55, "is it really one shape? the controls",
            "Seen along its chord, every sampling path bends the same way. Most of what seems to prove it proves "
            "nothing; this lesson finds the part that does.", needs=("high_dimensions", "one_line_and_a_bend")),
-    Lesson("closed_form_scores", "digits", "Closed-form scores", 55, "how far do Gaussian approximations carry?",
-           "A mean and a covariance go a long way: how far, until when, and how many evaluations of a network that "
-           "saves.", needs=("the_ode", "solvers", "high_dimensions", "one_line_and_a_bend"), helps=("the_boomerang",)),
+    Lesson("closed_form_scores", "digits", "Gaussians", 35, "how far do a mean and a covariance carry?",
+           "A mean and a covariance stand in for a denoiser at large noise: how far, until when, and which of the two "
+           "saves evaluations of a network.",
+           needs=("the_ode", "solvers", "high_dimensions"), helps=("one_line_and_a_bend", "the_boomerang")),
+    Lesson("stages", "digits", "Stages", 35, "when is it decided what a sample will be?",
+           "A path moves straight, turns while several images compete, and moves straight again. You watch it turn, "
+           "find when it chooses its class, and catch a statistic that would find a choice in anything.",
+           needs=("the_ode", "high_dimensions", "closed_form_scores"), helps=("one_line_and_a_bend",)),
     Lesson("training_edm", "networks", "Training an EDM network", 35, "how is a denoiser learned?",
            "A denoiser can be learned by regression. Four constants decide whether that is easy or hopeless, and "
            "three of them follow from one line each.", needs=("noise_and_denoising", "the_ode"), helps=("solvers",)),

@@ -3,10 +3,11 @@
 `geometry` measures a path; this package holds the statements that explain the measurement. `convexity`: every step is a
 convex combination of where it starts and what the denoiser says, and the likelihood rises with it (`unrolled_weights`,
 `span_residual`, `likelihood_gain`). `stages`: few data points have a say in D after a certain level
-(`effective_neighbours`, `speciation_sigma`, `commitment_sigma`), and before it a Gaussian does just as well
+(`effective_neighbours`, `speciation_sigma`, `commitment_sigma`, `rotation`), and before it a Gaussian does just as well
 (`state_gap`, `score_gap`, `teleport`). `null_models`: a claim about the shape of a path means something only beside
 what chance would give (`random_walk`, `brownian_bridge`, `time_shuffled`). Taught in
-``notebooks/05_high_dimensions`` to ``08_closed_form_scores``; from arXiv 2506.10177 and arXiv 2405.11326.
+``notebooks/05_high_dimensions`` to ``08_closed_form_scores`` and in ``stages``; from arXiv 2506.10177 and
+arXiv 2405.11326.
 """
 
 from teachkit.regularity.convexity import (
@@ -21,6 +22,7 @@ from teachkit.regularity.stages import (
     class_posteriors,
     commitment_sigma,
     effective_neighbours,
+    rotation,
     score_gap,
     speciation_sigma,
     state_gap,
@@ -35,6 +37,7 @@ __all__ = [
     "likelihood_gain",
     "noise_norm_spread",
     "random_walk",
+    "rotation",
     "score_gap",
     "span_residual",
     "speciation_sigma",

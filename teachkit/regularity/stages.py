@@ -4,7 +4,7 @@ At a high noise level every data point has a say in the denoiser, sum_i w_i y_i 
 (2 sigma^2), and a Gaussian with the mean and covariance of the data does just as well; below the level at which the
 noise is as wide as the data the classes part (Biroli et al. 2024, arXiv 2402.18491); in the end one point is left
 (arXiv 2506.10177, Sec. 4; for the Gaussian, Wang & Vastola 2024, arXiv 2412.09726). Taught in
-``notebooks/03_the_ode`` and ``08_closed_form_scores``.
+``notebooks/03_the_ode``, ``08_closed_form_scores`` and ``stages``.
 """
 
 from __future__ import annotations
@@ -227,6 +227,39 @@ def score_gap(denoiser: Denoiser, traj: Trajectory) -> Tensor:
     if not bool((size > 0).all()):
         raise ValueError("traj has a state that equals the output there: its score is 0, and nothing is relative to it")
     return gap / size
+
+
+def rotation(traj: Trajectory) -> Tensor:
+    """Angle by which the direction from the denoiser's output to the state turns from one state to the next.
+
+    A step moves x along the line to D; then D itself moves, and the line turns about it while its length, about
+    sigma sqrt(d), shrinks (arXiv 2506.10177, Sec. 4, draws it). The angles of a path add up to how far it turns in all.
+
+    Parameters
+    ----------
+    traj : Trajectory
+        The paths, kept whole.
+
+    Returns
+    -------
+    Tensor
+        ``(N-1, B)``, in degrees: entry n lies between the states n and n + 1; the last state has no output.
+
+    Examples
+    --------
+    >>> from teachkit import initial_noise, sample
+    >>> point = sample(Empirical(torch.tensor([[1.0, 0.0]], dtype=torch.float64)), initial_noise(4, (2,)), [9, 3, 1, 0])
+    >>> bool(rotation(point).max() < 1e-5)  # one point: D never moves, and nothing turns
+    True
+    """
+    whole_path("traj", traj, outputs=True)
+    away = flat(traj.x[:-1]) - flat(traj.denoised)  # (N, B, d)
+    size = torch.linalg.vector_norm(away, dim=-1, keepdim=True)
+    if not bool((size > 0).all()):
+        raise ValueError("traj has a state that equals the output there: no direction leads from one to the other")
+    unit = away / size
+    apart, together = (torch.linalg.vector_norm(unit[1:] + k * unit[:-1], dim=-1) for k in (-1, 1))
+    return torch.rad2deg(2 * torch.atan2(apart, together))  # small angles too; the arc cosine loses them
 
 
 def teleport(gaussian: Gaussian, x: Tensor, sigma_from: float, sigma_to: float) -> Tensor:

@@ -62,6 +62,7 @@ REGULARITY = {
     "regularity.state_gap": Call(
         regularity.state_gap, {"traj_a": PATH, "traj_b": SECOND, "radius": 1.0}, {"traj_a": ("traj_b",)}
     ),
+    "regularity.rotation": Call(regularity.rotation, {"traj": PATH}),
     "regularity.score_gap": Call(regularity.score_gap, {"denoiser": GAUSSIAN, "traj": PATH}, TRAJ),
     "regularity.teleport": Call(
         regularity.teleport, {"gaussian": GAUSSIAN, "x": PATH.x[0], "sigma_from": 10.0, "sigma_to": 1.0}

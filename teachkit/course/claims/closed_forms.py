@@ -1,16 +1,19 @@
 """Claims about exact denoisers and the mean-shift picture: identities, likelihood, the two ends, Gaussians.
 
 r(x; sigma) = x + sigma^2 grad log p_sigma(x) = sum_i w_i y_i is a mean-shift step with bandwidth sigma; Euler's method
-goes a part of the way. Taught in ``notebooks/01_noise_and_denoising`` to ``03_the_ode`` and ``08_closed_form_scores``.
+goes a part of the way. Taught in ``notebooks/01_noise_and_denoising`` to ``03_the_ode``, ``08_closed_form_scores`` and
+``stages``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import torch
+from torch import Tensor
 
-from teachkit import data, geometry, meanshift, regularity, sample, schedules
+from teachkit import data, geometry, meanshift, metrics, regularity, sample, schedules
 from teachkit.course.claims import fixtures
 from teachkit.course.claims.criteria import above_one, at_least, at_most, exact, same_size
 from teachkit.course.claims.fixtures import ratio
@@ -91,16 +94,6 @@ def _average(run: Setting) -> Measurement:
     return measured(worst, detail="largest of: difference of the ends, a negative weight, sum of weights - 1")
 
 
-@claim("span", place=f"{P3}, Sec. 4.3", figure="distance 0", criterion=exact(), lesson="closed_form_scores")
-def _span(run: Setting) -> Measurement:
-    """A path stays in the span of its start and of what the denoiser said on the way."""
-    x = fixtures.noise(run, run.pick(32, 256), (1, 8, 8))
-    path = sample(fixtures.exact_denoiser(), x, schedules.polynomial(20))
-    swapped = dataclasses.replace(path, denoised=path.denoised.roll(1, dims=1))
-    own, control = (regularity.span_residual(paths)[-1] for paths in (path, swapped))
-    return measured(own.max(), detail="end to its span; control: to another path's", control=control)
-
-
 @claim("likelihood-one-bandwidth", place=f"{P2}, Prop. A.14", figure="never falls", criterion=at_least(0), digits=1,
        unit="nats", lesson="the_ode")  # fmt: skip
 def _likelihood(run: Setting) -> Measurement:
@@ -158,16 +151,73 @@ def _covariance(run: Setting) -> Measurement:
     return ratio(full, plain, detail=detail)
 
 
-@claim("speciation", place="arXiv 2402.18491", figure="ratio 1", criterion=same_size(1), lesson="closed_form_scores",
-       remark="the right size only: classes at random come to about half of it")  # fmt: skip
+@claim("span", place=f"{P3}, Sec. 4.3", figure="distance 0", criterion=exact(), lesson="stages")
+def _span(run: Setting) -> Measurement:
+    """A path stays in the span of its start and of what the denoiser said on the way."""
+    x = fixtures.noise(run, run.pick(32, 256), (1, 8, 8))
+    path = sample(fixtures.exact_denoiser(), x, schedules.polynomial(20))
+    swapped = dataclasses.replace(path, denoised=path.denoised.roll(1, dims=1))
+    own, control = (regularity.span_residual(paths)[-1] for paths in (path, swapped))
+    return measured(own.max(), detail="end to its span; control: to another path's", control=control)
+
+
+@claim("rotation", place=f"{P3}, Sec. 4, which draws it; how much turns where: this library", criterion=at_least(50),
+       digits=0, unit="%", lesson="stages")  # fmt: skip
+def _rotation(run: Setting) -> Measurement:
+    """Most of the turn of a path about the denoised point falls where several images compete."""
+    images, paths = fixtures.digits().images, fixtures.exact_paths(run)
+    gaussian = sample(Gaussian.fit(images), paths.x[0], paths.sigmas)
+    own, control = (fixtures.turned_between(p, paths) for p in (paths, gaussian))
+    whole = regularity.rotation(paths).sum(0).mean()
+    detail = f"share of {whole:.0f} degrees while 1.1 images to a tenth of them count"
+    return measured(own, "%", f"{detail}; control: a Gaussian's path, same levels", control)
+
+
+THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)  # of the way from guessing to certain
+
+
+@claim("speciation", place="arXiv 2402.18491", figure="ratio 1", criterion=same_size(1), lesson="stages",
+       remark="it depends on what counts as chosen: between a tenth of the way from guessing to certain and nine "
+              "tenths the ratio falls sixfold")  # fmt: skip
 def _speciation(run: Setting) -> Measurement:
     """A path chooses its class where the noise is as wide as the data in its widest direction."""
     images, classes = fixtures.digits()
     paths = fixtures.exact_paths(run)
     predicted = regularity.speciation_sigma(images)
-    levels = []
-    for labels in (classes, classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(run.seed))]):
+    shuffled = classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(run.seed))]
+    found = []
+    for labels in (classes, shuffled):
         posteriors = regularity.class_posteriors(Empirical(images, labels=labels), paths)
-        levels.append(regularity.commitment_sigma(posteriors, paths.sigmas) / predicted)
-    detail = "level of commitment / predicted, ten digits; control: labels shuffled"
-    return measured(levels[0], detail=detail, control=levels[1])
+        levels = (regularity.commitment_sigma(posteriors, paths.sigmas, 0.1 + 0.9 * t) for t in THRESHOLDS)
+        found.append([measured(level / predicted) for level in levels])
+    own, control = found
+    half, ends = THRESHOLDS.index(0.5), (min(m.low for m in own), max(m.high for m in own))
+    detail = "level of commitment / predicted, ten digits, half way; interval: paths, and a tenth to nine tenths; "
+    return Measurement(own[half].value, *ends, "", f"{detail}control: labels shuffled", control[half].value)
+
+
+@claim("speciation-order", place="arXiv 2402.18491; the test on pairs: this library", criterion=at_least(0.7),
+       lesson="stages")  # fmt: skip
+def _speciation_order(run: Setting) -> Measurement:
+    """Which two classes part first is told by the widest direction of their data."""
+    images, classes = fixtures.digits()
+    x, levels = fixtures.noise(run, run.pick(128, 512), (1, 8, 8), stream=3), schedules.polynomial(40)
+    rows = []
+    for a, b in itertools.combinations(range(10), 2):
+        both = (classes == a) | (classes == b)
+        D = Empirical(images[both], labels=(classes[both] == b).long())
+        posteriors = regularity.class_posteriors(D, sample(D, x, levels))
+        chosen = [regularity.commitment_sigma(posteriors, levels, (1 + t) / 2).log().nanmean() for t in THRESHOLDS[1:]]
+        spread = (images[both] - images[both].mean(0)).square().mean().sqrt().log()
+        rows.append(torch.stack([torch.tensor(regularity.speciation_sigma(images[both])).log(), spread, *chosen]))
+    table = torch.stack(rows).double()  # (45 pairs, ...): logarithms
+
+    def correlation(values: Tensor) -> Tensor:
+        return torch.corrcoef(values.T)[0, 1]
+
+    others = [float(correlation(table[:, [0, k]])) for k in range(2, table.shape[1])]
+    half = 2 + THRESHOLDS[1:].index(0.5)
+    detail = f"correlation over 45 pairs of digits, half way; {min(others):.2f} to {max(others):.2f} from 1/4 to 9/10"
+    control = float(correlation(table[:, [1, half]]))
+    own = metrics.bootstrap(correlation, table[:, [0, half]])
+    return measured(own, detail=f"{detail}; control: the total variance", control=control)

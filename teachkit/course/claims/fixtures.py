@@ -186,6 +186,17 @@ def follows(denoiser: Denoiser, paths: Trajectory, images: Tensor) -> Tensor:
     return 100 * away.int().argmax(0).double() / (len(paths.sigmas) - 1)
 
 
+def turned_between(paths: Trajectory, exact: Trajectory) -> Tensor:
+    """Share of the turning of ``paths``, in %, at levels where several digits count on the ``exact`` ones: ``(B,)``.
+
+    Several: from a tenth of all images down to 1.1 of them.
+    """
+    images = len(digits().images)
+    count = regularity.effective_neighbours(exact_denoiser(), exact)[1:-1].median(1, keepdim=True).values
+    angle = regularity.rotation(paths)
+    return 100 * (angle * ((count > 1.1) & (count < images / 10))).sum(0) / angle.sum(0)
+
+
 def forget() -> None:
     """Free what was kept by any function that is `cached`."""
     for clear in _kept:

@@ -1,7 +1,7 @@
 """Claims about trained networks beside the exact denoiser of their training data, r_net against r*.
 
 The optimum of the training loss replays its data; where a network departs from it is where it draws something new.
-Taught in ``notebooks/08_closed_form_scores``, ``09_training_edm``, ``10_learned_vs_optimal`` and
+Taught in ``notebooks/08_closed_form_scores``, ``stages``, ``09_training_edm``, ``10_learned_vs_optimal`` and
 ``13_your_own_model``.
 """
 
@@ -15,7 +15,7 @@ from teachkit.course.claims import fixtures
 from teachkit.course.claims.criteria import above_one, at_least, at_most, same_size
 from teachkit.course.claims.fixtures import ratio
 from teachkit.course.claims.registry import Measurement, Setting, claim, measured
-from teachkit.denoisers import LowRankMixture
+from teachkit.denoisers import Gaussian, LowRankMixture
 from teachkit.edm.loss import edm_loss
 
 P1, P2, P3 = "arXiv 2305.19947", "arXiv 2405.11326", "arXiv 2506.10177"
@@ -114,32 +114,65 @@ def _first_steps(run: Setting) -> Measurement:
     return measured(own, "%", "steps within 5 % of the data radius; control: one variance for all directions", plain)
 
 
-@claim("teleport", place="arXiv 2412.09726", criterion=at_least(1), digits=1, needs=OWN, lesson="closed_form_scores",
-       remark="much of the saving is the grid's: one Euler step to 10 saves nearly as much")  # fmt: skip
-def _teleport(run: Setting) -> Measurement:
-    """Jumping to sigma 10 by the flow of a Gaussian saves evaluations of the network."""
+@fixtures.cached
+def _jumps(run: Setting) -> tuple[Tensor, dict[str, Tensor]]:
+    """Errors of plain sampling with 8, 12 and 16 evaluations ``(B, 3)``, and with 8 after jumps to 10 ``(B,)``."""
     x, end = fixtures.network_reference(run)
-    budgets = (8, 12, 16)
 
     def error(start: Tensor, sigmas: Tensor) -> Tensor:
         final = fixtures.network_sample(run, start, sigmas, "ipndm", keep="final").final
-        return metrics.error_to_reference(final, end)
+        return metrics.error_to_reference(final, end).double().cpu()
 
-    plain = torch.stack([error(x, schedules.polynomial(n)) for n in budgets], 1)
+    centre = fixtures.training_data(run)[0].images.double().mean(0)
+    forms = {"Gaussian": fixtures.gaussians(run)[0], "mean": Gaussian(centre, 0.0).to(x)}
     short = schedules.polynomial(8, sigma_max=10.0)
-    jump = error(regularity.teleport(fixtures.gaussians(run)[0], x, 80.0, 10.0), short)
-    euler = error(x, torch.cat([torch.tensor([80.0], dtype=torch.float64), schedules.polynomial(7, sigma_max=10.0)]))
+    at_ten = {name: error(regularity.teleport(form, x, 80.0, 10.0), short) for name, form in forms.items()}
+    return torch.stack([error(x, schedules.polynomial(n)) for n in (8, 12, 16)], 1), at_ten
 
-    def saved(rows: Tensor) -> float:
-        mean, nfe = rows.mean(0).log(), torch.tensor(budgets).double().log()
-        curve, target = mean[:-1], mean[-1]
-        i = int((curve > target).sum().clamp(1, len(curve) - 1))
-        share = ((target - curve[i - 1]) / (curve[i] - curve[i - 1])).clamp(0, 1)
-        return float((nfe[i - 1] + share * (nfe[i] - nfe[i - 1])).exp()) - 8
 
-    own, control = (metrics.bootstrap(saved, torch.cat([plain, e[:, None]], 1).double().cpu()) for e in (jump, euler))
-    detail = "evaluations saved at equal error, 8 used; control: one Euler step to 10"
-    return measured(own, detail=detail, control=control)
+def _saved(rows: Tensor) -> float:
+    """Evaluations saved at equal error by what needs 8: rows of errors of plain sampling at 8, 12, 16, and its own."""
+    mean, nfe = rows.mean(0).log(), torch.tensor([8.0, 12.0, 16.0]).double().log()
+    curve, target = mean[:-1], mean[-1]
+    i = int((curve > target).sum().clamp(1, len(curve) - 1))
+    share = ((target - curve[i - 1]) / (curve[i] - curve[i - 1])).clamp(0, 1)
+    return float((nfe[i - 1] + share * (nfe[i] - nfe[i - 1])).exp()) - 8
+
+
+@claim("teleport", place="arXiv 2412.09726; our control", criterion=at_least(1), digits=1, needs=OWN,
+       lesson="closed_form_scores",
+       remark="shrinking the distance to the mean, without any covariance, saves nearly as much")  # fmt: skip
+def _teleport(run: Setting) -> Measurement:
+    """Jumping to sigma 10 by the flow of a Gaussian saves evaluations of the network."""
+    plain, at_ten = _jumps(run)
+    own, control = (metrics.bootstrap(_saved, torch.cat([plain, e[:, None]], 1)) for e in at_ten.values())
+    return measured(own, detail="evaluations saved at equal error, 8 used; control: the mean only", control=control)
+
+
+@claim("teleport-covariance", place="this library", criterion=at_least(1), digits=1, needs=OWN,
+       lesson="closed_form_scores",
+       remark="at sigma 10 the mean does nearly all of it; nearer to the data the covariance counts")  # fmt: skip
+def _teleport_covariance(run: Setting) -> Measurement:
+    """The covariance, and not only the mean, is what makes a jump save evaluations."""
+    plain, at_ten = _jumps(run)
+
+    def more(rows: Tensor) -> float:
+        return _saved(rows[:, :4]) - _saved(rows[:, [0, 1, 2, 4]])
+
+    pairs = metrics.bootstrap(more, torch.cat([plain, torch.stack(list(at_ten.values()), 1)], 1))
+    return measured(pairs, detail="saved with the covariance minus saved with the mean only, jump to 10, 8 used")
+
+
+@claim("rotation-network", place="this library", criterion=at_least(50), digits=0, unit="%", needs=OWN, lesson="stages",
+       remark="it has no image to settle on: its direction turns to the end, as a Gaussian's does")  # fmt: skip
+def _rotation_network(run: Setting) -> Measurement:
+    """Most of the turn of a network's path, too, falls where several images compete."""
+    paths, optimal = fixtures.network_paths(run), fixtures.optimal_paths(run)
+    count = regularity.effective_neighbours(fixtures.optimum(run), optimal)[1:-1].median(1, keepdim=True).values
+    several = (count > 1.1) & (count < len(fixtures.training_data(run)[0].images) / 10)
+    own, exact = (100 * (a * several).sum(0) / a.sum(0) for a in map(regularity.rotation, (paths, optimal)))
+    detail = f"share of the turning at levels where 1.1 images to a tenth count; the optimum: {exact.mean():.0f} %"
+    return measured(own, "%", detail)
 
 
 @claim("guidance-bends", place="this library; the paper samples without guidance", criterion=at_least(1.5), digits=1,
