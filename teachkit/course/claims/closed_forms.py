@@ -167,7 +167,7 @@ def _rotation(run: Setting) -> Measurement:
     """Most of the turn of a path about the denoised point falls where several images compete."""
     images, paths = fixtures.digits().images, fixtures.exact_paths(run)
     gaussian = sample(Gaussian.fit(images), paths.x[0], paths.sigmas)
-    own, control = (fixtures.turned_between(p, paths) for p in (paths, gaussian))
+    own, control = (fixtures.turned_between(p, paths, fixtures.exact_denoiser()) for p in (paths, gaussian))
     whole = regularity.rotation(paths).sum(0).mean()
     detail = f"share of {whole:.0f} degrees while 1.1 images to a tenth of them count"
     return measured(own, "%", f"{detail}; control: a Gaussian's path, same levels", control)
@@ -178,7 +178,7 @@ THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)  # of the way from guessing to certain
 
 @claim("speciation", place="arXiv 2402.18491", figure="ratio 1", criterion=same_size(1), lesson="stages",
        remark="it depends on what counts as chosen: between a tenth of the way from guessing to certain and nine "
-              "tenths the ratio falls sixfold")  # fmt: skip
+              "tenths the ratio falls more than fivefold")  # fmt: skip
 def _speciation(run: Setting) -> Measurement:
     """A path chooses its class where the noise is as wide as the data in its widest direction."""
     images, classes = fixtures.digits()

@@ -186,15 +186,15 @@ def follows(denoiser: Denoiser, paths: Trajectory, images: Tensor) -> Tensor:
     return 100 * away.int().argmax(0).double() / (len(paths.sigmas) - 1)
 
 
-def turned_between(paths: Trajectory, exact: Trajectory) -> Tensor:
-    """Share of the turning of ``paths``, in %, at levels where several digits count on the ``exact`` ones: ``(B,)``.
+def turned_between(paths: Trajectory, exact: Trajectory, denoiser: Empirical) -> Tensor:
+    """Share of the turning of ``paths``, in %, at levels where several images count on ``exact`` ones: ``(B,)``.
 
-    Several: from a tenth of all images down to 1.1 of them.
+    Several: from a tenth of all images down to 1.1 of them, by ``denoiser``, on the path from the same noise.
     """
-    images = len(digits().images)
-    count = regularity.effective_neighbours(exact_denoiser(), exact)[1:-1].median(1, keepdim=True).values
+    count = regularity.effective_neighbours(denoiser, exact)[:-1]
     angle = regularity.rotation(paths)
-    return 100 * (angle * ((count > 1.1) & (count < images / 10))).sum(0) / angle.sum(0)
+    several = (count[1:] < len(denoiser.data) / 10) & (count[:-1] > 1.1)  # at some place between the two states
+    return 100 * (angle * several).sum(0) / angle.sum(0)
 
 
 def forget() -> None:

@@ -139,7 +139,7 @@ def _saved(rows: Tensor) -> float:
     return float((nfe[i - 1] + share * (nfe[i] - nfe[i - 1])).exp()) - 8
 
 
-@claim("teleport", place="arXiv 2412.09726; our control", criterion=at_least(1), digits=1, needs=OWN,
+@claim("teleport", place="arXiv 2412.09726; the control: this library", criterion=at_least(1), digits=1, needs=OWN,
        lesson="closed_form_scores",
        remark="shrinking the distance to the mean, without any covariance, saves nearly as much")  # fmt: skip
 def _teleport(run: Setting) -> Measurement:
@@ -168,9 +168,7 @@ def _teleport_covariance(run: Setting) -> Measurement:
 def _rotation_network(run: Setting) -> Measurement:
     """Most of the turn of a network's path, too, falls where several images compete."""
     paths, optimal = fixtures.network_paths(run), fixtures.optimal_paths(run)
-    count = regularity.effective_neighbours(fixtures.optimum(run), optimal)[1:-1].median(1, keepdim=True).values
-    several = (count > 1.1) & (count < len(fixtures.training_data(run)[0].images) / 10)
-    own, exact = (100 * (a * several).sum(0) / a.sum(0) for a in map(regularity.rotation, (paths, optimal)))
+    own, exact = (fixtures.turned_between(p, optimal, fixtures.optimum(run)) for p in (paths, optimal))
     detail = f"share of the turning at levels where 1.1 images to a tenth count; the optimum: {exact.mean():.0f} %"
     return measured(own, "%", detail)
 
