@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -39,7 +40,17 @@ def _every_route(cost, steps, coefficient):
     return routes[int(np.argmin(price))]
 
 
+def _by_image(images, labels, rng):
+    keys = [tuple(row) for row in images.tolist()]
+    own = dict(zip(keys, labels.tolist()))  # one label for all copies of an image
+    names, values = list(own), list(own.values())
+    new = [values[int(k)] for k in torch.randperm(len(values), generator=rng)]
+    return [dict(zip(names, new))[key] for key in keys]
+
+
 RIGHT = {
+    "mean_is_enough": lambda lam, tau: (1 / tau - tau) / 2 * math.sqrt(lam),
+    "meaningless_labels": _by_image,
     "low_rank_jump": lambda x, m, u, lam, s, t: (
         m
         + (t / s) * ((x - m) - (x - m) @ u @ u.T)
@@ -225,6 +236,32 @@ def test_a_list_is_an_answer_where_data_are_asked_for_and_spread_data_are_not_mi
     assert grading.evaluate("missed_by_annealing", RIGHT["missed_by_annealing"]).passed is True
     spread = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
     assert grading.evaluate("missed_by_annealing", spread).passed is False
+def _by_row(images, labels, rng):
+    return labels[torch.randperm(len(labels), generator=rng)]
+
+
+def _of_equal_size(images, labels, rng):
+    distinct, which = images.unique(dim=0, return_inverse=True)
+    return (torch.randperm(len(distinct), generator=rng) % 2)[which]
+
+
+@pytest.mark.parametrize(
+    ("null", "caught"),
+    [
+        (_by_row, "4 copies.*planted one"),
+        (_of_equal_size, "25%.*planted one"),
+        (lambda images, labels, rng: labels, "real is found"),
+        (lambda images, labels, rng: 1 - labels, "real is found"),
+        (lambda images, labels, rng: torch.zeros_like(labels), "real is found"),
+        (lambda images, labels, rng: labels[:-1], "shape"),
+        (lambda images, labels, rng: (images[:, 0] > images[:, 0].median()).long(), "real is found|planted one"),
+    ],
+)
+def test_nulls_that_would_find_a_choice_in_anything_are_caught(null, caught):
+    for seed in range(2):
+        result = grading.evaluate("meaningless_labels", null, seed=seed)
+        assert result.passed is False
+        assert re.search(caught, result.message), result.message
 
 
 def test_check_prints_and_returns_nothing(capsys):

@@ -311,6 +311,29 @@ def test_two_points_commit_where_the_posterior_of_a_path_on_the_axis_says():
     assert (at > m / 3).all()
 
 
+def test_rotation_is_the_angle_between_neighbouring_arms():
+    arms = torch.tensor([[[4.0, 0.0]], [[2.0, 2.0]], [[0.0, 1.0]], [[1e-9, 0.5]]], dtype=torch.float64)  # (N, B, d)
+    outputs = normal(4, 1, 2)
+    levels = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5], dtype=torch.float64)
+    path = Trajectory(levels, torch.cat([arms + outputs, torch.zeros(1, 1, 2).double()]), outputs, 4)
+    turned = regularity.rotation(path)
+    torch.testing.assert_close(turned[:2, 0], torch.tensor([45.0, 45.0], dtype=torch.float64))
+    assert float(turned[2, 0]) == pytest.approx(math.degrees(2e-9), rel=1e-5)  # small angles are not lost
+    still = Trajectory(levels, path.x, path.x[:-1], 4)
+    with pytest.raises(ValueError, match="equals the output"):
+        regularity.rotation(still)
+
+
+def test_rotation_of_a_gaussian_is_that_of_its_flow():
+    lam = torch.tensor([4.0, 0.01], dtype=torch.float64)
+    gaussian = Gaussian(torch.zeros(2, dtype=torch.float64), lam)
+    path = sample(gaussian, torch.tensor([[30.0, 60.0]], dtype=torch.float64), schedules.polynomial(2000, 0.1, 80.0))
+    # along each axis the arm is proportional to 1 / sqrt(lam + sigma^2)
+    start, end = (z / (lam + s**2).sqrt() for z in [path.x[0, 0] / (lam + 6400).sqrt()] for s in path.sigmas[[0, -2]])
+    expected = torch.atan2(*end.flip(0)) - torch.atan2(*start.flip(0))
+    assert float(regularity.rotation(path).sum()) == pytest.approx(math.degrees(expected.abs()), rel=1e-2)
+
+
 @pytest.mark.parametrize("far", [0.0, 2.0**20, 2.0**30])
 def test_measures_of_paths_do_not_depend_on_where_the_origin_lies(far):
     y, start = torch.round(64 * normal(30, 8)) / 64, torch.round(4096 * normal(5, 8, seed=1)) / 64
