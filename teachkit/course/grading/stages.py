@@ -14,7 +14,6 @@ from torch import Generator, Tensor
 from teachkit import Empirical, initial_noise, regularity, sample, schedules
 from teachkit.course.grading.engine import Cases, register
 
-
 _LAST = 0.05
 _LEVELS = schedules.polynomial(20, _LAST, 20.0)
 _STARTS = initial_noise(48, (6,), 20.0, seed=0)
