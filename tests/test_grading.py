@@ -82,11 +82,9 @@ RIGHT = {
     "correction": lambda D, y, s, cs: min(cs, key=lambda c: float((D(_noisy(y, s), c * s) - y).norm())),
     "suspicious_share": lambda a, b: sum(float(v) < min(b.tolist()) for v in a) / len(a),
     "ab2_step": lambda x, d, p, s, t, r: x + (t - s) * d + (t - s) ** 2 / (s - r) / 2 * (d - p),
-    "measured_order": lambda n, e: float(
-        -torch.linalg.lstsq(
-            torch.stack([torch.ones(len(n)), torch.tensor(n).log()], 1).double(), torch.tensor(e).double().log()
-        ).solution[1]
-    ),
+    "order_without_truth": lambda a, b, c: float(torch.log2((a - b).abs().mean() / (b - c).abs().mean())),
+    "heun_weights": lambda s, t: (t / s, (1 - t / s) * (2 - s / t) / 2, (s / t - 1) / 2),
+    "same_steps": {letter: letter in "AC" for letter in "ABCDE"},
     "bug_museum": {"E": "sign", "D": "history", "C": "denoiser", "B": "level", "A": "ramp"},
     "predict_end": _gaussian_forecast,
     "pin": lambda w: torch.lerp(w, w - w[-1:], torch.arange(len(w)).double()[:, None, None] / (len(w) - 1)),
@@ -145,6 +143,25 @@ def test_the_popular_bugs_of_the_boomerang_are_seen():
     for seed in range(5):
         assert grading.evaluate("best_rotation", transposed, seed=seed).passed is False
         assert grading.evaluate("residual_shares", with_chord, seed=seed).passed is False
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("order_without_truth", lambda a, b, c: math.log((a - c).norm() / (b - c).norm()) / math.log(2)),
+        ("order_without_truth", lambda a, b, c: math.log((a - b).norm() / (b - c).norm())),
+        ("order_without_truth", lambda a, b, c: math.log((b - c).norm() / (a - b).norm()) / math.log(2)),
+        ("heun_weights", lambda s, t: (t / s, 1 - t / s, 0.0)),  # Euler's
+        ("heun_weights", lambda s, t: ((t / s + 1) / 2, (1 - t / s) / 2, (s / t - 1) / 2)),  # as if x stayed
+        ("heun_weights", lambda s, t: (t / s, (s / t - 1) / 2, (1 - t / s) * (2 - s / t) / 2)),  # exchanged
+        ("same_steps", dict.fromkeys("ABCDE", True)),
+        ("same_steps", {letter: letter == "A" for letter in "ABCDE"}),
+        ("same_steps", {letter: letter in "ACD" for letter in "ABCDE"}),
+    ],
+)
+def test_the_popular_mistakes_about_few_steps_are_seen(name, wrong):
+    for seed in range(5):
+        assert grading.evaluate(name, wrong, seed=seed).passed is False
 
 
 def test_check_prints_and_returns_nothing(capsys):

@@ -10,7 +10,6 @@ from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -139,20 +138,38 @@ def _ab2_step(answer: Any, rng: Generator) -> Cases:
         yield what, answer(x, direction, older, sigma, sigma_next, previous), expected
 
 
-@register("measured_order", "fit log error = a - order * log steps by least squares")
-def _measured_order(answer: Any, rng: Generator) -> Cases:
-    for order in (1.0, 3.0):
-        steps = [8, 16, 32, 64]
-        noise = 1 + 0.1 * torch.rand(4, generator=rng, dtype=torch.float64)
-        errors = (noise * 5 / torch.tensor(steps) ** order).tolist()
-        expected = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
-        yield f"order of errors {[f'{e:.2g}' for e in errors]}", answer(steps, errors), expected
+@register("order_without_truth", "with x_n = x + c h^p the unknown end and c cancel in the ratio of two differences")
+def _order_without_truth(answer: Any, rng: Generator) -> Cases:
+    for order in (1.0, 2.0, 3.5):
+        end, c = _normal(rng, 6, 3), _normal(rng, 6, 3)
+        yield f"order {order:g}, steps halved twice", answer(*(end + c * h**order for h in (0.2, 0.1, 0.05))), order
 
 
 @register("bug_museum", "a line that never falls, a line you know, a slope that is too low: which bug can do that?")
 def _bug_museum(answer: Any, rng: Generator) -> Cases:
     for letter, bug in zip("ABCDE", ("ramp", "level", "denoiser", "history", "sign")):
         yield f"exhibit {letter}", answer[letter], bug
+
+
+# five_evaluations
+
+
+@register("heun_weights", "put both directions into the last line, and collect what stands before each answer of D")
+def _heun_weights(answer: Any, rng: Generator) -> Cases:
+    for sigma, sigma_next in ((2.5, 0.002), (3.0, 1.5), (0.9, 0.6)):
+        x, here, there = _normal(rng, 3, 4)
+        direction = (x - here) / sigma
+        ahead = x + (sigma_next - sigma) * direction
+        expected = x + (sigma_next - sigma) * (direction + (ahead - there) / sigma_next) / 2
+        w = answer(sigma, sigma_next)
+        made = w if w is None or w is ... else w[0] * x + w[1] * here + w[2] * there
+        yield f"Heun's step from {sigma} to {sigma_next}, by your weights", made, expected
+
+
+@register("same_steps", "undo the scaling after a step: is it x + (sigma_next - sigma) * direction, for all x and D?")
+def _same_steps(answer: Any, rng: Generator) -> Cases:
+    for letter, same in zip("ABCDE", (True, False, True, False, False)):
+        yield f"coordinates {letter}", answer[letter], same
 
 
 # 05_high_dimensions
