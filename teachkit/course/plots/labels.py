@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from teachkit.checks import number, shown
+from teachkit.checks import flag, number, shown
 from teachkit.course.plots.figure import style
 
 
-def label_ends(ax: Axes, *, gap: float = 11.0) -> None:
-    """Write the label of each line beside its right end, in its colour, in place of a legend.
+def label_ends(ax: Axes, *, gap: float = 11.0, left: bool = False) -> None:
+    """Write the label of each line beside its right end, or its left one, in its colour, in place of a legend.
 
     Labels that would overlap are moved apart, up and down. Call it last, when the limits of the axes are final.
 
@@ -20,6 +20,8 @@ def label_ends(ax: Axes, *, gap: float = 11.0) -> None:
         Whose lines have labels; those without one, and those that are never finite, are left alone.
     gap : float
         Least distance between two labels, in points.
+    left : bool
+        At the left ends, where the lines begin: for lines that run together. Leave room there.
 
     Examples
     --------
@@ -32,15 +34,15 @@ def label_ends(ax: Axes, *, gap: float = 11.0) -> None:
     """
     if not isinstance(ax, Axes):
         raise TypeError(f"ax must be the Axes whose lines are labelled, got {shown(ax)}")
-    gap = number("gap", gap, least=0)
+    gap, left = number("gap", gap, least=0), flag("left", left)
     found = []
     with style():
         ax.figure.draw_without_rendering()  # type: ignore[union-attr]  # settles where the ends are
         for line in ax.lines:
-            at = line.get_xydata()
+            at = np.asarray(line.get_xydata(), dtype=float)
             at = at[np.isfinite(at).all(1)]
             if len(at) and not str(line.get_label()).startswith("_"):
-                end = at[at[:, 0].argmax() if not ax.xaxis_inverted() else at[:, 0].argmin()]
+                end = at[at[:, 0].argmin() if left != ax.xaxis_inverted() else at[:, 0].argmax()]
                 found.append((float(ax.transData.transform(end)[1]) * 72 / ax.figure.dpi, tuple(end), line))
         found.sort(key=lambda entry: entry[0])
         heights = [height for height, _, _ in found]
@@ -51,6 +53,6 @@ def label_ends(ax: Axes, *, gap: float = 11.0) -> None:
                     heights[k], heights[k + 1] = heights[k] - lack / 2, heights[k + 1] + lack / 2
         for height, (was, end, line) in zip(heights, found):
             ax.annotate(
-                str(line.get_label()), end, (7, height - was), textcoords="offset points", va="center",
-                fontsize=9, color=line.get_color(), annotation_clip=False,
+                str(line.get_label()), end, (-7 if left else 7, height - was), textcoords="offset points",
+                va="center", ha="right" if left else "left", fontsize=9, color=line.get_color(), annotation_clip=False,
             )  # fmt: skip
