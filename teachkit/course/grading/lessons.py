@@ -6,6 +6,7 @@ small and large noise, near and far, so that an answer that is right by chance i
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -138,11 +139,14 @@ def _ab2_step(answer: Any, rng: Generator) -> Cases:
         yield what, answer(x, direction, older, sigma, sigma_next, previous), expected
 
 
-@register("order_without_truth", "with x_n = x + c h^p the unknown end and c cancel in the ratio of two differences")
-def _order_without_truth(answer: Any, rng: Generator) -> Cases:
-    for order in (1.0, 2.0, 3.5):
-        end, c = _normal(rng, 6, 3), _normal(rng, 6, 3)
-        yield f"order {order:g}, steps halved twice", answer(*(end + c * h**order for h in (0.2, 0.1, 0.05))), order
+@register("exact_line_step", "with u = mu - lambda you need the integrals of e^(u - h) and of u e^(u - h) from 0 to h")
+def _exact_line_step(answer: Any, rng: Generator) -> Cases:
+    for previous, sigma, sigma_next in ((9.0, 4.0, 1.0), (0.9, 0.5, 0.4)):
+        x, denoised, older = _normal(rng, 3, 5, 2)
+        h, back = math.log(sigma / sigma_next), math.log(previous / sigma)
+        expected = math.exp(-h) * x - math.expm1(-h) * denoised + (h + math.expm1(-h)) / back * (denoised - older)
+        what = f"step from {sigma} to {sigma_next} after one from {previous}"
+        yield what, answer(x, denoised, older, sigma, sigma_next, previous), expected
 
 
 @register("bug_museum", "a line that never falls, a line you know, a slope that is too low: which bug can do that?")
