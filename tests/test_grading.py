@@ -29,6 +29,13 @@ def _kabsch(curve, reference):
     return (v @ np.diag([1.0] * (len(v) - 1) + [np.linalg.det(v @ wt)]) @ wt).T
 
 
+def _line_in_log_sigma(x, denoised, older, sigma, sigma_next, previous):
+    mu = torch.linspace(-math.log(sigma), -math.log(sigma_next), 4001, dtype=torch.float64)  # Simpson's rule
+    weights = torch.tensor([1.0, *[4.0, 2.0] * 1999, 4.0, 1.0]).double() * (mu[1] - mu[0]) / 3
+    line = denoised + (mu[:, None, None] + math.log(sigma)) / math.log(previous / sigma) * (denoised - older)
+    return sigma_next / sigma * x + sigma_next * torch.einsum("m,mbd->bd", weights * mu.exp(), line)
+
+
 def _noisy(y, s):
     return y + s * torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1))
 
@@ -99,11 +106,9 @@ RIGHT = {
     "correction": lambda D, y, s, cs: min(cs, key=lambda c: float((D(_noisy(y, s), c * s) - y).norm())),
     "suspicious_share": lambda a, b: sum(float(v) < min(b.tolist()) for v in a) / len(a),
     "ab2_step": lambda x, d, p, s, t, r: x + (t - s) * d + (t - s) ** 2 / (s - r) / 2 * (d - p),
-    "measured_order": lambda n, e: float(
-        -torch.linalg.lstsq(
-            torch.stack([torch.ones(len(n)), torch.tensor(n).log()], 1).double(), torch.tensor(e).double().log()
-        ).solution[1]
-    ),
+    "exact_line_step": _line_in_log_sigma,
+    "heun_weights": lambda s, t: (t / s, (1 - t / s) * (2 - s / t) / 2, (s / t - 1) / 2),
+    "same_steps": {letter: letter in "AC" for letter in "ABCDE"},
     "bug_museum": {"E": "sign", "D": "history", "C": "denoiser", "B": "level", "A": "ramp"},
     "predict_end": _gaussian_forecast,
     "pin": lambda w: torch.lerp(w, w - w[-1:], torch.arange(len(w)).double()[:, None, None] / (len(w) - 1)),
@@ -236,6 +241,8 @@ def test_a_list_is_an_answer_where_data_are_asked_for_and_spread_data_are_not_mi
     assert grading.evaluate("missed_by_annealing", RIGHT["missed_by_annealing"]).passed is True
     spread = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
     assert grading.evaluate("missed_by_annealing", spread).passed is False
+
+
 def _by_row(images, labels, rng):
     return labels[torch.randperm(len(labels), generator=rng)]
 
@@ -262,6 +269,29 @@ def test_nulls_that_would_find_a_choice_in_anything_are_caught(null, caught):
         result = grading.evaluate("meaningless_labels", null, seed=seed)
         assert result.passed is False
         assert re.search(caught, result.message), result.message
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("exact_line_step", lambda x, d, p, s, t, r: t / s * x + (1 - t / s) * d),  # Euler's
+        (  # DPM-Solver++(2M): the line's value in the middle of the step
+            "exact_line_step",
+            lambda x, d, p, s, t, r: t / s * x + (1 - t / s) * (d + math.log(s / t) / math.log(r / s) / 2 * (d - p)),
+        ),
+        ("exact_line_step", lambda x, d, p, s, t, r: _line_in_log_sigma(x, d, 2 * d - p, s, t, r)),  # its slope turned
+        ("exact_line_step", lambda x, d, p, s, t, r: _line_in_log_sigma(x, d, p, s, t, s * s / t)),  # as if steps equal
+        ("heun_weights", lambda s, t: (t / s, 1 - t / s, 0.0)),  # Euler's
+        ("heun_weights", lambda s, t: ((t / s + 1) / 2, (1 - t / s) / 2, (s / t - 1) / 2)),  # as if x stayed
+        ("heun_weights", lambda s, t: (t / s, (s / t - 1) / 2, (1 - t / s) * (2 - s / t) / 2)),  # exchanged
+        ("same_steps", dict.fromkeys("ABCDE", True)),
+        ("same_steps", {letter: letter == "A" for letter in "ABCDE"}),
+        ("same_steps", {letter: letter in "ACD" for letter in "ABCDE"}),
+    ],
+)
+def test_the_popular_mistakes_about_few_steps_are_seen(name, wrong):
+    for seed in range(5):
+        assert grading.evaluate(name, wrong, seed=seed).passed is False
 
 
 def test_check_prints_and_returns_nothing(capsys):

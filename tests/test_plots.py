@@ -62,7 +62,7 @@ def pictures(path, plane):
 
 def test_every_kind_of_picture_is_tried(pictures):
     tried = {name.split()[0] for name in pictures}
-    others = {"Picture", "grid", "markup", "panels", "show", "style"}
+    others = {"Picture", "grid", "label_ends", "markup", "panels", "show", "style"}
     assert tried == {name for name in plots.__all__ if not name.isupper()} - others
 
 
@@ -74,6 +74,22 @@ def test_every_picture_carries_a_description_with_numbers_and_labels(pictures):
         for ax in picture.axes:
             if not ax.images or name.startswith("cost"):  # images of digits need no axes
                 assert ax.get_xlabel() or ax.get_ylabel(), name
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_labels_stand_at_the_ends_of_their_lines_and_apart(left):
+    picture, ax = plots.panels(size=(5, 3))
+    for name, end in (("a", 1.0), ("b", 1.01), ("c", 5.0), ("nothing", float("nan"))):
+        ax.plot([0.0, 1.0], [end, end], label=name)
+    ax.plot([0.0, 1.0], [3.0, 3.0])  # without a label
+    plots.label_ends(ax, gap=12, left=left)
+    assert [text.get_text() for text in ax.texts] == ["a", "b", "c"]
+    assert all(text.xy[0] == (0 if left else 1) for text in ax.texts)
+    picture.draw_without_rendering()
+    middles = [text.get_window_extent().get_points()[:, 1].mean() * 72 / picture.dpi for text in ax.texts]
+    assert middles[1] - middles[0] == pytest.approx(12, abs=2)
+    assert middles[2] - middles[1] > 30
+    assert [text.get_color() for text in ax.texts] == [line.get_color() for line in ax.lines[:3]]
 
 
 def test_display_has_image_with_alternative_text_and_text_that_nbval_compares(pictures):

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from teachkit import Empirical, Gaussian, GaussianMixture, data, initial_noise, meanshift, sample, schedules
+from teachkit import Empirical, Gaussian, GaussianMixture, data, initial_noise, meanshift, sample, schedules, solvers
 from teachkit.course import widgets
 
 MIXTURE = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.5]], 0.02)
 MOONS = data.two_moons(200, seed=0, noise=0.1)
+DIGITS = data.load("digits8").images[:200].double()
 
 
 def log_row(images, loss):
@@ -38,8 +39,7 @@ def run_dir(tmp_path):
 
 @pytest.fixture(scope="module")
 def digits_path():
-    digits = data.load("digits8").images[:200].double()
-    return sample(Empirical(digits), initial_noise(12, (1, 8, 8)), schedules.polynomial(30))
+    return sample(Empirical(DIGITS), initial_noise(12, (1, 8, 8)), schedules.polynomial(30))
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def make(digits_path, run_dir):
         "mean_shift_steps": lambda: widgets.mean_shift_steps(Empirical(MOONS), MOONS[::10], data=MOONS, extent=2.0),
         "path_player": lambda: widgets.path_player(digits_path),
         "solver_lab": lambda: widgets.solver_lab(MIXTURE, initial_noise(24, (2,)), data=MOONS),
+        "ends_lab": lambda: widgets.ends_lab(Empirical(DIGITS), initial_noise(12, (1, 8, 8)), DIGITS),
         "schedule_lab": lambda: widgets.schedule_lab(MIXTURE, initial_noise(24, (2,))),
         "training_monitor": lambda: widgets.training_monitor(run_dir),
     }
@@ -213,6 +214,19 @@ def test_the_stars_of_the_solver_lab_are_the_exact_ends(make):
             assert np.allclose(stars.get_xydata(), exact)
 
 
+def test_the_ends_lab_states_both_errors(make):
+    explorer, x = make("ends_lab"), initial_noise(12, (1, 8, 8))
+    control(explorer, "solver").value = "heun, Euler last"
+    control(explorer, "evaluations").value = 5
+    exact = sample(Empirical(DIGITS), x, schedules.polynomial(60), "unipc").final
+    cured = sample(Empirical(DIGITS), x, schedules.polynomial(3), solvers.get("heun", euler_last=True)).final
+    away, which = torch.cdist(cured.flatten(1), DIGITS.flatten(1)).min(dim=1)
+    same = which == torch.cdist(exact.flatten(1), DIGITS.flatten(1)).argmin(dim=1)
+    words = alt(explorer)
+    assert f"heun, Euler last, 5 evaluations: the right image at the end of {100 * same.double().mean():.0f} %" in words
+    assert f"median distance to the nearest image {float(away.median()):.2g}" in words
+
+
 def test_a_level_moved_by_hand_changes_the_error_and_a_route_takes_it_back(make):
     explorer = make("schedule_lab")
     first = alt(explorer)
@@ -270,6 +284,7 @@ def test_the_monitor_follows_a_run_and_looks_back(run_dir):
     ("call", "words"),
     [
         (lambda: widgets.solver_lab(MIXTURE, torch.zeros(4, 3)), r"x must have shape \(B, 2\), got \(4, 3\)"),
+        (lambda: widgets.ends_lab(Empirical(DIGITS), MOONS, DIGITS), r"x must have shape \(B, 1, H, W\), got"),
         (lambda: widgets.mean_shift_steps(Empirical(MOONS), torch.zeros(4, 3)), r"x must have shape \(B, 2\)"),
         (lambda: widgets.cloud_player(MIXTURE, torch.zeros(4, 3)), r"x must have shape \(B, 2\), got \(4, 3\)"),
         (lambda: widgets.cloud_player(MIXTURE, MOONS, point=200), "point must be an integer from 0 to 199, got 200"),

@@ -37,6 +37,7 @@ EXPLORERS = {
     "mean_shift_steps": "widgets.mean_shift_steps(Empirical(moons), moons[::8], data=moons, extent=2.0)",
     "path_player": "widgets.path_player(sample(digits, initial_noise(12, (1, 8, 8)), schedules.polynomial(30)))",
     "solver_lab": "widgets.solver_lab(mixture, initial_noise(24, (2,)))",
+    "ends_lab": "widgets.ends_lab(digits, initial_noise(12, (1, 8, 8)), data.load('digits8').images[:300].double())",
     "schedule_lab": "widgets.schedule_lab(mixture, initial_noise(24, (2,)))",
     "training_monitor": "widgets.training_monitor(run)",
 }
@@ -117,7 +118,7 @@ def test_sliders_answer_to_the_keyboard(notebook, name):
     record.write_text(json.dumps({**known, name: took}, indent=1))
 
 
-@pytest.mark.parametrize("name", ["solver_lab", "schedule_lab"])
+@pytest.mark.parametrize("name", ["solver_lab", "ends_lab", "schedule_lab"])
 def test_lists_change_the_picture(notebook, name):
     output = cell(notebook, name)
     for k in range(output.locator("select").count()):

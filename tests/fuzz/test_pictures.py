@@ -78,6 +78,7 @@ PLOTS = {
         LEVELS,
     ),
     "course.plots.panels": Call(plots.panels, {"rows": 1, "columns": 2, "size": (4.0, 3.0)}),
+    "course.plots.label_ends": Call(plots.label_ends, {"ax": plots.panels()[1], "gap": 11.0, "left": False}),
     "course.plots.markup": Call(plots.markup, {"figure": plots.panels()[0], "dpi": 50}),
     "course.plots.show": Call(plots.show, {"figure": plots.panels()[0], "alt": "Empty axes.", "caption": "Nothing."}),
 }
@@ -105,6 +106,16 @@ WIDGETS = {
     ),
     "course.widgets.solver_lab": Call(
         widgets.solver_lab, {**PLANE, "sigma_min": 0.1, "sigma_max": 10.0}, {"sigma_max": ("sigma_min",)}
+    ),
+    "course.widgets.ends_lab": Call(
+        widgets.ends_lab,
+        {
+            "denoiser": denoisers.Empirical(normal(6, 1, 4, 4)),
+            "x": 80 * normal(3, 1, 4, 4),
+            "images": normal(6, 1, 4, 4),
+            "shown": 2,
+        },
+        {"x": ("images",), "images": ("x",)},
     ),
     "course.widgets.schedule_lab": Call(
         widgets.schedule_lab,

@@ -15,11 +15,12 @@ with needs("course", "pictures"):
     import matplotlib  # noqa: F401
 
 from teachkit.course.plots.figure import BLUE, GREEN, GREY, ORANGE, VERMILLION, Picture, markup, panels, show, style
+from teachkit.course.plots.labels import label_ends
 from teachkit.course.plots.plane import grid, mixture_contours, steps_on_path, vector_field
 from teachkit.course.plots.results import cost_matrix, image_grid, loss_by_noise_level, work_precision
 from teachkit.course.plots.trajectories import boomerang, deviation, explained_variance, film_strip
 
 __all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "VERMILLION"]
 __all__ += ["Picture", "boomerang", "cost_matrix", "deviation", "explained_variance", "film_strip", "grid"]
-__all__ += ["image_grid", "loss_by_noise_level", "markup", "mixture_contours", "panels", "show", "steps_on_path"]
-__all__ += ["style", "vector_field", "work_precision"]
+__all__ += ["image_grid", "label_ends", "loss_by_noise_level", "markup", "mixture_contours", "panels", "show"]
+__all__ += ["steps_on_path", "style", "vector_field", "work_precision"]

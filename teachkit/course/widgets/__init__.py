@@ -23,8 +23,8 @@ from teachkit.course.widgets.plane import denoiser_field, mean_shift_steps
 from teachkit.course.widgets.player import path_player
 from teachkit.course.widgets.prediction import Prediction, predict
 from teachkit.course.widgets.schedules import schedule_lab
-from teachkit.course.widgets.solvers import solver_lab
+from teachkit.course.widgets.solvers import ends_lab, solver_lab
 from teachkit.course.widgets.training import training_monitor
 
-__all__ = ["Explorer", "Prediction", "cloud_player", "denoiser_field", "mean_shift_steps", "path_player", "predict"]
-__all__ += ["schedule_lab", "solver_lab", "training_monitor"]
+__all__ = ["Explorer", "Prediction", "cloud_player", "denoiser_field", "ends_lab", "mean_shift_steps", "path_player"]
+__all__ += ["predict", "schedule_lab", "solver_lab", "training_monitor"]

@@ -1,12 +1,15 @@
-"""Solver lab: which solver, how many steps, which schedule."""
+"""Solver labs: which solver, how many steps, which schedule; and what comes out of few evaluations."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 from torch import Tensor
 
-from teachkit import schedules, solvers
+from teachkit import checks, schedules, solvers
 from teachkit.course import plots
 from teachkit.course.widgets.explorer import Explorer, choice, points, slider, trace
 from teachkit.denoisers import Denoiser
@@ -68,6 +71,80 @@ def solver_lab(
         return alt, f"{alt}. Grey: exact paths; stars: their ends; blue: the solver's steps."
 
     return Explorer(picture, redraw, (solver, steps, kind))
+
+
+@plots.style()
+def ends_lab(denoiser: Denoiser, x: Tensor, images: Tensor, *, shown: int = 10) -> Explorer:
+    """Choose solver and evaluations; see the ends, which of them are at the right image, and how far from any.
+
+    Parameters
+    ----------
+    denoiser : callable
+        A denoiser of images.
+    x : (B, 1, H, W)
+        Starting noise at sigma 80. The right image of a path is the nearest to its exact end, which is found once by
+        UniPC with 60 steps.
+    images : (K, 1, H, W)
+        The data.
+    shown : int
+        How many ends are drawn.
+
+    Raises
+    ------
+    ValueError
+        If x or images have another shape.
+
+    Examples
+    --------
+    >>> from teachkit import Empirical, data, initial_noise
+    >>> digits = data.load("digits8").images[:50].double()
+    >>> print(ends_lab(Empirical(digits), initial_noise(12, (1, 8, 8)), digits).picture.alt[:31])
+    euler, 6 evaluations: the right
+    """
+    for name, value in (("x", x), ("images", images)):
+        if checks.batch(name, value).ndim != 4 or value.shape[1] != 1:
+            raise ValueError(f"{name} must have shape (B, 1, H, W), got {tuple(value.shape)}")
+    shown = checks.integer("shown", shown, 1, 20)
+    x, flat = x.detach(), images.detach().flatten(1).to(x)
+
+    def nearest(ends: Tensor) -> tuple[Tensor, Tensor]:
+        away, which = torch.cdist(ends.flatten(1), flat).min(dim=1)
+        return away, which
+
+    exact = sample(denoiser, x, schedules.polynomial(60), "unipc", keep="final").final
+    right = nearest(exact)[1]
+    picture, axes = plots.panels(2, 1, size=(8.2, 2.1))
+    rows = []
+    for ax, label in zip(axes, ("exact", "here")):
+        strip = _strip(exact[:shown])
+        rows.append(ax.imshow(strip, cmap="gray", vmin=-1, vmax=1))
+        ax.set(xticks=[], yticks=[len(strip) / 2], yticklabels=[label])
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+    cured = [f"{name}, Euler last" for name in DETERMINISTIC if solvers.REGISTRY[name].evaluations == 2]
+    solver, evaluations = choice("solver", [*DETERMINISTIC, *cured], "euler"), slider("evaluations", 6, 4, 40)
+
+    def redraw() -> tuple[str, str]:
+        name, _, last = solver.value.partition(", ")
+        made = solvers.get(name, **({"euler_last": True} if last else {}))
+        steps = (evaluations.value + bool(last)) // made.evaluations
+        path = sample(denoiser, x, schedules.polynomial(steps), made, keep="final")
+        rows[1].set_data(_strip(path.final[:shown]))
+        away, which = nearest(path.final)
+        share = 100 * float((which == right).double().mean())
+        alt = (
+            f"{solver.value}, {path.nfe} evaluations: the right image at the end of {share:.0f} % of {len(x)} paths, "
+            f"median distance to the nearest image {float(away.median()):.2g}"
+        )
+        return alt, f"{alt}. Above: the exact ends from the same starts."
+
+    return Explorer(picture, redraw, (solver, evaluations))
+
+
+def _strip(images: Tensor) -> NDArray[Any]:
+    """Images (K, 1, H, W) in a row, with gaps."""
+    gap = images.new_full((images.shape[2], 1), torch.nan)
+    return torch.cat([part for image in images for part in (image[0], gap)], dim=1).float().numpy()
 
 
 def _board(exact: Tensor, data: Tensor | None) -> tuple[plots.Picture, list[Line2D]]:
