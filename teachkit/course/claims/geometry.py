@@ -227,7 +227,7 @@ def _residual(run: Setting) -> Measurement:
     return _beside(run, share, detail, fixtures.walks)
 
 
-@claim("chord-in-alignment", place=f"{P3}, eq. 13, taken with the chord", figure="nearly coincide",
+@claim("chord-in-alignment", place=f"{P3}, eq. 13, carried over to curves with their chord",
        criterion=at_most(0.1), needs="model",
        remark="with the times of the bends shuffled they coincide as well: only the long chord is compared",
        lesson="the_boomerang")  # fmt: skip
@@ -250,7 +250,7 @@ def _one_shape(run: Setting) -> Measurement:
     return measured(own, detail="misfit, 0 to 2; control: Brownian bridges on a path", control=null)
 
 
-@claim("shuffled-control", place="the usual control of an alignment", figure="2", criterion=same_size(2), digits=1,
+@claim("shuffled-control", place="the usual control of an alignment", criterion=same_size(2), digits=1,
        needs="model",
        remark="after turning, curves lie on one side and share their mean whatever the order; centre them, or know it",
        lesson="the_boomerang")  # fmt: skip
@@ -262,7 +262,8 @@ def _shuffled(run: Setting) -> Measurement:
     return measured(own, detail="misfit with times shuffled, network")
 
 
-@claim("torsion-peak", place=P3, figure="ratio 1", criterion=same_size(1, factor=1.5), digits=1, needs="model",
+@claim("torsion-peak", place=f"{P3}, carried over to other windows", figure="about 4, one window",
+       criterion=same_size(1, factor=1.5), digits=1, needs="model",
        lesson="the_boomerang",
        remark="the peak follows the window: it sits where the window reaches the end of the path")  # fmt: skip
 def _torsion(run: Setting) -> Measurement:
@@ -280,7 +281,7 @@ def _torsion(run: Setting) -> Measurement:
     return measured(estimate, detail=detail)
 
 
-@claim("gaussian-shape", place="arXiv 2506.10177, Sec. 4.3", criterion=at_most(0.1), digits=3,
+@claim("gaussian-shape", place="this library; after arXiv 2506.10177, Sec. 4.3", criterion=at_most(0.1), digits=3,
        needs="model and its data", lesson="the_boomerang")  # fmt: skip
 def _gaussian_shape(run: Setting) -> Measurement:
     """A Gaussian with the mean and the covariance of the data has the bend of the network's paths."""

@@ -95,14 +95,16 @@ def _ranked(run: Setting, better: str, worse: str, nfe: int) -> Measurement:
     return ratio(*errors, detail=f"error of {better} / {worse}, {nfe} evaluations, network")
 
 
-@claim("rank-10", place="arXiv 2405.11326, tables of FID", figure="FID 2.77 / 3.00 = 0.92", criterion=below_one(),
+@claim("rank-10", place="arXiv 2405.11326, tables of FID; errors of paths here", figure="FID 2.77 / 3.00 = 0.92",
+       criterion=below_one(),
        needs="model", lesson="solvers")  # fmt: skip
 def _rank_10(run: Setting) -> Measurement:
     """iPNDM(4) is better than DPM-Solver++(3M) with 10 evaluations."""
     return _ranked(run, "ipndm", "dpmpp_3m", 10)
 
 
-@claim("rank-5", place="arXiv 2405.11326, tables of FID", figure="FID 13.59 / 24.97 = 0.54", criterion=below_one(),
+@claim("rank-5", place="arXiv 2405.11326, tables of FID; errors of paths here", figure="FID 13.59 / 24.97 = 0.54",
+       criterion=below_one(),
        needs="model", lesson="solvers",
        remark="error of paths, not FID; the ranking depends on the denoiser")  # fmt: skip
 def _rank_5(run: Setting) -> Measurement:
@@ -110,14 +112,15 @@ def _rank_5(run: Setting) -> Measurement:
     return _ranked(run, "ipndm", "dpmpp_3m", 5)
 
 
-@claim("rank-variable", place="arXiv 2405.11326, tables of FID", figure="FID 13.59 / 23.58 = 0.58",
+@claim("rank-variable", place="arXiv 2405.11326, tables of FID; errors of paths here",
+       figure="FID 13.59 / 23.58 = 0.58",
        criterion=below_one(), needs="model", lesson="solvers")  # fmt: skip
 def _rank_variable(run: Setting) -> Measurement:
     """iPNDM with constant weights is better than its variable-step form with 5 evaluations."""
     return _ranked(run, "ipndm", "ipndm_v", 5)
 
 
-@claim("rank-exact", place="arXiv 2405.11326, tables of FID, carried over", figure="FID 2.77 / 3.00 = 0.92",
+@claim("rank-exact", place="carried over to an exact denoiser from arXiv 2405.11326",
        criterion=below_one(),
        remark="an exact denoiser of few data switches within a step, and large weights of opposite signs amplify that",
        lesson="solvers")  # fmt: skip
