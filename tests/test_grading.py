@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from teachkit import Empirical, meanshift
+from teachkit import Empirical, geometry, meanshift, regularity
 from teachkit.course import grading
 
 
@@ -26,6 +26,27 @@ def _shares_by_covariance(x, k):
 def _kabsch(curve, reference):
     v, _, wt = np.linalg.svd((reference.T @ curve).numpy())  # the transposed problem
     return (v @ np.diag([1.0] * (len(v) - 1) + [np.linalg.det(v @ wt)]) @ wt).T
+
+
+def _over_the_chord(x):
+    chord = x[-1] - x[0]
+    u = ((x - x[0]) * chord).sum(2, keepdim=True) / chord.square().sum(1, keepdim=True)  # (N+1, B, 1)
+    return u, x[0] + u * chord, chord
+
+
+def _beside(x, seed, shape, side=None):
+    """Over each chord a curve of this shape, to a side by chance: a null model for paths of one corner."""
+    u, foot, chord = _over_the_chord(x)
+    if side is None:
+        side = torch.randn(chord.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
+        side = side - (side * chord).sum(1, keepdim=True) / chord.square().sum(1, keepdim=True) * chord
+    return _as_high(x, foot + shape(u) * side)
+
+
+def _as_high(x, curve):
+    foot = _over_the_chord(x)[1]
+    bend = curve - foot
+    return foot + bend * ((x - foot).norm(dim=2).amax(0) / bend.norm(dim=2).amax(0))[:, None]
 
 
 def _noisy(y, s):
@@ -52,8 +73,11 @@ RIGHT = {
     )[0],
     "sigma_from_norm": lambda x, power: (x.pow(2).mean(1) - power / x.shape[1]) ** 0.5,
     "effective_number": lambda w: torch.stack([1 / (row @ row) for row in w]),
-    "monotone_share": lambda d: sum(p == sorted(p, reverse=True) for p in d.T.tolist()) / d.shape[1],
-    "gaussian_path": lambda x, lam, s, t: x * torch.sqrt(lam + t * t) / torch.sqrt(lam + s * s),
+    "highest_point": lambda h, a, top: (
+        math.sqrt(a * top / 2 / h),
+        h + a / (2 * top) - 2 * math.sqrt(a * h / (2 * top)),
+    ),
+    "fair_null": lambda x, seed: _beside(x, seed, lambda u: u * (1 - u)),
     "score_from_denoiser": lambda x, denoised, sigma: -(x / sigma - denoised / sigma) / sigma,
     "mean_shift_step": lambda x, data, h: torch.softmax(-(torch.cdist(x, data) ** 2) / (2 * h**2), 1) @ data,
     "euler_step": lambda x, d, s, t: x + (t - s) * (x - d) / s,
@@ -145,6 +169,45 @@ def test_the_popular_bugs_of_the_boomerang_are_seen():
     for seed in range(5):
         assert grading.evaluate("best_rotation", transposed, seed=seed).passed is False
         assert grading.evaluate("residual_shares", with_chord, seed=seed).passed is False
+
+
+def test_the_null_that_fits_and_those_that_do_not():
+    def chance(null):
+        return lambda x, seed: _as_high(x, null(len(x) - 1, *x.shape[1:], seed=seed, like=x))
+
+    def own_bend(x, seed):  # the paths' own, to another side
+        return _beside(x, seed, lambda u: geometry.deviation(x)[..., None])
+
+    def not_across(x, seed):
+        side = torch.randn(x[0].shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
+        return _beside(x, seed, lambda u: u * (1 - u), side=side + 2 * (x[-1] - x[0]) / 600)
+
+    wrong = {
+        "rough": (chance(regularity.brownian_bridge), "nothing is found where nothing is"),
+        "the paths": (lambda x, seed: x, "another seed"),
+        "the same bend to another side": (own_bend, "the late corner"),
+        "one side for all seeds": (lambda x, seed: _beside(x, 0, lambda u: u * (1 - u)), "another seed"),
+        "straight": (lambda x, seed: _over_the_chord(x)[1], "largest deviation"),
+        "half as high": (
+            lambda x, seed: (RIGHT["fair_null"](x, seed) + _over_the_chord(x)[1]) / 2,
+            "largest deviation",
+        ),
+        "not across the chord": (not_across, "largest deviation"),
+    }
+    for seed in range(3):
+        assert grading.evaluate("fair_null", chance(regularity.integrated_walk), seed=seed).passed
+        for name, (answer, part) in wrong.items():
+            result = grading.evaluate("fair_null", answer, seed=seed)
+            assert not result.passed, name
+            assert part in result.message, (name, result.message)
+
+
+def test_half_of_the_highest_point_is_not_enough():
+    def level(h, a, top):
+        return math.sqrt(a * top / (2 * h)), h
+
+    assert "height" in grading.evaluate("highest_point", level).message
+    assert "level" in grading.evaluate("highest_point", lambda h, a, top: (math.sqrt(a * top / h), h)).message
 
 
 def test_check_prints_and_returns_nothing(capsys):
