@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from teachkit import data, metrics
+from teachkit import data, geometry, metrics
 from teachkit.cli import app
 from teachkit.course import claims
 from teachkit.course.claims import criteria, fixtures, registry, report
@@ -212,7 +212,7 @@ def test_a_lesson_prints_what_the_ledger_says(capsys):
     assert capsys.readouterr().out.splitlines()[2] == "  here: 100 % [22, 100]; control 25 % -> undecided"
     claims.state("programme-polynomial", metrics.Estimate(0.9, 0.7, 1.1))
     assert capsys.readouterr().out.splitlines()[3] == "  why: the interval reaches beyond the criterion"
-    claims.state("residual-pca", {"a": 99.0, "b": 50.0}, control={"a": 90.0})
+    claims.state("one-corner", {"a": 99.0, "b": 50.0}, control={"a": 90.0})
     reasons = capsys.readouterr().out.splitlines()[4:]
     assert reasons == ["  why, a: the control passes as well"]
     with pytest.raises(ValueError, match="'no-such'"):
@@ -449,6 +449,37 @@ def test_another_seed_gives_other_noise_and_the_same_verdict():
     first, second = (next(claims.measure_all([entry], claims.Setting(seed=s))) for s in (0, 1))
     assert first.verdict == second.verdict == "holds"
     assert first.measured.value != second.measured.value
+
+
+@needs_network
+def test_smooth_controls_keep_chord_and_size_and_are_made_by_chance():
+    paths = fixtures.network_paths(registry.Setting())
+    x, bows, walks = paths.x.flatten(2), fixtures.bows(paths), fixtures.walks(paths)
+    for fake in (bows, walks):
+        torch.testing.assert_close(fake[[0, -1]], x[[0, -1]])
+        torch.testing.assert_close(geometry.project(fake)[..., 0], geometry.project(paths)[..., 0])
+    height = [geometry.deviation(c).amax(0) for c in (paths, bows)]
+    torch.testing.assert_close(height[0], height[1])
+    assert float((fixtures.bows(paths, seed=1) - bows).abs().max()) > 0.1
+    assert float(geometry.explained_variance(bows, 1, remove_chord=True).min()) > 0.9999  # they bend to one side
+    assert fixtures.beyond(registry.Setting(), geometry.deviation) == ""  # half a minute: in full measurements only
+    fixtures.forget()
+
+
+@needs_network
+@pytest.mark.parametrize("name", ["straight-share", "monotone-images", "residual-pca"])
+def test_what_smooth_curves_by_chance_do_too_is_no_evidence(name):
+    result = next(claims.measure_all([claims.get(name)]))
+    assert result.verdict == "holds with a limit"
+    assert result.claim.criterion.passes(result.measured.control)
+
+
+@needs_network
+@pytest.mark.parametrize("name", ["deviation-size", "deviation-where", "bend-law", "bend-predicted", "one-corner"])
+def test_what_they_do_not_do_is(name):
+    result = next(claims.measure_all([claims.get(name)]))
+    assert result.verdict == "holds"
+    assert not result.claim.criterion.passes(result.measured.control)
 
 
 def test_forgetting_empties_the_caches_of_every_module():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from teachkit import Empirical, meanshift
+from teachkit import Empirical, geometry, meanshift, regularity
 from teachkit.course import grading
 
 
@@ -34,6 +34,27 @@ def _line_in_log_sigma(x, denoised, older, sigma, sigma_next, previous):
     weights = torch.tensor([1.0, *[4.0, 2.0] * 1999, 4.0, 1.0]).double() * (mu[1] - mu[0]) / 3
     line = denoised + (mu[:, None, None] + math.log(sigma)) / math.log(previous / sigma) * (denoised - older)
     return sigma_next / sigma * x + sigma_next * torch.einsum("m,mbd->bd", weights * mu.exp(), line)
+
+
+def _over_the_chord(x):
+    chord = x[-1] - x[0]
+    u = ((x - x[0]) * chord).sum(2, keepdim=True) / chord.square().sum(1, keepdim=True)  # (N+1, B, 1)
+    return u, x[0] + u * chord, chord
+
+
+def _beside(x, seed, shape, side=None):
+    """Over each chord a curve of this shape, to a side by chance: a null model for paths of one corner."""
+    u, foot, chord = _over_the_chord(x)
+    if side is None:
+        side = torch.randn(chord.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
+        side = side - (side * chord).sum(1, keepdim=True) / chord.square().sum(1, keepdim=True) * chord
+    return _as_high(x, foot + shape(u) * side)
+
+
+def _as_high(x, curve):
+    foot = _over_the_chord(x)[1]
+    bend = curve - foot
+    return foot + bend * ((x - foot).norm(dim=2).amax(0) / bend.norm(dim=2).amax(0))[:, None]
 
 
 def _noisy(y, s):
@@ -72,8 +93,6 @@ RIGHT = {
     )[0],
     "sigma_from_norm": lambda x, power: (x.pow(2).mean(1) - power / x.shape[1]) ** 0.5,
     "told_apart": lambda one, other, s: 0.5 + 0.5 * math.erf(float((one - other).norm()) / (8**0.5 * s)),
-    "monotone_share": lambda d: sum(p == sorted(p, reverse=True) for p in d.T.tolist()) / d.shape[1],
-    "gaussian_path": lambda x, lam, s, t: x * torch.sqrt(lam + t * t) / torch.sqrt(lam + s * s),
     "posterior_covariance": lambda D, x, s: s**2 * torch.func.vmap(torch.func.jacrev(lambda y: D(y[None])[0]))(x),
     "missed_by_annealing": [[0.02 * k - 1, 0.0] for k in range(150)] + [[3.5, 3.5]] * 50,
     "velocity_from_mass": lambda F, x, s: (
@@ -82,6 +101,11 @@ RIGHT = {
     "end_by_rank": lambda x, s, y: y.msort()[
         torch.bucketize((0.5 + 0.5 * torch.erf((x[:, None] - y) / s / 2**0.5)).sum(1), torch.arange(1.0, len(y)))
     ],
+    "highest_point": lambda h, a, top: (
+        math.sqrt(a * top / 2 / h),
+        h + a / (2 * top) - 2 * math.sqrt(a * h / (2 * top)),
+    ),
+    "smooth_null": lambda x, seed: _beside(x, seed, lambda u: u * (1 - u)),
     "count_evaluations": 11 - 1,
     "two_points": lambda x, s: (
         (torch.exp(x / s**2) - torch.exp(-x / s**2)) / (torch.exp(x / s**2) + torch.exp(-x / s**2))
@@ -224,8 +248,6 @@ MUTANTS = [
     ),
     ("predict_end", lambda x, s, y: torch.cdist(x, y).argmin(1), "of 40 indices are wrong"),
     ("predict_end", lambda x, s, y: torch.zeros(40, dtype=torch.long), "of 40 indices are wrong"),
-    ("monotone_share", lambda d: (d.diff(dim=0) < 0).all(0).double().mean(), "standing still"),
-    ("monotone_share", lambda d: (d.diff(dim=0) <= 0).double().mean(), "share for 40 paths"),
 ]
 
 
@@ -292,6 +314,45 @@ def test_nulls_that_would_find_a_choice_in_anything_are_caught(null, caught):
 def test_the_popular_mistakes_about_few_steps_are_seen(name, wrong):
     for seed in range(5):
         assert grading.evaluate(name, wrong, seed=seed).passed is False
+
+
+def test_the_null_that_fits_and_those_that_do_not():
+    def chance(null):
+        return lambda x, seed: _as_high(x, null(len(x) - 1, *x.shape[1:], seed=seed, like=x))
+
+    def own_bend(x, seed):  # the paths' own, to another side
+        return _beside(x, seed, lambda u: geometry.deviation(x)[..., None])
+
+    def not_across(x, seed):
+        side = torch.randn(x[0].shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
+        return _beside(x, seed, lambda u: u * (1 - u), side=side + 2 * (x[-1] - x[0]) / 600)
+
+    wrong = {
+        "rough": (chance(regularity.brownian_bridge), "nothing is found where nothing is"),
+        "the paths": (lambda x, seed: x, "another seed"),
+        "the same bend to another side": (own_bend, "the late corner"),
+        "one side for all seeds": (lambda x, seed: _beside(x, 0, lambda u: u * (1 - u)), "another seed"),
+        "straight": (lambda x, seed: _over_the_chord(x)[1], "largest deviation"),
+        "half as high": (
+            lambda x, seed: (RIGHT["smooth_null"](x, seed) + _over_the_chord(x)[1]) / 2,
+            "largest deviation",
+        ),
+        "not across the chord": (not_across, "largest deviation"),
+    }
+    for seed in range(3):
+        assert grading.evaluate("smooth_null", chance(regularity.integrated_walk), seed=seed).passed
+        for name, (answer, part) in wrong.items():
+            result = grading.evaluate("smooth_null", answer, seed=seed)
+            assert not result.passed, name
+            assert part in result.message, (name, result.message)
+
+
+def test_half_of_the_highest_point_is_not_enough():
+    def level(h, a, top):
+        return math.sqrt(a * top / (2 * h)), h
+
+    assert "height" in grading.evaluate("highest_point", level).message
+    assert "level" in grading.evaluate("highest_point", lambda h, a, top: (math.sqrt(a * top / h), h)).message
 
 
 def test_check_prints_and_returns_nothing(capsys):

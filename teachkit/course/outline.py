@@ -86,8 +86,9 @@ LESSONS = (
            "geometry, and it becomes simpler.", needs=("the_ode",)),
     Lesson("one_line_and_a_bend", "digits", "One line and a bend", 40,
            "how straight is a path, and where does it bend?",
-           "A sampling path is a straight line but for one small bend. You measure how small, where it sits, what "
-           "causes it, and for which data the story fails.", needs=("the_ode", "high_dimensions")),
+           "A sampling path is a straight line but for one small bend. You measure it, derive how high it is and "
+           "where, predict what a paper reports, and find what any smooth curve would do as well.",
+           needs=("the_ode", "high_dimensions")),
     Lesson("the_boomerang", "digits", "The boomerang", 55, "is it really one shape? the controls",
            "Seen along its chord, every sampling path bends the same way. Most of what seems to prove it proves "
            "nothing; this lesson finds the part that does.", needs=("high_dimensions", "one_line_and_a_bend")),

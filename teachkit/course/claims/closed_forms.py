@@ -53,7 +53,7 @@ def _ends(run: Setting) -> Measurement:
     return measured(share, "%", "larger of both distances, sigma 0.002 and 80, in shares of digit to mean")
 
 
-@claim("one-ode", place=f"{P3}, Lemma 4", figure="equal", criterion=exact(), lesson="the_ode")
+@claim("one-ode", place=f"{P3}, Lemma 4; DDIM: arXiv 2010.02502", figure="equal", criterion=exact(), lesson="the_ode")
 def _one_ode(run: Setting) -> Measurement:
     """Variance-preserving and variance-exploding sampling follow one curve: DDIM is Euler's method in sigma."""
     D, sigmas = fixtures.exact_denoiser(), schedules.polynomial(30)
@@ -80,7 +80,7 @@ def _mean_shift(run: Setting) -> Measurement:
     return measured(worst, detail="largest difference, two moons, bandwidth 0.3")
 
 
-@claim("euler-average", place=f"{P3}, Prop. 1, step after step", figure="equal", criterion=exact(1e-12),
+@claim("euler-average", place=f"this library; follows from {P3}, Prop. 1", criterion=exact(1e-12),
        lesson="the_ode")  # fmt: skip
 def _average(run: Setting) -> Measurement:
     """A path by Euler's method is a weighted average of its start and of the denoiser's outputs."""
@@ -109,7 +109,7 @@ def _likelihood(run: Setting) -> Measurement:
     return measured(torch.stack(rises).min(), "nats", detail)
 
 
-@claim("likelihood-any-bandwidth", place=f"{P2}, Prop. A.14, as it is quoted", figure="never falls",
+@claim("likelihood-any-bandwidth", place=f"{P2}, Prop. A.14, carried over to other bandwidths",
        criterion=at_least(0), unit="nats",
        remark="the mean must be taken with the bandwidth of the density: between two points it falls into the valley",
        lesson="the_ode")  # fmt: skip
@@ -131,7 +131,7 @@ def _isotropic(run: Setting) -> Measurement:
     return measured(geometry.deviation(path, relative=True).max(), detail="largest deviation / chord")
 
 
-@claim("replay", place=f"{P1}, Sec. 5", figure="all samples", criterion=at_least(99), digits=1, unit="%",
+@claim("replay", place=f"{P3}, Lemma 3, followed to the end", criterion=at_least(99), digits=1, unit="%",
        lesson="learned_vs_optimal")  # fmt: skip
 def _replay(run: Setting) -> Measurement:
     """The exact denoiser of a data set can only replay it."""
@@ -141,7 +141,7 @@ def _replay(run: Setting) -> Measurement:
     return measured(100 * (nearest < 0.1 * own).double(), "%", "samples that are a digit of the data, 8x8")
 
 
-@claim("covariance-matters", place=f"{P3}, Sec. 4.3; arXiv 2412.09726", criterion=above_one(),
+@claim("covariance-matters", place=f"this library; after {P3}, Sec. 4.3, and arXiv 2412.09726", criterion=above_one(),
        lesson="closed_form_scores")  # fmt: skip
 def _covariance(run: Setting) -> Measurement:
     """A Gaussian with the covariance of the data follows the exact paths longer than one without directions."""
@@ -176,7 +176,7 @@ def _rotation(run: Setting) -> Measurement:
 THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)  # of the way from guessing to certain
 
 
-@claim("speciation", place="arXiv 2402.18491", figure="ratio 1", criterion=same_size(1), lesson="stages",
+@claim("speciation", place="arXiv 2402.18491, carried over to ten classes", figure="ratio 1", criterion=same_size(1), lesson="stages",
        remark="it depends on what counts as chosen: between a tenth of the way from guessing to certain and nine "
               "tenths the ratio falls more than fivefold")  # fmt: skip
 def _speciation(run: Setting) -> Measurement:

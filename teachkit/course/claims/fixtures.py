@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from teachkit import data, edm, metrics, regularity, sample, schedules
-from teachkit.course.claims.registry import Measurement, Setting, measured
+from teachkit import data, edm, geometry, metrics, regularity, sample, schedules
+from teachkit.course.claims.registry import DEFAULT_MODEL, Measurement, Setting, measured
 from teachkit.denoisers import Denoiser, Empirical, Gaussian, GaussianMixture
 from teachkit.noise import initial_noise
 from teachkit.sampling import Trajectory
@@ -176,6 +176,45 @@ def bridges(traj: Trajectory, seed: int = 0) -> Tensor:
     """Brownian bridges around the chords of these paths, of the same size: the null model."""
     n, b, d = traj.x.flatten(2).shape
     return regularity.brownian_bridge(n - 1, b, d, seed=seed, like=traj)
+
+
+def walks(traj: Trajectory, seed: int = 0) -> Tensor:
+    """Integrated walks around the chords of these paths, of the same size: the null model that is as smooth as they."""
+    n, b, d = traj.x.flatten(2).shape
+    return regularity.integrated_walk(n - 1, b, d, seed=seed, like=traj)
+
+
+def bows(traj: Trajectory, seed: int = 0) -> Tensor:
+    """Half waves of a sine over the chords of these paths, as high as their bends, each to a side drawn by chance."""
+    x = traj.x.flatten(2)
+    offset = x - x[0]
+    length = torch.linalg.vector_norm(offset[-1], dim=1, keepdim=True)
+    unit = offset[-1] / length
+    along = (offset * unit).sum(2, keepdim=True)  # (N+1, B, 1)
+    side = torch.randn(unit.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(unit)
+    side = side - (side * unit).sum(1, keepdim=True) * unit
+    wave = (torch.pi * along / length).sin()
+    scale = geometry.deviation(traj).amax(0)[:, None] / (wave.amax(0) * side.norm(dim=1, keepdim=True))
+    return x[0] + along * unit + scale * wave * side
+
+
+@cached
+def large_paths(run: Setting, name: str) -> Trajectory:
+    """Paths of the exact denoiser of "photos32" or "emoji32", in 3,072 dimensions: half a minute."""
+    images = data.load(name).images.double()
+    return sample(Empirical(images), noise(run, 32, tuple(images.shape[1:])), schedules.polynomial(100))
+
+
+def beyond(run: Setting, measure: Callable[[Trajectory], Tensor], unit: str = "", digits: int = 2) -> str:
+    """For a full measurement, in words: the same number for exact denoisers in 3,072 dimensions."""
+    if not run.full or run.model != DEFAULT_MODEL:
+        return ""
+    parts = []
+    for name in ("photos32", "emoji32"):
+        found = measured(measure(large_paths(run, name)), unit)
+        own, low, high = (f"{number:.{digits}f}" for number in found[:3])
+        parts.append(f"{name} {own}{f' {unit}' if unit else ''} [{low}, {high}]")
+    return f"; exact denoisers: {', '.join(parts)}"
 
 
 def follows(denoiser: Denoiser, paths: Trajectory, images: Tensor) -> Tensor:

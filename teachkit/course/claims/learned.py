@@ -26,7 +26,8 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vector_norm((a - b).flatten(1), dim=1)
 
 
-@claim("generalises", place=P1, criterion=above_one(), digits=1, needs=OWN, lesson="training_edm")
+@claim("generalises", place=f"this library; after {P1}", criterion=above_one(), digits=1, needs=OWN,
+       lesson="training_edm")  # fmt: skip
 def _generalises(run: Setting) -> Measurement:
     """At sigma 0.4 a trained network denoises new images better than the exact denoiser of its training data."""
     held_out = fixtures.training_data(run)[1].images
@@ -37,7 +38,7 @@ def _generalises(run: Setting) -> Measurement:
     return ratio(*losses, detail="loss on held-out digits at sigma 0.4, exact / network")
 
 
-@claim("draws-new", place=f"{P1}, Sec. 5", figure="no copies", criterion=at_most(1), digits=0, unit="%", needs=OWN,
+@claim("draws-new", place=f"this library; after {P1}", criterion=at_most(1), digits=0, unit="%", needs=OWN,
        lesson="learned_vs_optimal",
        remark="no sample is a copy; so few samples cannot exclude a share of copies as large as the "
               "interval's upper end")  # fmt: skip
@@ -52,7 +53,8 @@ def _new(run: Setting) -> Measurement:
     return measured(own, "%", "copies among samples; control: exact denoiser", exact)
 
 
-@claim("same-bend", place=f"{P3}, Sec. 3 and 4", criterion=same_size(1), needs=OWN, lesson="learned_vs_optimal")
+@claim("same-bend", place=f"this library; after {P3}, Sec. 3 and 4", criterion=same_size(1), needs=OWN,
+       lesson="learned_vs_optimal")  # fmt: skip
 def _same(run: Setting) -> Measurement:
     """Learned and exact denoisers make bends of one size."""
     peaks = [geometry.deviation_peak(p)[0] for p in (fixtures.network_paths(run), fixtures.optimal_paths(run))]

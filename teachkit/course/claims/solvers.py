@@ -108,7 +108,8 @@ def _ranked(run: Setting, better: str, worse: str, nfe: int) -> Measurement:
     return ratio(*errors, detail=detail)._replace(control=float(trivial[0] / trivial[1]))
 
 
-@claim("rank-10", place="arXiv 2405.11326, tables of FID", figure="FID 2.77 / 3.00 = 0.92", criterion=below_one(),
+@claim("rank-10", place="arXiv 2405.11326, tables of FID; errors of paths here", figure="FID 2.77 / 3.00 = 0.92",
+       criterion=below_one(),
        needs="model", lesson="five_evaluations",
        remark="a Gaussian of the data ranks them alike: it is smooth, as a network is")  # fmt: skip
 def _rank_10(run: Setting) -> Measurement:
@@ -116,7 +117,8 @@ def _rank_10(run: Setting) -> Measurement:
     return _ranked(run, "ipndm", "dpmpp_3m", 10)
 
 
-@claim("rank-5", place="arXiv 2405.11326, tables of FID", figure="FID 13.59 / 24.97 = 0.54", criterion=below_one(),
+@claim("rank-5", place="arXiv 2405.11326, tables of FID; errors of paths here", figure="FID 13.59 / 24.97 = 0.54",
+       criterion=below_one(),
        needs="model", lesson="five_evaluations",
        remark="error of paths, not FID; the ranking depends on the denoiser")  # fmt: skip
 def _rank_5(run: Setting) -> Measurement:
@@ -124,7 +126,8 @@ def _rank_5(run: Setting) -> Measurement:
     return _ranked(run, "ipndm", "dpmpp_3m", 5)
 
 
-@claim("rank-variable", place="arXiv 2405.11326, tables of FID", figure="FID 13.59 / 23.58 = 0.58",
+@claim("rank-variable", place="arXiv 2405.11326, tables of FID; errors of paths here",
+       figure="FID 13.59 / 23.58 = 0.58",
        criterion=below_one(), needs="model", lesson="five_evaluations",
        remark="a Gaussian of the data ranks them alike: it is smooth, as a network is")  # fmt: skip
 def _rank_variable(run: Setting) -> Measurement:

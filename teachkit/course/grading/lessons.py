@@ -100,24 +100,55 @@ def _told_apart(answer: Any, rng: Generator) -> Cases:
 # 06_one_line_and_a_bend
 
 
-@register("monotone_share", "compare every row with the next: a path counts unless its distance rises somewhere")
-def _monotone_share(answer: Any, rng: Generator) -> Cases:
-    for steps, what in ((2, ""), (5, ""), (3, ", some of them standing still for a step")):
-        distance = torch.rand(steps + 1, 40, generator=rng, dtype=torch.float64)
-        distance[:, ::3] = distance[:, ::3].sort(0, descending=True).values
-        if what:
-            distance[1] = distance[0]  # a tie is no rise
-        expected = (distance.diff(dim=0) <= 0).all(0).double().mean()
-        yield f"share for 40 paths of {steps} steps{what}", answer(distance), expected
+@register("highest_point", "multiply out, and set the derivative to 0: the level is the root of a sigma_max / (2 h)")
+def _highest_point(answer: Any, rng: Generator) -> Cases:
+    for sigma_max in (20.0, 80.0, 320.0):
+        h, a = (1 + 3 * torch.rand(2, generator=rng, dtype=torch.float64)).tolist()
+        sigma = torch.logspace(-1, 1.3, 200_001, dtype=torch.float64)
+        law = (1 - sigma / sigma_max) * (h - a / (2 * sigma))
+        found, name = answer(h, a, sigma_max), f"from sigma_max = {sigma_max:g}"
+        if found is None or found is ...:
+            yield f"level and height {name}", found, 0.0
+        level, height = found
+        yield f"level {name}", level, float(sigma[law.argmax()])
+        yield f"height {name}", height, float(law.max())
 
 
-@register("gaussian_path", "each coordinate keeps its place in a blurred Gaussian of variance lam + sigma^2")
-def _gaussian_path(answer: Any, rng: Generator) -> Cases:
-    lam = torch.rand(4, generator=rng, dtype=torch.float64) + 0.1
-    for sigma, sigma_next in ((80.0, 2.0), (1.0, 0.002)):
-        x = sigma * _normal(rng, 5, 4)
-        expected = Gaussian(torch.zeros_like(lam), lam).flow(x, sigma, sigma_next)
-        yield f"states at sigma = {sigma_next}", answer(x, lam, sigma, sigma_next), expected
+@register(
+    "smooth_null", "a smooth curve over each chord, to a side drawn by chance across it, as high as the path's own bend"
+)
+def _smooth_null(answer: Any, rng: Generator) -> Cases:
+    steps, paths, dim = 100, 12, 40
+    _normal(rng, 7)  # an answer that draws from the same seed must not find the chord's own numbers
+    along = 600 * torch.linspace(0, 1, steps + 1, dtype=torch.float64)[:, None, None] ** 0.5
+    unit = torch.nn.functional.normalize(_normal(rng, paths, dim), dim=1)
+    line = 5 * _normal(rng, paths, dim) + along * unit
+    side = _normal(rng, paths, dim)
+    side = torch.nn.functional.normalize(side - (side * unit).sum(1, keepdim=True) * unit, dim=1)
+    share = along / 600
+    corner = torch.minimum(share / 0.94, (1 - share) / 0.06)  # straight, but for one late corner
+    wave = (torch.pi * share).sin() + 0.2 * (2 * torch.pi * share).sin() * _normal(rng, paths, 1)  # smooth, by chance
+    planted, real = (line + 3 * shape / shape.amax(0) * side for shape in (wave, corner))
+
+    def within(x: Any, factor: float) -> float:
+        """Share of the length whose angle to the chord is at most so many times height / chord."""
+        length = geometry.arc_length(x).diff(dim=0)
+        slope = factor * geometry.deviation(x).amax(0) / geometry.distance_to_end(x)[0]
+        return float(((length * (geometry.cosines(x).clamp(max=1).acos() <= slope)).sum(0) / length.sum(0)).mean())
+
+    for x, name in ((planted, "planted"), (real, "real")):
+        fake = answer(x, 1009)
+        if not isinstance(fake, torch.Tensor):
+            yield "curves", fake, x
+        yield f"ends of the curves, {name}", fake[[0, -1]], x[[0, -1]]
+        yield f"largest deviation, {name}", geometry.deviation(fake).amax(0), geometry.deviation(x).amax(0)
+        yield "another seed gives other curves", bool((fake - answer(x, 2027)).abs().max() > 0.1), True
+        turned = torch.nn.functional.cosine_similarity(fake - line, x - line, dim=2)[10:90].abs().mean()
+        yield "curves that bend to a side of their own, not to the paths'", bool(turned < 0.5), True
+    reached = within(answer(planted, 1009), 5) > within(planted, 5) - 0.3
+    yield "nothing is found where nothing is: as straight as smooth curves by chance", reached, True
+    below = within(answer(real, 1009), 1.25) < within(real, 1.25) - 0.2
+    yield "the late corner is found where it is: the null has none", below, True
 
 
 # 07_the_boomerang
