@@ -392,6 +392,7 @@ CALLS: dict[str, Call] = {
     "regularity.class_posteriors": of_tensors(regularity.class_posteriors, EXACT, PATH),
     "regularity.commitment_sigma": of_tensors(regularity.commitment_sigma, POSTERIORS, LEVELS),
     "regularity.effective_neighbours": of_tensors(regularity.effective_neighbours, EXACT, PATH),
+    "regularity.integrated_walk": lambda on: regularity.integrated_walk(8, 12, 3, like=on(PATH)),
     "regularity.likelihood_gain": of_tensors(regularity.likelihood_gain, EXACT, PATH.x[3], 1.0),
     "regularity.noise_norm_spread": of_path(regularity.noise_norm_spread),
     "regularity.score_gap": of_tensors(regularity.score_gap, EXACT, PATH),

@@ -91,7 +91,8 @@ SAME = {
         geometry.project(PATHS),
     ],
     "null models": lambda folder: [
-        regularity.brownian_bridge(5, 4, 3, seed=1), regularity.brownian_bridge(12, 6, 3, like=PATHS)
+        regularity.brownian_bridge(5, 4, 3, seed=1), regularity.brownian_bridge(12, 6, 3, like=PATHS),
+        regularity.integrated_walk(5, 4, 3, seed=1), regularity.integrated_walk(12, 6, 3, like=PATHS),
     ],
     "features": lambda folder: [metrics.digit_features(DIGITS), metrics.digit_probabilities(DIGITS.double())],
     "distances": lambda folder: [

@@ -135,6 +135,7 @@ STATES = [
     lambda path: regularity.effective_neighbours(D, path),
     lambda path: regularity.state_gap(path, path),
     lambda path: regularity.brownian_bridge(4, 6, 3, like=path),
+    lambda path: regularity.integrated_walk(4, 6, 3, like=path),
 ]
 OUTPUTS = [
     *(geometry.norms, regularity.noise_norm_spread, regularity.span_residual, scheduling.cost_matrix),

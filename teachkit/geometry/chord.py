@@ -196,7 +196,8 @@ def explained_variance(traj: Trajectory | Tensor, k: int, remove_chord: bool = F
         explains about 99.99 % and says only that the path is long; with it, the shape of the bend is measured.
     centre : bool
         Subtract the mean over the path, as principal component analysis does. The null models differ: a Brownian
-        bridge has 30.4 / 60.8 / 68.4 % centred, and 60.8 / 76.0 / 82.7 % uncentred.
+        bridge has 30.4 / 60.8 / 68.4 % centred, and 60.8 / 76.0 / 82.7 % uncentred; an integrated walk, which is smooth
+        as paths are, about 69 / 93 / 97 % centred.
 
     Returns
     -------

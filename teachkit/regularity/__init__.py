@@ -5,7 +5,7 @@ convex combination of where it starts and what the denoiser says, and the likeli
 `span_residual`, `likelihood_gain`). `stages`: few data points have a say in D after a certain level
 (`effective_neighbours`, `speciation_sigma`, `commitment_sigma`), and before it a Gaussian does just as well
 (`state_gap`, `score_gap`, `teleport`). `null_models`: a claim about the shape of a path means something only beside
-what chance would give (`random_walk`, `brownian_bridge`, `time_shuffled`). Taught in
+what chance would give (`random_walk`, `brownian_bridge`, `integrated_walk`, `time_shuffled`). Taught in
 ``notebooks/05_high_dimensions`` to ``08_closed_form_scores``; from arXiv 2506.10177 and arXiv 2405.11326.
 """
 
@@ -16,7 +16,7 @@ from teachkit.regularity.convexity import (
     step_targets,
     unrolled_weights,
 )
-from teachkit.regularity.null_models import brownian_bridge, random_walk, time_shuffled
+from teachkit.regularity.null_models import brownian_bridge, integrated_walk, random_walk, time_shuffled
 from teachkit.regularity.stages import (
     class_posteriors,
     commitment_sigma,
@@ -32,6 +32,7 @@ __all__ = [
     "class_posteriors",
     "commitment_sigma",
     "effective_neighbours",
+    "integrated_walk",
     "likelihood_gain",
     "noise_norm_spread",
     "random_walk",

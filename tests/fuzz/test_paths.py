@@ -47,9 +47,10 @@ WALKS = {"n": 6, "b": 3, "d": 2, "seed": 1}
 NULL = torch.cumsum(normal(7, 3, 2), 0)
 REGULARITY = {
     "regularity.random_walk": Call(regularity.random_walk, WALKS),
-    "regularity.brownian_bridge": Call(
-        regularity.brownian_bridge, {**WALKS, "like": NULL}, dict.fromkeys("nbd", ("like",))
-    ),
+    **{
+        f"regularity.{name}": Call(getattr(regularity, name), {**WALKS, "like": NULL}, dict.fromkeys("nbd", ("like",)))
+        for name in ("brownian_bridge", "integrated_walk")
+    },
     "regularity.time_shuffled": Call(regularity.time_shuffled, {"curves": NULL, "seed": 1}),
     "regularity.effective_neighbours": Call(
         regularity.effective_neighbours, {"empirical": DATA_SET, "traj": PATH}, TRAJ
