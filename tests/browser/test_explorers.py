@@ -38,6 +38,7 @@ EXPLORERS = {
     "solver_lab": "widgets.solver_lab(mixture, initial_noise(24, (2,)))",
     "schedule_lab": "widgets.schedule_lab(mixture, initial_noise(24, (2,)))",
     "training_monitor": "widgets.training_monitor(run)",
+    "turn_boomerang": "widgets.turn_boomerang(sample(digits, initial_noise(12, (1, 8, 8)), schedules.polynomial(30)))",
 }
 DEAF = (
     "deaf = widgets.solver_lab(mixture, initial_noise(24, (2,)))\nfor c in deaf.controls:\n    c.unobserve_all()\ndeaf"
