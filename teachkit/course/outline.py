@@ -84,9 +84,12 @@ LESSONS = (
            "how straight is a path, and where does it bend?",
            "A sampling path is a straight line but for one small bend. You measure how small, where it sits, what "
            "causes it, and for which data the story fails.", needs=("the_ode", "high_dimensions")),
-    Lesson("the_boomerang", "digits", "The boomerang", 55, "is it really one shape? the controls",
+    Lesson("the_boomerang", "digits", "The boomerang", 40, "is it really one shape? the controls",
            "Seen along its chord, every sampling path bends the same way. Most of what seems to prove it proves "
            "nothing; this lesson finds the part that does.", needs=("high_dimensions", "one_line_and_a_bend")),
+    Lesson("curvature_and_torsion", "digits", "Curvature and torsion", 35, "where does a path turn, and can you tell?",
+           "A ruler that is too long finds its own length. You see it invent a peak, and measure how a path turns "
+           "without any ruler.", needs=("one_line_and_a_bend", "the_boomerang")),
     Lesson("closed_form_scores", "digits", "Closed-form scores", 55, "how far do Gaussian approximations carry?",
            "A mean and a covariance go a long way: how far, until when, and how many evaluations of a network that "
            "saves.", needs=("the_ode", "solvers", "high_dimensions", "one_line_and_a_bend"), helps=("the_boomerang",)),
