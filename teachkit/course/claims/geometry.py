@@ -287,7 +287,7 @@ def _torsion_peak(paths: Trajectory, share: float) -> Tensor:
 @claim("gaussian-shape", place="our reading of arXiv 2506.10177, Sec. 4.3", criterion=below_one(),
        needs="model and its data", lesson="the_boomerang")  # fmt: skip
 def _gaussian_shape(run: Setting) -> Measurement:
-    """A Gaussian with the covariance of the data has the bend of the network's paths, more than one at random."""
+    """The bend of the network's paths is that of the data's Gaussian, rather than of one with random variances."""
     paths = fixtures.network_paths(run)
     own = geometry.project(paths)
     flow = sample(fixtures.gaussians(run)[0], paths.x[0], paths.sigmas)
