@@ -155,7 +155,7 @@ def path_curvature(traj: Trajectory) -> tuple[Tensor, Tensor]:
     >>> path = sample(round_data, initial_noise(4, (3,)), schedules.polynomial(10))
     >>> curvature, sigma = path_curvature(path)
     >>> curvature.shape, bool((curvature < 1e-9).all()), round(float(sigma[0]), 1)
-    (torch.Size([9, 4]), True, 67.7)
+    (torch.Size([9, 4]), True, 60.2)
     """
     whole_path("traj", traj, outputs=True)
     if len(traj.denoised) < 2:
@@ -171,7 +171,7 @@ def path_curvature(traj: Trajectory) -> tuple[Tensor, Tensor]:
         raise ValueError("traj has a path that does not move between two levels: it has no curvature there")
     unit = along / speed
     across = turn - (turn * unit).sum(-1, keepdim=True) * unit
-    return torch.linalg.vector_norm(across, dim=-1) / speed[..., 0] ** 2, (traj.sigmas[1:-1] * traj.sigmas[:-2]).sqrt()
+    return torch.linalg.vector_norm(across, dim=-1) / speed[..., 0] ** 2, between
 
 
 def _cubic(u: Tensor, delta: Tensor, weight: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:

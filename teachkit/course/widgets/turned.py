@@ -14,7 +14,7 @@ from teachkit.checks import integer, real_tensor, squarable
 from teachkit.course import plots
 from teachkit.course.plots.shared import short
 from teachkit.course.widgets.explorer import Explorer, log_slider, slider, trace
-from teachkit.trajectory import Trajectory
+from teachkit.trajectory import Trajectory, whole_path
 
 _MOST = 60  # more curves would hide one another
 
@@ -45,11 +45,13 @@ def turn_boomerang(paths: Trajectory | Tensor, *, turn: int = 30, tilt: int = 20
     'Turned by 90 degrees about the chord, which is tipped by '
     """
     if isinstance(paths, Trajectory):
-        curves = geometry.align(geometry.project(paths.detach().to("cpu")), about_chord=True)
+        whole = whole_path("paths", paths).detach().to("cpu")
+        curves = geometry.align(geometry.project(whole), about_chord=True)
     else:
-        curves = squarable("paths", real_tensor("paths", paths, "(N+1, B, 3), or a Trajectory")).detach().cpu().double()
+        curves = real_tensor("paths", paths, "(N+1, B, 3), or a Trajectory")
         if curves.ndim != 3 or curves.shape[-1] != 3 or curves.numel() == 0:
             raise ValueError(f"paths must have shape (N+1, B, 3), got {tuple(curves.shape)}")
+        curves = squarable("paths", curves).detach().cpu().double()
     chord = torch.linalg.vector_norm(curves[-1] - curves[0], dim=-1)  # (B,)
     if not (chord > 0).all() or not curves[..., 1:].abs().amax() > 0:
         raise ValueError("paths must end away from where they began, and bend")
