@@ -8,6 +8,7 @@ the ends, where the window cannot lie around its point. Compare two windows befo
 
 A sampling path needs no window: dx/dsigma = (x - D) / sigma, and once more differentiated x'' = -(dD/dsigma) / sigma,
 the derivative of D taken along the path. So the outputs of the denoiser at two levels give the curvature between them.
+Taught in the lesson on curvature and torsion.
 """
 
 from __future__ import annotations
