@@ -385,6 +385,7 @@ CALLS: dict[str, Call] = {
         f"geometry.{name}": of_path(getattr(geometry, name))
         for name in ("arc_length", "cosines", "deviation", "deviation_peak", "distance_to_end", "norms", "project")
     },
+    "geometry.path_curvature": of_path(geometry.path_curvature),
     "geometry.explained_variance": of_path(geometry.explained_variance, 2, remove_chord=True),
     "meanshift.annealed_mean_shift": of_tensors(meanshift.annealed_mean_shift, EXACT, PATH.final, [3.0, 1.0, 0.3]),
     "meanshift.mean_shift": of_tensors(meanshift.mean_shift, EXACT, PATH.final, 0.5, 50),

@@ -212,7 +212,7 @@ def test_a_lesson_prints_what_the_ledger_says(capsys):
     assert capsys.readouterr().out.splitlines()[2] == "  here: 100 % [22, 100]; control 25 % -> undecided"
     claims.state("programme-polynomial", metrics.Estimate(0.9, 0.7, 1.1))
     assert capsys.readouterr().out.splitlines()[3] == "  why: the interval reaches beyond the criterion"
-    claims.state("one-corner", {"a": 99.0, "b": 50.0}, control={"a": 90.0})
+    claims.state("turning-late", {"a": 5.0, "b": 50.0}, control={"a": 9.0})
     reasons = capsys.readouterr().out.splitlines()[4:]
     assert reasons == ["  why, a: the control passes as well"]
     with pytest.raises(ValueError, match="'no-such'"):

@@ -431,6 +431,47 @@ def test_a_trajectory_and_its_states_measure_alike_and_norms_are_norms():
     assert torch.equal(sigma, path.sigmas[relative.argmax(0)])
 
 
+LAM = torch.tensor([0.0, 0.1, 1.0, 25.0], dtype=F64)
+
+
+def gaussian_curvature(x, sigma):  # with coordinates proportional to f = sqrt(lam + sigma^2), (B, 4)
+    f = (LAM + sigma**2).sqrt()
+    offset = x / (LAM + 6400).sqrt()
+    first, second = offset * sigma / f, offset * LAM / f**3
+    speed = first.norm(dim=1)
+    area = (speed**2 * second.norm(dim=1) ** 2 - (first * second).sum(1) ** 2).clamp(min=0).sqrt()
+    return area / speed**3
+
+
+@pytest.mark.parametrize(("solver", "steps", "off"), [("heun", 100, 0.01), ("heun", 200, 0.0025), ("euler", 200, 0.1)])
+def test_curvature_without_a_window_is_that_of_a_gaussian(solver, steps, off):
+    x = initial_noise(16, (4,))
+    curvature, sigma = geometry.path_curvature(sample(Gaussian([0.0] * 4, LAM), x, schedules.polynomial(steps), solver))
+    exact = torch.stack([gaussian_curvature(x, s) for s in sigma])
+    assert curvature.shape == exact.shape == (steps - 1, 16)
+    late = sigma > 0.05  # nearer to the end the path turns within a step
+    assert float((curvature / exact - 1)[late].abs().max()) < off
+
+
+def test_curvature_without_a_window_has_a_unit_and_no_origin_and_is_a_turn_over_a_length():
+    x, moved = initial_noise(6, (4,)), torch.tensor([3.0, -1.0, 0.5, 2.0], dtype=F64)
+    sigmas = schedules.polynomial(60)
+    path = sample(Gaussian([0.0] * 4, LAM), x, sigmas)
+    curvature, _ = geometry.path_curvature(path)
+    large = sample(Gaussian(moved, 100 * LAM), 10 * x + moved, 10 * sigmas)
+    torch.testing.assert_close(geometry.path_curvature(large)[0], curvature / 10, rtol=1e-6, atol=1e-12)
+    steps = path.x.diff(dim=0)
+    length = steps.norm(dim=-1)
+    turn = torch.acos((steps[1:] * steps[:-1]).sum(-1) / (length[1:] * length[:-1]))
+    polygon = turn / ((length[1:] + length[:-1]) / 2)
+    middle = (sigmas[1:-1] < 10) & (sigmas[1:-1] > 0.5)
+    ratio = (curvature / polygon)[middle]
+    assert float((ratio / ratio.median() - 1).abs().max()) < 0.25  # the same but for where in a step it is meant
+    plain = sample(Gaussian([0.0] * 4, 2.0), x, sigmas)  # one variance: straight
+    turned = geometry.path_curvature(plain)[0] * plain.x.diff(dim=0).norm(dim=-1)[1:]
+    assert float(turned.max()) < 1e-9
+
+
 def test_the_deviation_of_an_anisotropic_gaussian_is_its_exact_formula():
     # Each principal coordinate of the exact path is sqrt(lam + sigma^2): curves with a known bend.
     D, sigmas = Gaussian(torch.zeros(3, dtype=F64), [0.01, 1.0, 25.0]), schedules.polynomial(40)
@@ -617,6 +658,19 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform ==
         (lambda: geometry.align(normal(5, 2, 1), about_chord=True), ValueError, "a coordinate beside the chord"),
         (lambda: geometry.align(normal(5, 0, 3)), ValueError, r"curves must be \(N\+1, B, k\)"),
         (lambda: geometry.deviation_peak(normal(5, 2, 3)), TypeError, "traj must be a Trajectory"),
+        (lambda: geometry.path_curvature(normal(5, 2, 3)), TypeError, "traj must be a Trajectory"),
+        (
+            lambda: geometry.path_curvature(sample(Gaussian([0.0], 1.0), initial_noise(2, (1,)), [80.0, 1.0])),
+            ValueError,
+            "traj must hold two steps or more",
+        ),
+        (
+            lambda: geometry.path_curvature(
+                sample(lambda x, sigma, labels=None: x, initial_noise(2, (3,)), [9.0, 3, 1])
+            ),
+            ValueError,
+            "a path that does not move",
+        ),
         (lambda: geometry.deviation(torch.ones(5, 2, 3, dtype=torch.long)), TypeError, "floating-point tensor"),
         (lambda: geometry.deviation(normal(5, 0, 3)), ValueError, "traj must have shape"),
         (lambda: geometry.arc_length(normal(1, 2, 3)), ValueError, "at least two states"),

@@ -18,10 +18,18 @@ def _gaussian_forecast(x, sigma, y):
     return (end[:, None] - y).square().sum(2).argmin(1)
 
 
-def _shares_by_covariance(x, k):
-    v = (x[-1] - x[0]) / (x[-1] - x[0]).norm()
-    values = torch.linalg.eigvalsh(torch.cov((x @ (torch.eye(len(v)).double() - torch.outer(v, v))).T)).flip(0)
-    return [float(values[: j + 1].sum() / values.sum()) for j in range(k)]
+def _surrogate(x, seed):
+    steps, paths, d = len(x) - 1, x.shape[1], x.shape[2]
+    frame = torch.linalg.qr((x[-1] - x[0]).T[None].permute(2, 1, 0))[0]  # (B, d, 1), the chords
+    along = torch.einsum("nbd,bdk,bek->nbe", x - x[0], frame, frame)
+    rest = (x - x[0] - along).numpy()
+    waves = np.sin(np.pi * np.outer(np.arange(steps + 1), np.arange(1, steps)) / steps)
+    sizes = np.linalg.norm(np.einsum("nk,nbd->kbd", waves, rest), axis=-1, keepdims=True) * 2 / steps
+    there = np.random.default_rng(seed).standard_normal((steps - 1, paths, d))
+    axis = frame[..., 0].numpy()
+    there -= np.einsum("kbd,bd->kb", there, axis)[..., None] * axis
+    there *= sizes / np.linalg.norm(there, axis=-1, keepdims=True)
+    return x[0] + along + torch.from_numpy(np.einsum("nk,kbd->nbd", waves, there))
 
 
 def _kabsch(curve, reference):
@@ -135,8 +143,15 @@ RIGHT = {
     "same_steps": {letter: letter in "AC" for letter in "ABCDE"},
     "bug_museum": {"E": "sign", "D": "history", "C": "denoiser", "B": "level", "A": "ramp"},
     "predict_end": _gaussian_forecast,
-    "pin": lambda w: torch.lerp(w, w - w[-1:], torch.arange(len(w)).double()[:, None, None] / (len(w) - 1)),
-    "residual_shares": _shares_by_covariance,
+    "fair_null": _surrogate,
+    "gaussian_curvature": lambda x, lam, s: torch.stack(
+        [
+            (a @ a * (b @ b) - (a @ b) ** 2).clamp(min=0).sqrt() / (a @ a) ** 1.5
+            for p in x
+            for a, b in [(s * p / (lam + s * s), lam * p / (lam + s * s) ** 2)]
+        ]
+    ),
+    "apparent_peak": lambda n, w: (w - 1) / 2 * 80 / n,
     "best_rotation": _kabsch,
 }
 FUNCTIONS = [name for name in grading.CHECKS if callable(RIGHT.get(name, len))]
@@ -183,13 +198,45 @@ def test_the_popular_bugs_of_the_boomerang_are_seen():
         u, _, vh = torch.linalg.svd(curve.T @ reference)
         return u @ vh.T
 
-    def with_chord(x, k):
-        size = torch.linalg.svdvals(x - x.mean(0)) ** 2
-        return (size.cumsum(0) / size.sum())[:k]
-
     for seed in range(5):
         assert grading.evaluate("best_rotation", transposed, seed=seed).passed is False
-        assert grading.evaluate("residual_shares", with_chord, seed=seed).passed is False
+
+
+def _turned(x, seed):  # the same curves in other directions: as flat as they were
+    turn = torch.linalg.qr(torch.randn(399, 399, generator=torch.Generator().manual_seed(seed)).double())[0]
+    return torch.cat([x[..., :1], x[..., 1:] @ turn], -1)
+
+
+@pytest.mark.parametrize(
+    ("null", "caught"),
+    [
+        (lambda x, seed: x, "is it another curve|more than the null has"),
+        (lambda x, seed: regularity.brownian_bridge(len(x) - 1, *x.shape[1:], seed, like=x), "as flat as they are"),
+        (lambda x, seed: regularity.integrated_walk(len(x) - 1, *x.shape[1:], seed, like=x), "as flat as they are"),
+        (lambda x, seed: torch.cat([x[:1], regularity.time_shuffled(x[1:-1], seed), x[-1:]]), "progress"),
+        (_turned, "more than the null has"),
+        (lambda x, seed: x[0] + 1.1 * (_surrogate(x, seed) - x[0]), "both ends"),
+    ],
+)
+def test_nulls_that_are_not_fair_are_caught(null, caught):
+    result = grading.evaluate("fair_null", null)
+    assert result.passed is False
+    assert re.search(caught, result.message)
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        lambda x, lam, s: (
+            (x * lam / (lam + s**2) ** 2).norm(dim=1) / (x * s / (lam + s**2)).norm(dim=1) ** 2
+        ),  # all of x''
+        lambda x, lam, s: (
+            RIGHT["gaussian_curvature"](x, lam, s) * (x * s / (lam + s**2)).norm(dim=1)
+        ),  # a rate in sigma
+    ],
+)
+def test_slips_in_the_curvature_are_caught(slip):
+    assert grading.evaluate("gaussian_curvature", slip).passed is False
 
 
 def _covariance(scale):

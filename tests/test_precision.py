@@ -85,6 +85,7 @@ def measures(D: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
         out[name] = getattr(geometry, name)(path)
     out["explained_variance"] = geometry.explained_variance(path, 2, remove_chord=True)
     out["deviation_peak"] = geometry.deviation_peak(path)[0]
+    out["path_curvature"] = geometry.path_curvature(path)[0]
     out["geometry_of"] = evaluation.geometry_of(path)["length"]
     out |= {f"cost, {metric}": scheduling.cost_matrix(path, metric) for metric in scheduling.METRICS}
     out["states_at"] = scheduling.states_at(path, torch.tensor([30.0, 1.0]))

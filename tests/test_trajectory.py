@@ -138,7 +138,8 @@ STATES = [
     lambda path: regularity.integrated_walk(4, 6, 3, like=path),
 ]
 OUTPUTS = [
-    *(geometry.norms, regularity.noise_norm_spread, regularity.span_residual, scheduling.cost_matrix),
+    *(geometry.norms, geometry.path_curvature, regularity.noise_norm_spread, regularity.span_residual),
+    scheduling.cost_matrix,
     lambda path: regularity.score_gap(D, path),
     lambda path: scheduling.states_at(path, GRID),
     lambda path: scheduling.find_schedule(D, initial_noise(8, (3,)), 4, teacher=path),

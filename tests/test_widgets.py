@@ -12,7 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from teachkit import Empirical, Gaussian, GaussianMixture, data, initial_noise, meanshift, sample, schedules, solvers
+from teachkit import (
+    Empirical,
+    Gaussian,
+    GaussianMixture,
+    data,
+    geometry,
+    initial_noise,
+    meanshift,
+    sample,
+    schedules,
+    solvers,
+)
 from teachkit.course import widgets
 
 MIXTURE = GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.5]], 0.02)
@@ -53,6 +64,7 @@ def make(digits_path, run_dir):
         "ends_lab": lambda: widgets.ends_lab(Empirical(DIGITS), initial_noise(12, (1, 8, 8)), DIGITS),
         "schedule_lab": lambda: widgets.schedule_lab(MIXTURE, initial_noise(24, (2,))),
         "training_monitor": lambda: widgets.training_monitor(run_dir),
+        "turn_boomerang": lambda: widgets.turn_boomerang(digits_path),
     }
     return lambda name: makers[name]()
 
@@ -196,6 +208,23 @@ def test_the_player_tells_where_on_the_boomerang_it_is(digits_path):
     assert 95 < done <= 100
 
 
+def test_a_turned_boomerang_is_as_high_as_the_component_that_points_up(digits_path):
+    curves = geometry.align(geometry.project(digits_path), about_chord=True)
+    high = 100 * (curves[..., 1:].amax(0) - curves[..., 1:].amin(0)) / curves[-1, :, :1]  # (B, 2)
+    explorer = widgets.turn_boomerang(digits_path, turn=0)
+    for turn, component in ((0, 0), (90, 1), (180, 0)):
+        control(explorer, "turn").value = turn
+        for tilt, factor in ((0, 1.0), (90, 30.0)):
+            control(explorer, "tilt").value, control(explorer, "magnify").value = tilt, factor
+            median, most = re.search(
+                r"seen ([\d.]+) % of the chord high \(median\), at most ([\d.]+) %", alt(explorer)
+            ).groups()
+            assert float(median) == pytest.approx(float(np.median(high[:, component])), rel=0.06)
+            assert float(most) == pytest.approx(float(high[:, component].max()), rel=0.06)
+    control(explorer, "magnify").value = 1.0
+    assert "True scale." in explorer.screen.value
+
+
 def test_more_steps_mean_a_smaller_error(make):
     explorer, errors = make("solver_lab"), []
     for n in (5, 20):
@@ -292,6 +321,8 @@ def test_the_monitor_follows_a_run_and_looks_back(run_dir):
         (lambda: widgets.cloud_player(MIXTURE, MOONS, sigma_max=0.01), "sigma_max"),
         (lambda: widgets.mean_shift_steps(Empirical(MOONS), MOONS, steps=1), "steps must be an integer >= 2"),
         (lambda: widgets.path_player(torch.zeros(3, 2, 1, 4, 4)), "trajectory must be a Trajectory"),
+        (lambda: widgets.turn_boomerang(torch.zeros(3, 2, 4)), r"paths must have shape \(N\+1, B, 3\)"),
+        (lambda: widgets.turn_boomerang(torch.zeros(3, 2, 3)), "must end away from where they began, and bend"),
         (
             lambda: widgets.path_player(
                 sample(Gaussian([0.0, 1.0], 0.3), initial_noise(3, (2,)), schedules.polynomial(4))

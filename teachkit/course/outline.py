@@ -89,9 +89,12 @@ LESSONS = (
            "A sampling path is a straight line but for one small bend. You measure it, derive how high it is and "
            "where, predict what a paper reports, and find what any smooth curve would do as well.",
            needs=("the_ode", "high_dimensions")),
-    Lesson("the_boomerang", "digits", "The boomerang", 55, "is it really one shape? the controls",
+    Lesson("the_boomerang", "digits", "The boomerang", 40, "is it really one shape? the controls",
            "Seen along its chord, every sampling path bends the same way. Most of what seems to prove it proves "
            "nothing; this lesson finds the part that does.", needs=("high_dimensions", "one_line_and_a_bend")),
+    Lesson("curvature_and_torsion", "digits", "Curvature and torsion", 35, "where does a path turn, and can you tell?",
+           "A ruler that is too long finds its own length. You see it invent a peak, and measure how a path turns "
+           "without any ruler.", needs=("one_line_and_a_bend", "the_boomerang")),
     Lesson("closed_form_scores", "digits", "Gaussians", 35, "how far do a mean and a covariance carry?",
            "A mean and a covariance stand in for a denoiser at large noise: how far, until when, and which of the two "
            "saves evaluations of a network.",

@@ -21,7 +21,7 @@ from teachkit.geometry.chord import (
     norms,
     project,
 )
-from teachkit.geometry.curvature import curvature_torsion
+from teachkit.geometry.curvature import curvature_torsion, path_curvature
 
 __all__ = [
     "align",
@@ -33,6 +33,7 @@ __all__ = [
     "distance_to_end",
     "explained_variance",
     "norms",
+    "path_curvature",
     "procrustes",
     "procrustes_residual",
     "project",

@@ -1,11 +1,14 @@
-"""Curvature and torsion of space curves, by a cubic in arc length fitted around every point.
+"""Curvature and torsion: of space curves by a cubic in arc length fitted around every point, of paths without a window.
 
 With u the arc length from point i, X - X_i = r' u + r'' u^2 / 2 + r''' u^3 / 6 is fitted by least squares over a
 window; curvature = |r' x r''| / |r'|^3 and torsion = (r' x r'') . r''' / |r' x r''|^2, signed (Lewiner et al. 2005;
 arXiv 2506.10177, Sec. 3). The cubic leaves out the fourth derivative, which is what biases it: on a helix a window of
 length L makes the curvature too small by the share 5 / 336 (curvature^2 + torsion^2) L^2, and several times that near
-the ends, where the window cannot lie around its point. Compare two windows before believing a peak. Taught in
-``notebooks/07_the_boomerang``.
+the ends, where the window cannot lie around its point. Compare two windows before believing a peak.
+
+A sampling path needs no window: dx/dsigma = (x - D) / sigma, and once more differentiated x'' = -(dD/dsigma) / sigma,
+the derivative of D taken along the path. So the outputs of the denoiser at two levels give the curvature between them.
+Taught in the lesson on curvature and torsion.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from teachkit.checks import choice, number, real_tensor, squarable
 from teachkit.denoisers import default_dtype
 from teachkit.geometry import chord
 from teachkit.geometry.blocks import values_at_once
+from teachkit.trajectory import Trajectory, flat, whole_path
 
 _LEAST = 5  # points in a window: the cubic has three unknown vectors, its centre is given
 _WORST = 1e4  # condition number of a fit; usual windows are below 100, and points that nearly coincide far above
@@ -119,6 +123,56 @@ def curvature_torsion(
             near[: window // 2], near[len(s) - window // 2 :] = True, True
         curvature[near], torsion[near] = torch.nan, torch.nan
     return (curvature[:, 0], torsion[:, 0]) if single else (curvature, torsion)
+
+
+def path_curvature(traj: Trajectory) -> tuple[Tensor, Tensor]:
+    """Curvature of sampling paths in all their dimensions, from the outputs of the denoiser: no window, no projection.
+
+    On a path x' = (x - D) / sigma and x'' = -(dD/dsigma) / sigma, so that between two levels, with the mean of their x'
+    and the difference of their D, the curvature is the length of x'' across x', over |x'|^2.
+
+    Parameters
+    ----------
+    traj : Trajectory
+        The paths, kept whole, of two steps or more.
+
+    Returns
+    -------
+    curvature : (N-1, B)
+        In 1 / units of x, between successive levels at which the denoiser was evaluated. The error falls with the
+        square of the step, besides that of the states themselves: on 200 Euler steps of a Gaussian of digits it is 4 %.
+    sigma : (N-1,)
+        The noise levels that it belongs to, the geometric means of two.
+
+    Raises
+    ------
+    ValueError
+        Also where a path does not move.
+
+    Examples
+    --------
+    >>> from teachkit import Gaussian, initial_noise, sample, schedules
+    >>> round_data = Gaussian(torch.zeros(3, dtype=torch.float64), 1.0)  # whose paths are straight
+    >>> path = sample(round_data, initial_noise(4, (3,)), schedules.polynomial(10))
+    >>> curvature, sigma = path_curvature(path)
+    >>> curvature.shape, bool((curvature < 1e-9).all()), round(float(sigma[0]), 1)
+    (torch.Size([9, 4]), True, 60.2)
+    """
+    whole_path("traj", traj, outputs=True)
+    if len(traj.denoised) < 2:
+        raise ValueError("traj must hold two steps or more, got one: a curvature needs two outputs of the denoiser")
+    x, denoised = flat(traj.x[:-1]), flat(traj.denoised)  # (N, B, d) each
+    levels = traj.sigmas[:-1].to(x)
+    slope = (x - denoised) / levels[:, None, None]
+    along = (slope[1:] + slope[:-1]) / 2
+    between = (levels[1:] * levels[:-1]).sqrt()
+    turn = -denoised.diff(dim=0) / (levels.diff() * between)[:, None, None]  # x''
+    speed = torch.linalg.vector_norm(along, dim=-1, keepdim=True)
+    if not (speed > 0).all():
+        raise ValueError("traj has a path that does not move between two levels: it has no curvature there")
+    unit = along / speed
+    across = turn - (turn * unit).sum(-1, keepdim=True) * unit
+    return torch.linalg.vector_norm(across, dim=-1) / speed[..., 0] ** 2, between
 
 
 def _cubic(u: Tensor, delta: Tensor, weight: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ EXPLORERS = {
     "ends_lab": "widgets.ends_lab(digits, initial_noise(12, (1, 8, 8)), data.load('digits8').images[:300].double())",
     "schedule_lab": "widgets.schedule_lab(mixture, initial_noise(24, (2,)))",
     "training_monitor": "widgets.training_monitor(run)",
+    "turn_boomerang": "widgets.turn_boomerang(sample(digits, initial_noise(12, (1, 8, 8)), schedules.polynomial(30)))",
 }
 DEAF = (
     "deaf = widgets.solver_lab(mixture, initial_noise(24, (2,)))\nfor c in deaf.controls:\n    c.unobserve_all()\ndeaf"

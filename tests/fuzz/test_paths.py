@@ -40,6 +40,7 @@ GEOMETRY = {
     },
     "geometry.deviation_peak": Call(geometry.deviation_peak, {"traj": PATH}),
     "geometry.norms": Call(geometry.norms, {"traj": PATH}),
+    "geometry.path_curvature": Call(geometry.path_curvature, {"traj": PATH}),
 }
 
 POSTERIORS = regularity.class_posteriors(MIXTURE, PATH)

@@ -128,6 +128,9 @@ WIDGETS = {
     "course.widgets.path_player": Call(
         widgets.path_player, {"trajectory": IMAGES, "sample": 1}, {"trajectory": ("traj", "sample")}
     ),
+    "course.widgets.turn_boomerang": Call(
+        widgets.turn_boomerang, {"paths": IMAGES, "turn": 30, "tilt": 20, "shown": 2}
+    ),
     "course.widgets.training_monitor": Call(
         widgets.training_monitor, {"run_dir": "build/no-run-yet", "interval": 2000}
     ),

@@ -176,7 +176,8 @@ def _rotation(run: Setting) -> Measurement:
 THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)  # of the way from guessing to certain
 
 
-@claim("speciation", place="arXiv 2402.18491, carried over to ten classes", figure="ratio 1", criterion=same_size(1), lesson="stages",
+@claim("speciation", place="arXiv 2402.18491, carried over to ten classes", figure="ratio 1",
+       criterion=same_size(1), lesson="stages",
        remark="it depends on what counts as chosen: between a tenth of the way from guessing to certain and nine "
               "tenths the ratio falls more than fivefold")  # fmt: skip
 def _speciation(run: Setting) -> Measurement:

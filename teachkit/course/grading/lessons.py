@@ -154,22 +154,6 @@ def _smooth_null(answer: Any, rng: Generator) -> Cases:
 # 07_the_boomerang
 
 
-@register("pin", "subtract the straight line from 0 to the last state, at the time of every state")
-def _pin(answer: Any, rng: Generator) -> Cases:
-    for steps in (3, 20):
-        w = torch.cat([torch.zeros(1, 4, 6, dtype=torch.float64), _normal(rng, steps, 4, 6).cumsum(0)])
-        share = (torch.arange(steps + 1) / steps).double()
-        yield f"bridges of {steps} steps", answer(w), w - torch.einsum("n,bd->nbd", share, w[-1])
-
-
-@register("residual_shares", "remove the component along last state minus first, then centre, then take squares")
-def _residual_shares(answer: Any, rng: Generator) -> Cases:
-    for steps, dim, k in ((30, 8, 3), (12, 50, 2)):
-        x = _normal(rng, steps + 1, dim).cumsum(0) + 10 * torch.linspace(1, 0, steps + 1).double()[:, None]
-        expected = geometry.explained_variance(x[:, None], k, remove_chord=True)[0]
-        yield f"{k} shares in {dim} dimensions", answer(x, k), expected
-
-
 @register("best_rotation", "U @ Vh, with the last column of U times the sign of its determinant; svd returns Vh")
 def _best_rotation(answer: Any, rng: Generator) -> Cases:
     for k in (2, 3):
@@ -180,6 +164,55 @@ def _best_rotation(answer: Any, rng: Generator) -> Cases:
             curve = reference @ turn + 0.1 * _normal(rng, 20, k)
             expected = geometry.procrustes(curve[:, None], reference, reflections=False)[0]
             yield f"R in {k} dimensions{', mirrored curve' if mirror else ''}", answer(curve, reference), expected
+
+
+@register("fair_null", "beside the chord: a sum of sine waves in time, each of its own size, in directions of chance")
+def _fair_null(answer: Any, rng: Generator) -> Cases:
+    steps, paths, d = 40, 16, 400
+    for falls, flat in ((1, False), (2, False), (3, False), (2, True), (1, True)):
+        k = torch.arange(1, steps, dtype=torch.float64)
+        where = _normal(rng, steps - 1, paths, d)
+        where[..., 0], where[..., 3 if flat else d :] = 0, 0  # across the chord, which has direction 0; in a plane
+        wave = torch.sin(torch.pi * torch.arange(steps + 1) * k[:, None] / steps)
+        x = torch.einsum("kn,kbd->nbd", wave, where * k[:, None, None] ** -falls) * d**-0.5
+        x[..., 0] = 80 * torch.linspace(1, 0, steps + 1).double()[:, None] ** 2
+        null = answer(x, 0)
+        if null is None or null is ...:
+            yield "curves", null, x
+            return
+        what = f"{'flat' if flat else 'chance'} paths whose waves fall as 1 / k^{falls}"
+        yield f"{what}: both ends", null[[0, -1]], x[[0, -1]]
+        yield f"{what}: progress along the chord", null[..., 0], x[..., 0]
+        size, wanted = (geometry.deviation(y).square().mean(0).sqrt() for y in (null, x))
+        yield f"{what}: size of the bend", size, wanted
+        found, own = (geometry.explained_variance(y, 2, remove_chord=True)[:, 1].mean() for y in (null, x))
+        if flat:
+            yield f"{what}: is their flatness more than the null has", bool(found < own - 0.02), True
+        else:
+            yield f"{what}: is the null as flat as they are", bool(abs(found - own) < 0.04), True
+        yield f"{what}: is it another curve with another seed", not torch.allclose(null, answer(x, 1)), True
+
+
+# curvature_and_torsion
+
+
+@register("gaussian_curvature", "x' and x'' follow from f(sigma); take from x'' what lies along x', then over |x'|^2")
+def _gaussian_curvature(answer: Any, rng: Generator) -> Cases:
+    for d, sigma in ((2, 1.0), (5, 30.0), (5, 0.05)):
+        lam = torch.rand(d, generator=rng, dtype=torch.float64) + 0.1
+        x = (lam + sigma**2).sqrt() * _normal(rng, 4, d)  # states at this sigma
+        first, second = x * sigma / (lam + sigma**2), x * lam / (lam + sigma**2) ** 2
+        speed = torch.linalg.vector_norm(first, dim=1, keepdim=True)
+        across = second - (second * first).sum(1, keepdim=True) * first / speed**2
+        yield f"{d} dimensions at sigma = {sigma}", answer(x, lam, sigma), across.norm(dim=1) / speed[:, 0] ** 2
+
+
+@register(
+    "apparent_peak", "half a window is window // 2 steps; at which sigma is that much of the path left?", rtol=0.01
+)
+def _apparent_peak(answer: Any, rng: Generator) -> Cases:
+    for steps, window in ((1000, 101), (400, 61), (2000, 51)):
+        yield f"{steps} steps, window {window}", answer(steps, window), 80 * (window // 2) / steps
 
 
 # 08_closed_form_scores

@@ -25,6 +25,7 @@ from teachkit.course.widgets.prediction import Prediction, predict
 from teachkit.course.widgets.schedules import schedule_lab
 from teachkit.course.widgets.solvers import ends_lab, solver_lab
 from teachkit.course.widgets.training import training_monitor
+from teachkit.course.widgets.turned import turn_boomerang
 
 __all__ = ["Explorer", "Prediction", "cloud_player", "denoiser_field", "ends_lab", "mean_shift_steps", "path_player"]
-__all__ += ["predict", "schedule_lab", "solver_lab", "training_monitor"]
+__all__ += ["predict", "schedule_lab", "solver_lab", "training_monitor", "turn_boomerang"]
