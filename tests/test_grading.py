@@ -76,11 +76,17 @@ RIGHT = {
     ),
     "count_modes": lambda v: int(((v[1:-1] > v[:-2]) & (v[1:-1] > v[2:])).sum()),
     "critical_bandwidth": 1,
-    "edm_constants": lambda s, d: (1 - s**2 / (s**2 + d**2), (1 / s**2 + 1 / d**2) ** -0.5, 1 / (s**2 + d**2) ** 0.5),
-    "denoised_from_noise": lambda x, eps, s: x + -s * eps,
+    "equal_errors": lambda d: (d, d / (d * d / (2 * d * d) ** 0.5)),
+    "skip_by_direction": lambda x, m, u, v, s: (
+        torch.linalg.solve(
+            torch.eye(len(m)).double() + s**2 * (u @ (1 / v).diag() @ u.T), (x + s**2 * (m @ u / v) @ u.T).T
+        ).T
+    ),
     "denoised_from_v": lambda z, v, s: math.cos(math.atan(s)) * z - math.sin(math.atan(s)) * v,
     "correction": lambda D, y, s, cs: min(cs, key=lambda c: float((D(_noisy(y, s), c * s) - y).norm())),
-    "suspicious_share": lambda a, b: sum(float(v) < min(b.tolist()) for v in a) / len(a),
+    "tied_share": lambda x, t, h: (
+        1 - (torch.cdist(x, h).amin(1) < torch.cdist(x, t).amin(1)).double().mean() * (len(t) + len(h)) / len(h)
+    ),
     "ab2_step": lambda x, d, p, s, t, r: x + (t - s) * d + (t - s) ** 2 / (s - r) / 2 * (d - p),
     "measured_order": lambda n, e: float(
         -torch.linalg.lstsq(
@@ -145,6 +151,32 @@ def test_the_popular_bugs_of_the_boomerang_are_seen():
     for seed in range(5):
         assert grading.evaluate("best_rotation", transposed, seed=seed).passed is False
         assert grading.evaluate("residual_shares", with_chord, seed=seed).passed is False
+
+
+def _nearer_to_training(x, t, h, count=None):
+    return (torch.cdist(x, t[:count]).amin(1) < torch.cdist(x, h).amin(1)).double().mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("tied_share", _nearer_to_training),
+        ("tied_share", lambda x, t, h: 2 * _nearer_to_training(x, t, h) - 1),
+        ("tied_share", lambda x, t, h: 2 * _nearer_to_training(x, t, h, len(h)) - 1),
+        ("tied_share", lambda x, t, h: _nearer_to_training(x, t, h) - len(t) / (len(t) + len(h))),
+        ("tied_share", lambda x, t, h: (torch.cdist(x, t).amin(1) < torch.cdist(h, t).min()).double().mean()),
+        ("equal_errors", lambda d: (1.0, 2**0.5)),
+        ("equal_errors", lambda d: (d, 2.0)),
+        ("equal_errors", lambda d: (d, 0.5**0.5)),
+        ("skip_by_direction", lambda x, m, u, v, s: x @ u * (v / (v + s**2)) @ u.T),
+        ("skip_by_direction", lambda x, m, u, v, s: m + (x - m) * v.mean() / (v.mean() + s**2)),
+        ("skip_by_direction", lambda x, m, u, v, s: m + (x - m) @ u * (v / (v + s**2)).sqrt() @ u.T),
+        ("skip_by_direction", lambda x, m, u, v, s: m + (x - m) @ u.T * (v / (v + s**2)) @ u),
+    ],
+)
+def test_answers_that_miss_the_thought_are_seen(name, answer):
+    for seed in range(3):
+        assert grading.evaluate(name, answer, seed=seed).passed is False
 
 
 def test_check_prints_and_returns_nothing(capsys):
