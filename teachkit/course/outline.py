@@ -90,10 +90,10 @@ LESSONS = (
     Lesson("closed_form_scores", "digits", "Closed-form scores", 55, "how far do Gaussian approximations carry?",
            "A mean and a covariance go a long way: how far, until when, and how many evaluations of a network that "
            "saves.", needs=("the_ode", "solvers", "high_dimensions", "one_line_and_a_bend"), helps=("the_boomerang",)),
-    Lesson("training_edm", "networks", "Training an EDM network", 35, "how is a denoiser learned?",
+    Lesson("training_edm", "networks", "Training an EDM network", 40, "how is a denoiser learned?",
            "A denoiser can be learned by regression. Four constants decide whether that is easy or hopeless, and "
            "three of them follow from one line each.", needs=("noise_and_denoising", "the_ode"), helps=("solvers",)),
-    Lesson("learned_vs_optimal", "networks", "Learned against optimal", 25,
+    Lesson("learned_vs_optimal", "networks", "Learned against optimal", 35,
            "where does a network differ from the exact denoiser?",
            "The best possible denoiser of a data set can only replay it. A trained network is a worse denoiser of "
            "that set, and a better model of digits.", needs=("high_dimensions", "one_line_and_a_bend", "training_edm")),
