@@ -305,10 +305,9 @@ Judged by the classifier in `digit-features.safetensors`, which has seen none of
 | floor: {count} real digits, drawn anew | | | | {floor} |
 
 The Fréchet distance is in the classifier's 64 features and never 0 for so few pictures. The floor says what to compare
-it with: {count} real digits against all others, most of which the classifier has seen, 200 draws, their median and where
-the middle 95 % lie. A distance
-within the floor says nothing against the samples, and little for them. In brackets behind shares are exact 95 %
-intervals."""
+it with: {count} real digits against all others, most of which the classifier has seen; 200 draws, their median and
+where the middle 95 % lie. A distance within the floor says nothing against the samples, and little for them. In
+brackets behind shares are exact 95 % intervals."""
     else:
         quality = f"""\
 No classifier of these digits ships; the class of the nearest training digit stands in for one. It is right for

@@ -26,7 +26,7 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vector_norm((a - b).flatten(1), dim=1)
 
 
-@claim("generalises", place=P1, criterion=above_one(), digits=1, needs=OWN, lesson="training_edm")
+@claim("generalises", place=f"after {P1}", criterion=above_one(), digits=1, needs=OWN, lesson="training_edm")
 def _generalises(run: Setting) -> Measurement:
     """At sigma 0.4 a trained network denoises new images better than the exact denoiser of its data and a Gaussian."""
     held_out = fixtures.training_data(run)[1].images
@@ -42,7 +42,7 @@ def _generalises(run: Setting) -> Measurement:
     return found._replace(control=float(best.mean() / gaussian.mean()))
 
 
-@claim("draws-new", place=f"{P1}, Sec. 5", criterion=at_least(50), digits=0, unit="%", needs=OWN,
+@claim("draws-new", place=f"after {P1}, Sec. 5", criterion=at_least(50), digits=0, unit="%", needs=OWN,
        lesson="learned_vs_optimal")  # fmt: skip
 def _new(run: Setting) -> Measurement:
     """A trained network draws new images: no copies of its training data, and no farther from them than real ones."""
