@@ -176,8 +176,8 @@ def test_none_or_all_of_a_few_paths_do_not_prove_a_rule(seen):
     for found in (registry.measured(values, "%"), registry.mean(values, "%")):
         assert found[:3] == pytest.approx((0, 0, end) if seen == 0 else (100, 100 - end, 100))
     assert 3.0 < end < 3.1
-    assert claims.get("draws-new").verdict(registry.measured(torch.zeros(96), "%")) == "undecided"
-    assert claims.get("draws-new").verdict(registry.measured(torch.zeros(300), "%")) == "holds"
+    assert claims.get("replay").verdict(registry.measured(torch.full((96,), 100.0), "%")) == "undecided"
+    assert claims.get("replay").verdict(registry.measured(torch.full((300,), 100.0), "%")) == "holds"
 
 
 def test_what_is_no_count_is_resampled():

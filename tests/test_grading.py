@@ -132,11 +132,17 @@ RIGHT = {
         ]
     ),
     "critical_bandwidth": 1,
-    "edm_constants": lambda s, d: (1 - s**2 / (s**2 + d**2), (1 / s**2 + 1 / d**2) ** -0.5, 1 / (s**2 + d**2) ** 0.5),
-    "denoised_from_noise": lambda x, eps, s: x + -s * eps,
+    "equal_errors": lambda d: (d, d / (d * d / (2 * d * d) ** 0.5)),
+    "skip_by_direction": lambda x, m, u, v, s: (
+        torch.linalg.solve(
+            torch.eye(len(m)).double() + s**2 * (u @ (1 / v).diag() @ u.T), (x + s**2 * (m @ u / v) @ u.T).T
+        ).T
+    ),
     "denoised_from_v": lambda z, v, s: math.cos(math.atan(s)) * z - math.sin(math.atan(s)) * v,
     "correction": lambda D, y, s, cs: min(cs, key=lambda c: float((D(_noisy(y, s), c * s) - y).norm())),
-    "suspicious_share": lambda a, b: sum(float(v) < min(b.tolist()) for v in a) / len(a),
+    "tied_share": lambda x, t, h: (
+        1 - (torch.cdist(x, h).amin(1) < torch.cdist(x, t).amin(1)).double().mean() * (len(t) + len(h)) / len(h)
+    ),
     "ab2_step": lambda x, d, p, s, t, r: x + (t - s) * d + (t - s) ** 2 / (s - r) / 2 * (d - p),
     "exact_line_step": _line_in_log_sigma,
     "heun_weights": lambda s, t: (t / s, (1 - t / s) * (2 - s / t) / 2, (s / t - 1) / 2),
@@ -400,6 +406,32 @@ def test_half_of_the_highest_point_is_not_enough():
 
     assert "height" in grading.evaluate("highest_point", level).message
     assert "level" in grading.evaluate("highest_point", lambda h, a, top: (math.sqrt(a * top / h), h)).message
+
+
+def _nearer_to_training(x, t, h, count=None):
+    return (torch.cdist(x, t[:count]).amin(1) < torch.cdist(x, h).amin(1)).double().mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("tied_share", _nearer_to_training),
+        ("tied_share", lambda x, t, h: 2 * _nearer_to_training(x, t, h) - 1),
+        ("tied_share", lambda x, t, h: 2 * _nearer_to_training(x, t, h, len(h)) - 1),
+        ("tied_share", lambda x, t, h: _nearer_to_training(x, t, h) - len(t) / (len(t) + len(h))),
+        ("tied_share", lambda x, t, h: (torch.cdist(x, t).amin(1) < torch.cdist(h, t).min()).double().mean()),
+        ("equal_errors", lambda d: (1.0, 2**0.5)),
+        ("equal_errors", lambda d: (d, 2.0)),
+        ("equal_errors", lambda d: (d, 0.5**0.5)),
+        ("skip_by_direction", lambda x, m, u, v, s: x @ u * (v / (v + s**2)) @ u.T),
+        ("skip_by_direction", lambda x, m, u, v, s: m + (x - m) * v.mean() / (v.mean() + s**2)),
+        ("skip_by_direction", lambda x, m, u, v, s: m + (x - m) @ u * (v / (v + s**2)).sqrt() @ u.T),
+        ("skip_by_direction", lambda x, m, u, v, s: m + (x - m) @ u.T * (v / (v + s**2)) @ u),
+    ],
+)
+def test_answers_that_miss_the_thought_are_seen(name, answer):
+    for seed in range(3):
+        assert grading.evaluate(name, answer, seed=seed).passed is False
 
 
 def test_check_prints_and_returns_nothing(capsys):

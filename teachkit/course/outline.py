@@ -103,10 +103,10 @@ LESSONS = (
            "A path moves straight, turns while several images compete, and moves straight again. You watch it turn, "
            "find when it chooses its class, and catch a statistic that would find a choice in anything.",
            needs=("the_ode", "high_dimensions", "closed_form_scores"), helps=("one_line_and_a_bend",)),
-    Lesson("training_edm", "networks", "Training an EDM network", 35, "how is a denoiser learned?",
+    Lesson("training_edm", "networks", "Training an EDM network", 40, "how is a denoiser learned?",
            "A denoiser can be learned by regression. Four constants decide whether that is easy or hopeless, and "
            "three of them follow from one line each.", needs=("noise_and_denoising", "the_ode"), helps=("solvers",)),
-    Lesson("learned_vs_optimal", "networks", "Learned against optimal", 25,
+    Lesson("learned_vs_optimal", "networks", "Learned against optimal", 35,
            "where does a network differ from the exact denoiser?",
            "The best possible denoiser of a data set can only replay it. A trained network is a worse denoiser of "
            "that set, and a better model of digits.", needs=("high_dimensions", "one_line_and_a_bend", "training_edm")),

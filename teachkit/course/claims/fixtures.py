@@ -161,6 +161,13 @@ def gaussians(run: Setting) -> tuple[Gaussian, Gaussian]:
     return full.to(like), plain.to(like)
 
 
+@cached
+def gaussian_paths(run: Setting) -> Trajectory:
+    """Paths of the Gaussian with the mean and the covariance of the training data, from the same noise."""
+    paths = network_paths(run)
+    return sample(gaussians(run)[0], paths.x[0], paths.sigmas)
+
+
 def two_gaussians(images: Tensor) -> tuple[Gaussian, Gaussian]:
     """Gaussians of data: with their covariance, and with one variance for all directions."""
     centre = images.mean(0)

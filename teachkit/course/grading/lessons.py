@@ -237,29 +237,38 @@ def _low_rank_jump(answer: Any, rng: Generator) -> Cases:
 # 09_training_edm
 
 
-@register("edm_constants", "inputs and targets of the network have unit variance, and c_out is as small as possible")
-def _edm_constants(answer: Any, rng: Generator) -> Cases:
-    for sigma, sigma_data in ((0.1, 0.5), (2.0, 0.7)):
-        total = sigma_data**2 + sigma**2
-        expected = (sigma_data**2 / total, sigma * sigma_data / total**0.5, total**-0.5)
-        answered = answer(sigma, sigma_data)
-        for name, got, value in zip(("c_skip", "c_out", "c_in"), answered or (None,) * 3, expected):
-            yield f"{name} at sigma = {sigma}", got, value
+@register("equal_errors", "an error of F of size 1 becomes an error of D of size c_out: which c_out have the three?")
+def _equal_errors(answer: Any, rng: Generator) -> Cases:
+    for sigma_data in (0.5, 0.2 + float(torch.rand((), generator=rng))):
+        answered = answer(sigma_data)
+        for name, got, value in zip(("the level", "the factor"), answered or (None,) * 2, (sigma_data, 2**0.5)):
+            yield f"{name} for sigma_d = {sigma_data:.2f}", got, value
 
 
-@register("denoised_from_noise", "solve x = x0 + sigma * eps for x0")
-def _denoised_from_noise(answer: Any, rng: Generator) -> Cases:
-    x, eps = _normal(rng, 3, 4), _normal(rng, 3, 4)
-    yield "D", answer(x, eps, 0.8), x - 0.8 * eps
+@register(
+    "skip_by_direction", "in the principal directions the pixels are independent: three constants for each of them"
+)
+def _skip_by_direction(answer: Any, rng: Generator) -> Cases:
+    for sigma, spread in ((0.3, 1.0), (5.0, 1.0), (1.0, 10.0)):
+        points = _normal(rng, 20, 3) @ _normal(rng, 3, 3) * spread + 2
+        fitted = Gaussian.fit(points)
+        variances, axes = torch.linalg.eigh(torch.cov(points.T, correction=0))
+        x = _normal(rng, 4, 3) * (sigma + spread)
+        yield f"D at sigma = {sigma}", answer(x, points.mean(0), axes, variances, sigma), fitted(x, sigma)
 
 
 # 10_learned_vs_optimal
 
 
-@register("suspicious_share", "compare every sample with the smallest of the real distances")
-def _suspicious_share(answer: Any, rng: Generator) -> Cases:
-    samples, real = torch.rand(40, generator=rng), torch.rand(10, generator=rng) + 0.3
-    yield "the share", answer(samples, real), (samples < real.min()).double().mean()
+@register("tied_share", "by how much does the share exceed that of samples which do not depend on the split?")
+def _tied_share(answer: Any, rng: Generator) -> Cases:
+    for n, m, copies in ((40, 10, 0), (40, 10, 9), (8, 40, 12), (20, 20, 20)):
+        train, held_out, samples = _normal(rng, n, 3), _normal(rng, m, 3), _normal(rng, 20, 3)
+        samples[:copies] = train[torch.randint(n, (copies,), generator=rng)] + 1e-3 * _normal(rng, copies, 3)
+        nearest = torch.cdist(samples, torch.cat([train, held_out])).argmin(1)
+        share, chance = float((nearest < n).double().mean()), n / (n + m)
+        what = f"{copies} copies planted among 20, {n} digits trained on, {m} held out"
+        yield what, answer(samples, train, held_out), (share - chance) / (1 - chance)
 
 
 # 11_schedules_by_dynamic_programming
