@@ -8,6 +8,7 @@ exact end of its path; ratios are taken over the same samples. Taught in
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -155,10 +156,11 @@ def _learned(run: Setting) -> Measurement:
     """Descending on by gradients from a fitted solver gains less than a tenth."""
     fitted, _ = _fitted_solver(run)
     x = fixtures.network_noise(run, run.pick(32, 128), stream=2)
-    more = {"labels": fixtures.labels(run, len(x)), "rows": 16, "iterations": run.pick(30, 300), "save_memory": False}
+    network, labels = fixtures.network(run), fixtures.labels(run, len(x))
+    descend = partial(scheduling.learn_solver, network, x, NFE, labels=labels, rows=16, save_memory=False)
     errors = []
     for start, rate in ((fitted, 1e-3), ("cosine", 0.02)):
-        found = scheduling.learn_solver(fixtures.network(run), x, NFE, start=start, learning_rate=rate, **more)
+        found = descend(start=start, learning_rate=rate, iterations=run.pick(30, 300))
         errors.append(fixtures.network_error(run, found.sigmas, found.make_solver()))
     own = fixtures.network_error(run, fitted.sigmas, fitted.make_solver())
     control = ratio(errors[1], _usual(run, "ipndm")["cosine"])
