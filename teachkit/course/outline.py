@@ -95,14 +95,14 @@ LESSONS = (
     Lesson("curvature_and_torsion", "digits", "Curvature and torsion", 35, "where does a path turn, and can you tell?",
            "A ruler that is too long finds its own length. You see it invent a peak, and measure how a path turns "
            "without any ruler.", needs=("one_line_and_a_bend", "the_boomerang")),
-    Lesson("closed_form_scores", "digits", "Gaussians", 35, "how far do a mean and a covariance carry?",
+    Lesson("gaussians", "digits", "Gaussians", 35, "how far do a mean and a covariance carry?",
            "A mean and a covariance stand in for a denoiser at large noise: how far, until when, and which of the two "
            "saves evaluations of a network.",
            needs=("the_ode", "solvers", "high_dimensions"), helps=("one_line_and_a_bend", "the_boomerang")),
     Lesson("stages", "digits", "Stages", 35, "when is it decided what a sample will be?",
            "A path moves straight, turns while several images compete, and moves straight again. You watch it turn, "
            "find when it chooses its class, and catch a statistic that would find a choice in anything.",
-           needs=("the_ode", "high_dimensions", "closed_form_scores"), helps=("one_line_and_a_bend",)),
+           needs=("the_ode", "high_dimensions", "gaussians"), helps=("one_line_and_a_bend",)),
     Lesson("training_edm", "networks", "Training an EDM network", 40, "how is a denoiser learned?",
            "A denoiser can be learned by regression. Four constants decide whether that is easy or hopeless, and "
            "three of them follow from one line each.", needs=("noise_and_denoising", "the_ode"), helps=("solvers",)),

@@ -1,7 +1,7 @@
 """Claims about exact denoisers and the mean-shift picture: identities, likelihood, the two ends, Gaussians.
 
 r(x; sigma) = x + sigma^2 grad log p_sigma(x) = sum_i w_i y_i is a mean-shift step with bandwidth sigma; Euler's method
-goes a part of the way. Taught in ``notebooks/01_noise_and_denoising`` to ``03_the_ode``, ``08_closed_form_scores`` and
+goes a part of the way. Taught in ``notebooks/01_noise_and_denoising`` to ``03_the_ode``, ``08_gaussians`` and
 ``stages``.
 """
 
@@ -142,7 +142,7 @@ def _replay(run: Setting) -> Measurement:
 
 
 @claim("covariance-matters", place=f"this library; after {P3}, Sec. 4.3, and arXiv 2412.09726", criterion=above_one(),
-       lesson="closed_form_scores")  # fmt: skip
+       lesson="gaussians")  # fmt: skip
 def _covariance(run: Setting) -> Measurement:
     """A Gaussian with the covariance of the data follows the exact paths longer than one without directions."""
     images, paths = fixtures.digits().images, fixtures.exact_paths(run)

@@ -1,7 +1,7 @@
 """Claims about trained networks beside the exact denoiser of their training data, r_net against r*.
 
 The optimum of the training loss replays its data; where a network departs from it is where it draws something new.
-Taught in ``notebooks/08_closed_form_scores``, ``stages``, ``09_training_edm``, ``10_learned_vs_optimal`` and
+Taught in ``notebooks/08_gaussians``, ``stages``, ``09_training_edm``, ``10_learned_vs_optimal`` and
 ``13_your_own_model``.
 """
 
@@ -143,7 +143,7 @@ def _closer(run: Setting) -> Measurement:
 
 
 @claim("gaussian-first-steps", place="arXiv 2412.09726", figure="15 to 30 %", criterion=at_least(15), digits=0,
-       unit="%", needs=OWN, lesson="closed_form_scores",
+       unit="%", needs=OWN, lesson="gaussians",
        remark="a Gaussian without directions nearly does so too: what ends it is the network's own error at "
               "large noise")  # fmt: skip
 def _first_steps(run: Setting) -> Measurement:
@@ -180,7 +180,7 @@ def _saved(rows: Tensor) -> float:
 
 
 @claim("teleport", place="arXiv 2412.09726; the control: this library", criterion=at_least(1), digits=1, needs=OWN,
-       lesson="closed_form_scores",
+       lesson="gaussians",
        remark="shrinking the distance to the mean, without any covariance, saves nearly as much")  # fmt: skip
 def _teleport(run: Setting) -> Measurement:
     """Jumping to sigma 10 by the flow of a Gaussian saves evaluations of the network."""
@@ -190,7 +190,7 @@ def _teleport(run: Setting) -> Measurement:
 
 
 @claim("teleport-covariance", place="this library", criterion=at_least(1), digits=1, needs=OWN,
-       lesson="closed_form_scores",
+       lesson="gaussians",
        remark="at sigma 10 the mean does nearly all of it; nearer to the data the covariance counts")  # fmt: skip
 def _teleport_covariance(run: Setting) -> Measurement:
     """The covariance, and not only the mean, is what makes a jump save evaluations."""

@@ -215,7 +215,7 @@ def _apparent_peak(answer: Any, rng: Generator) -> Cases:
         yield f"{steps} steps, window {window}", answer(steps, window), 80 * (window // 2) / steps
 
 
-# 08_closed_form_scores
+# 08_gaussians
 
 
 @register("mean_is_enough", "write s = sigma* / sqrt(lam), set sqrt(1 + s^2) - s = tau, and solve for s")
