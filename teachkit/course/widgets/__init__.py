@@ -24,6 +24,7 @@ from teachkit.course.widgets.prediction import Prediction, predict
 from teachkit.course.widgets.schedules import schedule_lab
 from teachkit.course.widgets.solvers import solver_lab
 from teachkit.course.widgets.training import training_monitor
+from teachkit.course.widgets.walk import noise_walk
 
-__all__ = ["Explorer", "Prediction", "denoiser_field", "mean_shift_steps", "path_player", "predict", "schedule_lab"]
-__all__ += ["solver_lab", "training_monitor"]
+__all__ = ["Explorer", "Prediction", "denoiser_field", "mean_shift_steps", "noise_walk", "path_player", "predict"]
+__all__ += ["schedule_lab", "solver_lab", "training_monitor"]
