@@ -102,6 +102,10 @@ LESSONS = (
            "With six evaluations to spend, where do you stop? All paths have one shape, so a few of them can answer "
            "for all. You derive the paper's method, find what its coefficient does, and go beyond it.",
            needs=("solvers", "one_line_and_a_bend"), helps=("training_edm",)),
+    Lesson("one_step", "networks", "One step", 40, "what can distillation do that no solver can?",
+           "No solver can get from one evaluation what its network does not say there. So the network is taught to "
+           "say it. You distil a sampler to a single step, find a control that it must beat, and see what is lost.",
+           needs=("solvers", "training_edm", "schedules_by_dynamic_programming")),
     Lesson("real_gpu_models", "networks", "Real GPU models (so far: digits, on a CPU)", 25,
            "does all of it hold for published networks?",
            "The same cells, a published network: load it safely, sample, measure the boomerang, find a schedule, "
