@@ -26,6 +26,7 @@ def makers() -> dict[str, Callable[[], widgets.Explorer]]:
     return {
         "denoiser_field": lambda: widgets.denoiser_field(mixture, data=moons),
         "mean_shift_steps": lambda: widgets.mean_shift_steps(Empirical(moons), moons[::10], data=moons, extent=2.0),
+        "noise_walk": lambda: widgets.noise_walk({"teacher": digits[:20], "student": digits[20:40]}),
         "path_player": lambda: widgets.path_player(path),
         "turn_boomerang": lambda: widgets.turn_boomerang(path),
         "solver_lab": lambda: widgets.solver_lab(mixture, initial_noise(24, (2,)), data=moons),

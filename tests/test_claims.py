@@ -482,6 +482,31 @@ def test_what_they_do_not_do_is(name):
     assert not result.claim.criterion.passes(result.measured.control)
 
 
+def test_what_a_distilled_network_must_beat_is_fitted_and_every_rival_counts():
+    rng = torch.Generator().manual_seed(0)
+    x, labels = 80 * torch.randn(400, 1, 3, 3, generator=rng), torch.arange(400) % 2
+    matrix = torch.randn(2, 9, 9, generator=rng) / 80
+    ends = (torch.einsum("bi,bij->bj", x.flatten(1), matrix[labels]) + labels[:, None]).reshape(x.shape)
+    fit, rest = slice(0, 300), slice(300, 400)
+    found = claims.distilled.affine_map(x[fit], ends[fit], labels[fit], x[rest], labels[rest], ridge=1e-6)
+    torch.testing.assert_close(found, ends[rest], rtol=0, atol=1e-3)
+    shared = claims.distilled.affine_map(x[fit], ends[fit], 0 * labels[fit], x[rest], 0 * labels[rest], ridge=1e-6)
+    assert float((shared - ends[rest]).abs().mean()) > 0.1  # one map for all classes is no rival
+
+    near, far, own = (ends + size * torch.randn(ends.shape, generator=rng) for size in (0.5, 1.0, 0.5))
+    m = claims.distilled.against(own, [near, far], ends)
+    assert m.low < 0.5 < m.value < 1 < m.high
+    assert claims.get("four-steps-distilled").verdict(m) != "holds"
+
+
+def test_variety_is_within_a_class():
+    images, labels = torch.arange(6.0)[:, None] // 2 * 100 + torch.tensor([0.0, 2.0] * 3)[:, None], torch.arange(6) // 2
+    assert float(claims.distilled.spread(images, labels)) == 1
+    collapsed = images // 100 * 100
+    assert float(claims.distilled.spread(collapsed, labels)) == 0
+    assert not claims.get("distilled-spread").criterion.passes(0.0)
+
+
 def test_forgetting_empties_the_caches_of_every_module():
     run = registry.Setting(seed=3)
     before = fixtures.digits(), claims.scheduling._exact_teacher(run)

@@ -139,6 +139,13 @@ RIGHT = {
         ).T
     ),
     "denoised_from_v": lambda z, v, s: math.cos(math.atan(s)) * z - math.sin(math.atan(s)) * v,
+    "student_target": lambda x, target, s, t: target + t / (s - t) * (target - x),
+    "variety": lambda a, b, labels: np.divide(
+        *(
+            np.mean([torch.pdist(v[labels == k]).square().mean().sqrt() for k in range(int(labels.max()) + 1)])
+            for v in (a, b)
+        )
+    ),
     "correction": lambda D, y, s, cs: min(cs, key=lambda c: float((D(_noisy(y, s), c * s) - y).norm())),
     "tied_share": lambda x, t, h: (
         1 - (torch.cdist(x, h).amin(1) < torch.cdist(x, t).amin(1)).double().mean() * (len(t) + len(h)) / len(h)
@@ -432,6 +439,31 @@ def _nearer_to_training(x, t, h, count=None):
 def test_answers_that_miss_the_thought_are_seen(name, answer):
     for seed in range(3):
         assert grading.evaluate(name, answer, seed=seed).passed is False
+
+
+def test_a_measure_of_variety_that_can_be_fooled_is_refused():
+    def whole(samples, ends, labels):  # sees how far classes are apart, too
+        return samples.std(0).mean() / ends.std(0).mean()
+
+    def within(images, labels):
+        return torch.cat([images[labels == k] - images[labels == k].mean(0) for k in labels.unique()]).std()
+
+    def variances(samples, ends, labels):  # a half counts as a quarter
+        return (within(samples, labels) / within(ends, labels)) ** 2
+
+    def best(samples, ends, labels):  # one class that is varied hides the others
+        return max(within(samples[labels == k], labels[labels == k]) for k in labels.unique()) / within(ends, labels)
+
+    def error(samples, ends, labels):  # far from the ends is not the same as varied
+        return 1 - (samples - ends).square().mean().sqrt()
+
+    for wrong in (whole, variances, best, error, lambda samples, ends, labels: within(samples, labels)):
+        assert grading.evaluate("variety", wrong).passed is False
+
+
+def test_the_end_of_a_step_is_not_the_answer_that_leads_there():
+    for wrong in (lambda x, y, s, t: y, lambda x, y, s, t: x + s * (y - x) / (s + t), lambda x, y, s, t: (y - x) / s):
+        assert grading.evaluate("student_target", wrong).passed is False
 
 
 def test_check_prints_and_returns_nothing(capsys):

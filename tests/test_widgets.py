@@ -42,6 +42,10 @@ def write_run(folder, rows):
         Image.fromarray(pixels).save(folder / f"samples-{images:09d}.png")
 
 
+_STILL = -torch.ones(6, 1, 4, 4)
+WALK = {"teacher": _STILL, "student": _STILL + torch.linspace(0, 2, 6)[:, None, None, None], "twin": _STILL}
+
+
 @pytest.fixture
 def run_dir(tmp_path):
     write_run(tmp_path, [(100, 0.9), (200, 0.5), (300, 0.4)])
@@ -59,6 +63,7 @@ def make(digits_path, run_dir):
         "cloud_player": lambda: widgets.cloud_player(MIXTURE, MOONS[::4], data=MOONS, steps=6),
         "denoiser_field": lambda: widgets.denoiser_field(MIXTURE, data=MOONS),
         "mean_shift_steps": lambda: widgets.mean_shift_steps(Empirical(MOONS), MOONS[::10], data=MOONS, extent=2.0),
+        "noise_walk": lambda: widgets.noise_walk(WALK),
         "path_player": lambda: widgets.path_player(digits_path),
         "solver_lab": lambda: widgets.solver_lab(MIXTURE, initial_noise(24, (2,)), data=MOONS),
         "ends_lab": lambda: widgets.ends_lab(Empirical(DIGITS), initial_noise(12, (1, 8, 8)), DIGITS),
@@ -225,6 +230,15 @@ def test_a_turned_boomerang_is_as_high_as_the_component_that_points_up(digits_pa
     assert "True scale." in explorer.screen.value
 
 
+def test_a_walk_through_noise_tells_how_far_each_sampler_is():
+    explorer = widgets.noise_walk(WALK)
+    for k, away in ((0, 0.0), (3, 1.2), (5, 2.0)):
+        control(explorer, "noise").value = k
+        assert alt(explorer).startswith(f"Noise {k} of 0 to 5: away from teacher by {away:g} (student), 0 (twin).")
+        (mark,) = {line.get_xdata()[0] for line in explorer.picture.axes[-1].lines[-1:]}
+        assert mark == k
+
+
 def test_more_steps_mean_a_smaller_error(make):
     explorer, errors = make("solver_lab"), []
     for n in (5, 20):
@@ -320,6 +334,9 @@ def test_the_monitor_follows_a_run_and_looks_back(run_dir):
         (lambda: widgets.cloud_player(MIXTURE, MOONS, steps=1), "steps must be an integer"),
         (lambda: widgets.cloud_player(MIXTURE, MOONS, sigma_max=0.01), "sigma_max"),
         (lambda: widgets.mean_shift_steps(Empirical(MOONS), MOONS, steps=1), "steps must be an integer >= 2"),
+        (lambda: widgets.noise_walk({"alone": WALK["twin"]}), "ends must hold two to 5 samplers, got 1"),
+        (lambda: widgets.noise_walk([WALK["twin"]] * 2), "ends must be a mapping of names to images"),
+        (lambda: widgets.noise_walk({**WALK, "short": WALK["twin"][:3]}), r"one shape \(K, C, H, W\), K at least 2"),
         (lambda: widgets.path_player(torch.zeros(3, 2, 1, 4, 4)), "trajectory must be a Trajectory"),
         (lambda: widgets.turn_boomerang(torch.zeros(3, 2, 4)), r"paths must have shape \(N\+1, B, 3\)"),
         (lambda: widgets.turn_boomerang(torch.zeros(3, 2, 3)), "must end away from where they began, and bend"),

@@ -119,6 +119,10 @@ LESSONS = (
            "A solver is a table of weights. You fit one to the paths of a network by least squares, learn one by "
            "gradients, find that both meet, and look for what neither can reach.",
            needs=("schedules_by_dynamic_programming",), helps=("training_edm",)),
+    Lesson("one_step", "networks", "One step", 40, "what can distillation do that no solver can?",
+           "No solver can get from one evaluation what its network does not say there. So the network is taught to "
+           "say it. You distil a sampler to a single step, find a control that it must beat, and see what is lost.",
+           needs=("solvers", "training_edm", "learned_solvers")),
     Lesson("real_gpu_models", "networks", "Real GPU models (so far: digits, on a CPU)", 25,
            "does all of it hold for published networks?",
            "The same cells, a published network: load it safely, sample, measure the boomerang, find a schedule, "

@@ -25,6 +25,8 @@ from teachkit.course import widgets
 mixture = GaussianMixture([0.5, 0.3, 0.2], [[-2, -1], [2, -1], [0, 2]], 0.1)
 moons = data.two_moons(200, noise=0.1)
 digits = Empirical(data.load("digits8").images[:300].double())
+nine = data.load("digits8").images[:9]
+faded = nine - torch.linspace(0, 1, 9)[:, None, None, None]
 run = Path(tempfile.mkdtemp())
 rows = [{"images": 100 * k, "loss": 1 / k, "held_out": {"0.01": 0.4 / k, "1": 0.1, "80": 1.0}} for k in (1, 2, 3)]
 (run / "log.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
@@ -35,6 +37,7 @@ EXPLORERS = {
     "cloud_player": "widgets.cloud_player(Empirical(moons), moons, data=moons, steps=12)",
     "denoiser_field": "widgets.denoiser_field(mixture, data=mixture.sample(200, torch.Generator().manual_seed(0)))",
     "mean_shift_steps": "widgets.mean_shift_steps(Empirical(moons), moons[::8], data=moons, extent=2.0)",
+    "noise_walk": "widgets.noise_walk({'plain': nine, 'fading': faded})",
     "path_player": "widgets.path_player(sample(digits, initial_noise(12, (1, 8, 8)), schedules.polynomial(30)))",
     "solver_lab": "widgets.solver_lab(mixture, initial_noise(24, (2,)))",
     "ends_lab": "widgets.ends_lab(digits, initial_noise(12, (1, 8, 8)), data.load('digits8').images[:300].double())",
@@ -139,7 +142,7 @@ def test_a_route_moves_the_level_sliders_and_stays_a_route(notebook):
         assert "cheapest route" in seen(output)[0]
 
 
-@pytest.mark.parametrize("name", ["cloud_player", "mean_shift_steps", "path_player"])
+@pytest.mark.parametrize("name", ["cloud_player", "mean_shift_steps", "noise_walk", "path_player"])
 def test_play_moves_the_picture(notebook, name):
     output = cell(notebook, name)
     before = seen(output)

@@ -125,6 +125,9 @@ WIDGETS = {
         },
         {"x": ("teacher",), "teacher": ("x",), "max_steps": ("steps",)},
     ),
+    "course.widgets.noise_walk": Call(
+        widgets.noise_walk, {"ends": {"teacher": normal(4, 1, 3, 3), "student": normal(4, 1, 3, 3)}}
+    ),
     "course.widgets.path_player": Call(
         widgets.path_player, {"trajectory": IMAGES, "sample": 1}, {"trajectory": ("traj", "sample")}
     ),

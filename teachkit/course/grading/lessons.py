@@ -319,6 +319,36 @@ def _two_weights(answer: Any, rng: Generator) -> Cases:
         yield f"the weights for {batch} samples", answer(x, e, before, target), expected
 
 
+# one_step
+
+
+@register("student_target", "the step is a straight line through x and target: where is it at level 0?")
+def _student_target(answer: Any, rng: Generator) -> Cases:
+    for sigma, sigma_next in ((80.0, 0.002), (80.0, 2.1), (2.1, 0.8)):
+        x, target = sigma * _normal(rng, 4, 3), sigma_next * _normal(rng, 4, 3) + 1
+        expected = (sigma * target - sigma_next * x) / (sigma - sigma_next)
+        yield f"D for a step from {sigma} to {sigma_next}", answer(x, target, sigma, sigma_next), expected
+
+
+@register("variety", "what is left when every image has its own class's mean removed? compare how large that is")
+def _variety(answer: Any, rng: Generator) -> Cases:
+    for classes, more in ((2, 90), (5, 40)):
+        labels = torch.arange(classes).repeat_interleave(60 + more * torch.arange(classes))
+        centres = 4 * _normal(rng, classes, 16)[labels]
+        ends, own = (_normal(rng, len(labels), 16) for _ in range(2))
+        few = torch.where((labels == 0)[:, None], own, 0.1 * own)
+        got = [answer(centres + made, centres + ends, labels) for made in (own, 0 * own, own / 2, few)]
+        if any(value is None or value is ... for value in got):
+            yield "variety", None, 1.0
+        same, none, half, mostly = (float(value) for value in got)
+        yield "as varied as the teacher: between 0.9 and 1.1", 0.9 < same < 1.1, True
+        yield "one image a class: below 0.01", none < 0.01, True
+        yield "half as far from the mean of the class: between 0.45 and 0.55", 0.45 < half < 0.55, True
+        yield "all classes but one nearly collapsed: below 0.8", mostly < 0.8, True
+        yield "the same in another unit", float(answer(50 * (centres + own), 50 * (centres + ends), labels)), same
+        yield "the same when every sample is too bright", float(answer(centres + own + 3, centres + ends, labels)), same
+
+
 # 13_your_own_model
 
 

@@ -26,6 +26,7 @@ from teachkit.course.widgets.schedules import schedule_lab
 from teachkit.course.widgets.solvers import ends_lab, solver_lab
 from teachkit.course.widgets.training import training_monitor
 from teachkit.course.widgets.turned import turn_boomerang
+from teachkit.course.widgets.walk import noise_walk
 
-__all__ = ["Explorer", "Prediction", "cloud_player", "denoiser_field", "ends_lab", "mean_shift_steps", "path_player"]
-__all__ += ["predict", "schedule_lab", "solver_lab", "training_monitor", "turn_boomerang"]
+__all__ = ["Explorer", "Prediction", "cloud_player", "denoiser_field", "ends_lab", "mean_shift_steps", "noise_walk"]
+__all__ += ["path_player", "predict", "schedule_lab", "solver_lab", "training_monitor", "turn_boomerang"]
