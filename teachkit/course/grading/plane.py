@@ -1,7 +1,8 @@
-"""The checks of the first lessons: denoising, mean shift, the ODE. All of them in the plane, or on a line."""
+"""The checks of the first lessons, up to solvers. Most of them in the plane, or on a line."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -21,6 +22,14 @@ def _normal(rng: Generator, *shape: int) -> Tensor:
 def _shape(answer: Any) -> tuple[int, ...]:
     """The shape of an array or tensor; () for anything else."""
     return tuple(getattr(answer, "shape", ()))
+
+
+# 00_start_here
+
+
+@register("count_evaluations", "Euler evaluates the denoiser once a step; count the steps between the levels")
+def _count_evaluations(answer: Any, rng: Generator) -> Cases:
+    yield "evaluations for 11 levels", answer, 10
 
 
 # 01_noise_and_denoising
@@ -160,3 +169,53 @@ def _predict_end(answer: Any, rng: Generator) -> Cases:
         end = Gaussian.fit(data).flow(x, sigma, 0.0)
         what = f"index of the forecast for 40 starts at sigma = {sigma:g}, 12 data points"
         yield what, answer(x, sigma, data), torch.cdist(end, data).argmin(1)
+
+
+# 04_solvers
+
+
+@register("ab2_step", "the slope of the line is the difference of directions over the difference of sigmas")
+def _ab2_step(answer: Any, rng: Generator) -> Cases:
+    for previous, sigma, sigma_next in ((9.0, 4.0, 1.0), (0.9, 0.5, 0.0)):
+        x, direction, older = _normal(rng, 3, 5, 2)
+        h, back = sigma_next - sigma, sigma - previous
+        expected = x + h * ((1 + h / (2 * back)) * direction - h / (2 * back) * older)
+        what = f"step from {sigma} to {sigma_next} after one from {previous}"
+        yield what, answer(x, direction, older, sigma, sigma_next, previous), expected
+
+
+@register("exact_line_step", "with u = mu - lambda you need the integrals of e^(u - h) and of u e^(u - h) from 0 to h")
+def _exact_line_step(answer: Any, rng: Generator) -> Cases:
+    for previous, sigma, sigma_next in ((9.0, 4.0, 1.0), (0.9, 0.5, 0.4)):
+        x, denoised, older = _normal(rng, 3, 5, 2)
+        h, back = math.log(sigma / sigma_next), math.log(previous / sigma)
+        expected = math.exp(-h) * x - math.expm1(-h) * denoised + (h + math.expm1(-h)) / back * (denoised - older)
+        what = f"step from {sigma} to {sigma_next} after one from {previous}"
+        yield what, answer(x, denoised, older, sigma, sigma_next, previous), expected
+
+
+@register("bug_museum", "a line that never falls, a line you know, a slope that is too low: which bug can do that?")
+def _bug_museum(answer: Any, rng: Generator) -> Cases:
+    for letter, bug in zip("ABCDE", ("ramp", "level", "denoiser", "history", "sign")):
+        yield f"exhibit {letter}", answer[letter], bug
+
+
+# five_evaluations
+
+
+@register("heun_weights", "put both directions into the last line, and collect what stands before each answer of D")
+def _heun_weights(answer: Any, rng: Generator) -> Cases:
+    for sigma, sigma_next in ((2.5, 0.002), (3.0, 1.5), (0.9, 0.6)):
+        x, here, there = _normal(rng, 3, 4)
+        direction = (x - here) / sigma
+        ahead = x + (sigma_next - sigma) * direction
+        expected = x + (sigma_next - sigma) * (direction + (ahead - there) / sigma_next) / 2
+        w = answer(sigma, sigma_next)
+        made = w if w is None or w is ... else w[0] * x + w[1] * here + w[2] * there
+        yield f"Heun's step from {sigma} to {sigma_next}, by your weights", made, expected
+
+
+@register("same_steps", "undo the scaling after a step: is it x + (sigma_next - sigma) * direction, for all x and D?")
+def _same_steps(answer: Any, rng: Generator) -> Cases:
+    for letter, same in zip("ABCDE", (True, False, True, False, False)):
+        yield f"coordinates {letter}", answer[letter], same
