@@ -141,7 +141,7 @@ ASSIGNMENTS = (
     Assignment("A2_solvers", "solvers", "3–5", 30,
                ("start_here", "noise_and_denoising", "mean_shift", "the_ode", "solvers")),
     Assignment("A3_geometry", "geometry", "3–5", 30, ("high_dimensions", "one_line_and_a_bend", "the_boomerang")),
-    Assignment("A4_scheduling", "scheduling", "3–5", 30,
+    Assignment("A4_scheduling", "scheduling", "4–6", 40,
                ("solvers", "one_line_and_a_bend", "schedules_by_dynamic_programming")),
 )  # fmt: skip
 

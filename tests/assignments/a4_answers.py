@@ -458,6 +458,243 @@ def find_levels(D, noise, steps):
 """,
         ),
     ],
+    "a4_ab2_rows": [
+        (
+            "entry by entry, the formula of the textbook",
+            """
+def ab2_rows(sigmas):
+    s = [float(v) for v in sigmas]
+    n_steps = len(s) - 1
+    W = np.zeros((n_steps, n_steps))
+    W[0, 0] = 1
+    for n in range(1, n_steps):
+        omega = (s[n + 1] - s[n]) / (s[n] - s[n - 1])
+        W[n, n], W[n, n - 1] = 1 + omega / 2, -omega / 2
+    return W
+""",
+        ),
+        (
+            "the line through two directions at the middle of the step",
+            """
+def ab2_rows(sigmas):
+    rows = [[1.0] + [0.0] * (len(sigmas) - 2)]
+    for n in range(1, len(sigmas) - 1):
+        before, now, after = sigmas[n - 1 : n + 2].tolist()
+        middle = (now + after) / 2
+        row = [0.0] * (len(sigmas) - 1)
+        row[n - 1] = (middle - now) / (before - now)
+        row[n] = (middle - before) / (now - before)
+        rows.append(row)
+    return rows
+""",
+        ),
+        (
+            "two equations: exact for 1 and for sigma",
+            """
+def ab2_rows(sigmas):
+    N = len(sigmas) - 1
+    out = torch.zeros(N, N).double()
+    out[0, 0] = 1.0
+    for n in range(1, N):
+        a, b = sigmas[n], sigmas[n + 1]
+        powers = torch.stack([torch.ones(2).double(), sigmas[n - 1 : n + 1]])
+        exact = torch.stack([b - a, (b**2 - a**2) / 2]) / (b - a)
+        out[n, n - 1 : n + 1] = torch.linalg.solve(powers, exact)
+    return out
+""",
+        ),
+        (
+            "two diagonals, in single precision",
+            """
+def ab2_rows(sigmas):
+    h = sigmas.diff()
+    if len(h) == 1:
+        return torch.ones(1, 1)
+    r = h[1:] / h[:-1] / 2
+    newest = torch.cat([torch.ones(1).double(), 1 + r])
+    return (torch.diag(newest) - torch.diag(r, -1)).float()
+""",
+        ),
+    ],
+    "a4_roll_out": [
+        (
+            "a tensor of directions, one product a step",
+            """
+def roll_out(D, x, sigmas, rows):
+    N = len(sigmas) - 1
+    d = torch.zeros(N, *x.shape, dtype=torch.float64)
+    for n in range(N):
+        d[n] = (x - D(x, float(sigmas[n]))) / sigmas[n]
+        x = x + (sigmas[n + 1] - sigmas[n]) * torch.tensordot(rows[n], d, 1)
+    return x
+""",
+        ),
+        (
+            "NumPy",
+            """
+def roll_out(D, x, sigmas, rows):
+    s, w, y, past = sigmas.numpy(), rows.numpy(), x.numpy(), []
+    for n in range(len(w)):
+        past.append((y - D(torch.tensor(y), s[n]).numpy()) / s[n])
+        y = y + (s[n + 1] - s[n]) * sum(w[n, j] * past[j] for j in range(n + 1))
+    return y
+""",
+        ),
+        (
+            "steps in place of shares, levels as tensors, one number for each sample to D",
+            """
+def roll_out(D, x, sigmas, rows):
+    steps, seen = rows * sigmas.diff()[:, None], []
+    for n, sigma in enumerate(sigmas[:-1]):
+        seen += [(x - D(x, sigma.expand(len(x)).contiguous())) / sigma]
+        for j, d in enumerate(seen):
+            x = x + steps[n, j] * d
+    return x
+""",
+        ),
+        (
+            "flat, the newest first",
+            """
+def roll_out(D, x, sigmas, rows):
+    shape, y, history = x.shape, x.flatten(1), []
+    for n, (a, b) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist())):
+        history.insert(0, (y - D(y.reshape(shape), a).flatten(1)) / a)
+        y = y + (b - a) * torch.einsum("j,jbd->bd", rows[n, : n + 1].flip(0), torch.stack(history))
+    return y.reshape(shape)
+""",
+        ),
+    ],
+    "a4_fit_row": [
+        (
+            "NumPy's least squares",
+            """
+def fit_row(x, directions, target, step, mass):
+    root = np.sqrt(np.asarray(mass)).reshape(-1, 1)
+    A = np.stack([(root * step * d.flatten(1).numpy()).ravel() for d in directions], axis=1)
+    b = (root * (target - x).flatten(1).numpy()).ravel()
+    return np.linalg.lstsq(A, b, rcond=None)[0]
+""",
+        ),
+        (
+            "normal equations with a pseudo-inverse",
+            """
+def fit_row(x, directions, target, step, mass):
+    d, gap = directions.flatten(2), (target - x).flatten(1) / step
+    A = torch.einsum("kbi,lbi,b->kl", d, d, mass)
+    return torch.linalg.pinv(A, hermitian=True, rtol=1e-12) @ torch.einsum("kbi,bi,b->k", d, gap, mass)
+""",
+        ),
+        (
+            "normal equations with a very small ridge",
+            """
+def fit_row(x, directions, target, step, mass):
+    columns = step * directions.flatten(2)
+    weighted = columns * mass[None, :, None]
+    A = weighted.flatten(1) @ columns.flatten(1).T
+    b = weighted.flatten(1) @ (target - x).flatten()
+    return torch.linalg.solve(A + 1e-10 * A.diagonal().mean() * torch.eye(len(A)).double(), b)
+""",
+        ),
+        (
+            "PyTorch's least squares, sample by sample",
+            """
+def fit_row(x, directions, target, step, mass):
+    rows, right = [], []
+    for b in range(len(x)):
+        m = math.sqrt(float(mass[b]))
+        rows.append(m * step * directions[:, b].reshape(len(directions), -1).T)
+        right.append(m * (target[b] - x[b]).reshape(-1, 1))
+    return torch.linalg.lstsq(torch.cat(rows), torch.cat(right), driver="gelsd").solution.squeeze(1)
+""",
+        ),
+        (
+            "one direction at a time, each made orthogonal to those before",
+            """
+def fit_row(x, directions, target, step, mass):
+    flat = (directions * step * mass.sqrt().reshape(1, -1, *[1] * (x.ndim - 1))).reshape(len(directions), -1)
+    left = ((target - x) * mass.sqrt().reshape(-1, *[1] * (x.ndim - 1))).flatten()
+    basis, tables, row = [], [], torch.zeros(len(flat)).double()
+    for k, v in enumerate(flat):
+        table = torch.eye(len(flat)).double()[k]
+        size = v.norm()
+        for _ in range(2):
+            for q, t in zip(basis, tables):
+                inside = q @ v
+                v, table = v - inside * q, table - inside * t
+        if v.norm() > 1e-9 * size:
+            basis.append(v / v.norm())
+            tables.append(table / v.norm())
+    for q, t in zip(basis, tables):
+        row += (q @ left) * t
+    return row
+""",
+        ),
+    ],
+    "a4_own_run": [
+        ("numbers from another notebook, typed in", "own_run = (31415, 0.1282, 0.0235)"),
+        (
+            "another seed, nothing of the exercises used",
+            """
+def run(seed):
+    D, s, warm, fresh = own_model(seed)
+    both, y = torch.cat([warm[0], fresh[0]]), fresh[0]
+    past, old_past = [], []
+    for n in range(6):
+        h = s[n + 1] - s[n]
+        past.append((both - D(both, float(s[n]))) / s[n])
+        A = h * torch.stack([d[:64].flatten() for d in past[-3:]], 1)
+        w = torch.linalg.lstsq(A, (warm[n + 1] - both[:64]).reshape(-1, 1)).solution.flatten()
+        both = both + h * sum(a * d for a, d in zip(w, past[-3:]))
+        old_past.append((y - D(y, float(s[n]))) / s[n])
+        ratio = h / (s[n] - s[n - 1]) / 2 if n else 0.0
+        y = y + h * ((1 + ratio) * old_past[n] - ratio * old_past[n - 1])
+    new, old = (both[64:] - fresh[-1]).norm(dim=1), (y - fresh[-1]).norm(dim=1)
+    rng = torch.Generator().manual_seed(0)
+    rows = torch.randint(400, (2000, 400), generator=rng)
+    return seed, float(new.mean() / old.mean()), 1.96 * float((new[rows].mean(1) / old[rows].mean(1)).std())
+own_run = run(999999)
+""",
+        ),
+        (
+            "a list, tensors for the two numbers",
+            """
+D, sigmas, warm_up, fresh = own_model(1000)
+rows = torch.zeros(6, 6).double()
+for n in range(6):
+    states, d = warm_up[0], []
+    for m in range(n + 1):  # from the start every time
+        d.append((states - D(states, float(sigmas[m]))) / sigmas[m])
+        if m < n:
+            states = states + (sigmas[m + 1] - sigmas[m]) * torch.tensordot(rows[m, : m + 1], torch.stack(d), 1)
+    first = max(0, n - 2)
+    rows[n, first : n + 1] = fit_row(
+        states, torch.stack(d[first:]), warm_up[n + 1], float(sigmas[n + 1] - sigmas[n]), torch.ones(64).double()
+    )
+fitted = (roll_out(D, fresh[0], sigmas, rows) - fresh[-1]).norm(dim=1)
+classical = (roll_out(D, fresh[0], sigmas, ab2_rows(sigmas)) - fresh[-1]).norm(dim=1)
+rest = fitted - fitted.mean() / classical.mean() * classical
+own_run = [1000, fitted.mean() / classical.mean(), 1.96 * rest.std() / 20 / classical.mean()]
+""",
+        ),
+        (
+            "the library, which is allowed here, for the sampling",
+            """
+seed = 123456
+D, s, warm, fresh = own_model(seed)
+weights, x, past = [], warm[0], []
+for n in range(6):
+    h = float(s[n + 1] - s[n])
+    past.append((x - D(x, float(s[n]))) / s[n])
+    newest = torch.stack(past[::-1][:3])
+    w = fit_row(x, newest, warm[n + 1], h, torch.ones(64).double())
+    x = x + h * torch.tensordot(w, newest, 1)
+    weights.append((h * w).tolist())
+new = (sample(D, fresh[0], s, scheduling.FittedMultistep(weights)).final - fresh[-1]).norm(dim=1)
+old = (sample(D, fresh[0], s, solvers.get("ipndm_v", order=2)).final - fresh[-1]).norm(dim=1)
+own_run = (seed, float(new.mean() / old.mean()), paired_ratio(new, old)[1])
+""",
+        ),
+    ],
 }
 
 
@@ -864,6 +1101,256 @@ def find_levels(D, noise, steps):
                 ),
             ),
         ],
+        "a4_ab2_rows": [
+            *edits(
+                "a4_ab2_rows",
+                ("even steps", "steps[n] / (2 * steps[n - 1])", "torch.tensor(0.5).double()"),
+                ("ratio of steps upside down", "steps[n] / (2 * steps[n - 1])", "steps[n - 1] / (2 * steps[n])"),
+                ("ratio not halved", "steps[n] / (2 * steps[n - 1])", "steps[n] / steps[n - 1]"),
+                ("ratio of the next steps", "(2 * steps[n - 1])", "(2 * steps[min(n + 1, len(steps) - 1)])"),
+                ("ratio of levels", "steps[n] / (2 * steps[n - 1])", "sigmas[n + 1] / (2 * sigmas[n])"),
+                (
+                    "ratio of steps in log sigma",
+                    "steps[n] / (2 * steps[n - 1])",
+                    "(sigmas[n + 1] / sigmas[n]).log() / (2 * (sigmas[n] / sigmas[n - 1]).log())",
+                ),
+                ("length of the step in place of the ratio", "steps[n] / (2 * steps[n - 1])", "steps[n].abs() / 2"),
+                ("signs swapped", "[-share, 1 + share]", "[share, 1 - share]"),
+                ("newest and oldest swapped", "[-share, 1 + share]", "[1 + share, -share]"),
+                ("rows that do not sum to 1", "[-share, 1 + share]", "[-share, 1 + 2 * share]"),
+                ("weights of a whole step", "return rows", "return rows * steps[:, None]"),
+                ("implicit: the trapezoid's", "[-share, 1 + share]", "[share / share / 2, share / share / 2]"),
+                ("newest first, as in the lesson's list of weights", "return rows", "return rows.flip(1)"),
+                ("a row for every level", "return rows", "return torch.nn.functional.pad(rows, (0, 1, 0, 1))"),
+                ("only the newest two columns", "return rows", "return rows[:, -2:]"),
+                ("transposed", "return rows", "return rows.T"),
+                ("Euler's", "range(1, len(steps))", "range(0)"),
+                ("the second step by Euler too", "range(1, len(steps))", "range(2, len(steps))"),
+                ("the last step by Euler", "range(1, len(steps))", "range(1, len(steps) - 1)"),
+                ("fails for a single step", "range(1, len(steps))", "range(1, len(steps) if len(steps) > 1 else 3)"),
+            ),
+            (
+                "the library's",
+                "\ndef ab2_rows(sigmas):\n    return scheduling.multistep_weights(solvers.get('ipndm_v', order=2), sigmas)\n",
+            ),
+            (
+                "the library's, under another name",
+                "\nfrom teachkit.scheduling import multistep_weights as found\ndef ab2_rows(sigmas):\n    return found(solvers.get('ipndm_v', order=2), sigmas)\n",
+            ),
+            (
+                "iPNDM's of order 2",
+                """
+def ab2_rows(sigmas):
+    rows = torch.eye(len(sigmas) - 1).double() * 1.5 - 0.5 * torch.diag(torch.ones(len(sigmas) - 2).double(), -1)
+    rows[0, 0] = 1
+    return rows
+""",
+            ),
+            (
+                "fails where the last level is 0",
+                edited(
+                    ref["a4_ab2_rows"],
+                    (
+                        "steps = sigmas.diff()",
+                        "steps = sigmas.log().diff().expm1() * sigmas[:-1] if sigmas[-1] > 0 else 1 / sigmas",
+                    ),
+                ),
+            ),
+        ],
+        "a4_roll_out": [
+            *edits(
+                "a4_roll_out",
+                (
+                    "the newest direction only",
+                    "for weight, direction in zip(row, directions)",
+                    "for weight, direction in [(row[n], directions[n])]",
+                ),
+                ("the newest two directions only", "in zip(row, directions)", "in list(zip(row, directions))[-2:]"),
+                ("the newest four directions only", "in zip(row, directions)", "in list(zip(row, directions))[-4:]"),
+                ("newest first", "zip(row, directions)", "zip(row, reversed(directions))"),
+                ("weights taken by columns", "enumerate(rows)", "enumerate(rows.T)"),
+                ("the next row", "zip(row, directions)", "zip(rows[min(n + 1, len(rows) - 1)], directions)"),
+                ("the last row for all steps", "zip(row, directions)", "zip(rows[-1], directions)"),
+                ("rows made to sum to 1", "zip(row, directions)", "zip(row / row.sum(), directions)"),
+                ("absolute weights", "zip(row, directions)", "zip(row.abs(), directions)"),
+                ("step with the wrong sign", "x = x + (", "x = x - ("),
+                ("step not multiplied", "(sigmas[n + 1] - sigma) * combined", "combined"),
+                ("direction with the wrong sign", "(x - D(x, sigma))", "(D(x, sigma) - x)"),
+                ("direction not divided by sigma", "(x - D(x, sigma)) / sigma", "x - D(x, sigma)"),
+                ("direction divided by sigma squared", "/ sigma)", "/ sigma**2)"),
+                ("directions at the start only", "(x - D(x, sigma)) / sigma", "(x - D(x, float(sigmas[0]))) / sigma"),
+                (
+                    "D called twice a step",
+                    "directions.append((x - D(x, sigma))",
+                    "directions.append(0.5 * (2 * x - D(x, sigma) - D(x, sigma))",
+                ),
+                ("D in place of the direction", "(x - D(x, sigma)) / sigma", "D(x, sigma)"),
+                ("one step too few", "enumerate(rows)", "enumerate(rows[:-1])"),
+                ("each step from the start", "x = x + (", "start = x if n == 0 else start\n        x = start + ("),
+                (
+                    "vectors only",
+                    "directions.append((x",
+                    "x.T @ x if x.ndim == 2 else 1 / 0\n        directions.append((x",
+                ),
+                ("the last denoised at the end", "return x", "return D(x, max(float(sigmas[-1]), 1e-3))"),
+                ("all states returned", "return x", "return torch.stack([x] * len(sigmas))"),
+                ("fails where the last level is 0", "directions = []", "directions, _ = [], 1 / float(sigmas[-1])"),
+                ("flattened", "return x", "return x.flatten(1) if x.ndim > 2 else x"),
+            ),
+            (
+                "the library's solver with these rows",
+                """
+def roll_out(D, x, sigmas, rows):
+    weights = [(row[: n + 1].flip(0) * (sigmas[n + 1] - sigmas[n])).tolist() for n, row in enumerate(rows)]
+    return sample(D, x, sigmas, scheduling.FittedMultistep(weights)).final
+""",
+            ),
+            (
+                "Euler's method",
+                "\ndef roll_out(D, x, sigmas, rows):\n    for s, t in zip(sigmas, sigmas[1:]):\n        x = x + (t - s) * (x - D(x, float(s))) / s\n    return x\n",
+            ),
+        ],
+        "a4_fit_row": [
+            *edits(
+                "a4_fit_row",
+                ("weights of the samples ignored", "mass.sqrt()", "torch.ones_like(mass)"),
+                ("weights of the samples not rooted", "mass.sqrt()", "mass"),
+                ("weights of the samples squared", "mass.sqrt()", "mass.square()"),
+                ("the inverse of the weights of the samples", "mass.sqrt()", "(mass + 1e-3).rsqrt()"),
+                ("samples that count 0 still count", "mass.sqrt()", "mass.clamp(min=0.1).sqrt()"),
+                ("samples weighted on one side only", "gap = (root * (target - x)", "gap = ((target - x)"),
+                ("directions weighted on no side", "(root * step * directions", "(step * directions"),
+                ("the step left out", "root * step * directions", "root * directions"),
+                ("the step with the other sign", "root * step * directions", "root * -step * directions"),
+                ("the step divided", "root * step * directions", "root / step * directions"),
+                ("x left out", "(target - x)", "target"),
+                ("the gap backwards", "(target - x)", "(x - target)"),
+                ("weights of whole steps", "@ gap", "@ gap * step"),
+                ("weights in the other order", "columns.T) @ gap", "columns.flip(0).T) @ gap"),
+                (
+                    "made to sum to 1",
+                    "return torch.linalg.pinv(columns.T) @ gap",
+                    "row = torch.linalg.pinv(columns.T) @ gap\n    return row / row.sum()",
+                ),
+                ("projection without the inverse", "torch.linalg.pinv(columns.T)", "columns"),
+                (
+                    "each direction as if it were alone",
+                    "torch.linalg.pinv(columns.T) @ gap",
+                    "(columns @ gap / columns.square().sum(1))",
+                ),
+                (
+                    "a ridge that is felt",
+                    "torch.linalg.pinv(columns.T) @ gap",
+                    "torch.linalg.solve(columns @ columns.T + 0.1 * torch.eye(len(columns)).double(), columns @ gap)",
+                ),
+                (
+                    "normal equations that fail for dependent directions",
+                    "torch.linalg.pinv(columns.T) @ gap",
+                    "torch.linalg.inv(torch.linalg.cholesky(columns @ columns.T)).T @ torch.linalg.inv(torch.linalg.cholesky(columns @ columns.T)) @ (columns @ gap)",
+                ),
+                (
+                    "the first sample only",
+                    ".flatten(1)  # (K, B * d)\n",
+                    "[:, :1].flatten(1)\n    target, x, root = target[:1], x[:1], root[:1]\n",
+                ),
+                ("a row for every sample", "@ gap", "@ gap.reshape(-1, 1).expand(-1, len(x))"),
+                (
+                    "the landing in place of the weights",
+                    "return torch.linalg.pinv(columns.T) @ gap",
+                    "return columns.T @ torch.linalg.pinv(columns.T) @ gap",
+                ),
+                ("vectors only", "directions.flatten(2)", "directions.reshape(len(directions), *x.shape[:2])"),
+                (
+                    "mean of the directions",
+                    "torch.linalg.pinv(columns.T) @ gap",
+                    "torch.full((len(columns),), 1 / len(columns)).double()",
+                ),
+            ),
+            (
+                "the weight of one direction after the other",
+                """
+def fit_row(x, directions, target, step, mass):
+    row, left = [], target - x
+    shape = (-1, *[1] * (x.ndim - 1))
+    for d in directions:
+        row.append((mass.reshape(shape) * d * left).sum() / step / (mass.reshape(shape) * d * d).sum())
+        left = left - step * row[-1] * d
+    return torch.stack(row)
+""",
+            ),
+            (
+                "the mean of the rows of the samples",
+                """
+def fit_row(x, directions, target, step, mass):
+    rows = [torch.linalg.pinv(step * directions[:, b].flatten(1).T) @ (target - x)[b].flatten() for b in range(len(x))]
+    return (mass[:, None] * torch.stack(rows)).sum(0) / mass.sum()
+""",
+            ),
+        ],
+        "a4_own_run": [
+            # The first four stand alone: what they get does not depend on the other answers of a submission.
+            ("the ratio of another seed", "own_run = (31416, 0.1282, 0.0235)"),
+            ("the ratio upside down", "own_run = (31415, 1 / 0.1282, 0.0235)"),
+            ("one standard error", "own_run = (31415, 0.1282, 0.0235 / 1.96)"),
+            ("the gain in place of the ratio", "own_run = (31415, 1 - 0.1282, 0.0235)"),
+            ("the whole width", "own_run = (31415, 0.1282, 2 * 0.0235)"),
+            ("in percent", "own_run = (31415, 12.82, 2.35)"),
+            ("rounded to a digit", "own_run = (31415, 0.1, 0.02)"),
+            ("two numbers", "own_run = (0.1282, 0.0235)"),
+            ("a seed that is too small", "own_run = (7, 0.1282, 0.0235)"),
+            ("a seed in words", "own_run = ('31415', 0.1282, 0.0235)"),
+            ("not answered", "own_run = ..."),
+            ("infinite", "own_run = (31415, math.inf, math.inf)"),
+            *edits(
+                "a4_own_run",
+                ("two directions", "directions[-3:]", "directions[-2:]"),
+                ("all directions", "directions[-3:]", "directions"),
+                ("the oldest three", "directions[-3:]", "directions[:3]"),
+                (
+                    "four of the warm-up paths only",
+                    "D, sigmas, warm_up, fresh = own_model(2027)",
+                    "D, sigmas, warm_up, fresh = own_model(2027)\nwarm_up = torch.cat([warm_up[:, :4]] * 16, 1)",
+                ),
+                ("fitted at the teacher's states", "    step = float(", "    x = warm_up[n]\n    step = float("),
+                ("fitted to the teacher's end", "warm_up[n + 1]", "warm_up[-1]"),
+                (
+                    "judged on the warm-up paths",
+                    "fresh[0], sigmas, table) - fresh[-1]",
+                    "warm_up[0], sigmas, table) - warm_up[-1]",
+                ),
+                ("fitted on the fresh noise", "= own_model(2027)", "= own_model(2027)\nwarm_up = fresh[:, :64]"),
+                ("against Euler's method", "ab2_rows(sigmas))", "torch.eye(6).double())"),
+                (
+                    "medians",
+                    "*paired_ratio(*distances)",
+                    "distances[0].median() / distances[1].median(), paired_ratio(*distances)[1]",
+                ),
+                ("squared distances", ".norm(dim=1)", ".square().sum(1)"),
+                ("rows in the wrong columns", "rows[n, n + 1 - len(row) : n + 1]", "rows[n, : len(row)]"),
+            ),
+            (
+                "mean of the ratios",
+                edited(
+                    ref["a4_own_run"],
+                    ("2027", "1024"),
+                    (
+                        "*paired_ratio(*distances)",
+                        "(distances[0] / distances[1]).mean(), paired_ratio(*distances)[1]",
+                    ),
+                ),
+            ),
+            (
+                "as if unpaired",
+                edited(
+                    ref["a4_own_run"],
+                    ("2027", "1024"),
+                    (
+                        "paired_ratio(*distances)",
+                        "(r := paired_ratio(*distances)[0], 1.96 * r / 20 * sum(d.var() / d.mean() ** 2 for d in distances).sqrt())",
+                    ),
+                ),
+            ),
+        ],
     }
 
 
@@ -903,5 +1390,17 @@ KNOWN: dict[str, dict[str, str]] = {
         "line 4, column 32: 60 -> 59": "equivalent: one level more or less in the teacher",
         "line 6, column 20: grid[:-1].tolist() -> grid[:-1]": "equivalent: tensors for numbers",
         "line 6, column 40: grid[1:].tolist() -> grid[1:]": "equivalent: tensors for numbers",
+    },
+    "a4_roll_out": {
+        "line 6, column 16: float(sigmas[n]) -> sigmas[n]": "equivalent: tensors for numbers",
+        "line 8, column 67: zip(row, directions) -> zip(directions, row)": "equivalent: a product has no order",
+    },
+    "a4_own_run": {
+        "line 1, column 0: own_run = None dropped": "equivalent: it is set below",
+        "line 4, column 37: 6 -> 7": "equivalent: a column of zeros that nobody reads",
+        "line 6, column 11: float(sigmas[n + 1] - sigmas[n]) -> sigmas[n + 1] - sigmas[n]": "equivalent: a tensor for a number",
+        "line 7, column 32: float(sigmas[n]) -> sigmas[n]": "equivalent: a tensor for a number",
+        "line 12, column 14: roll_out(D, fresh[0], sigmas, table) - fresh[-1] -> fresh[-1] - roll_out(D, fresh[0], sigmas, table)": "equivalent: a distance has no sign",
+        "line 12, column 60: 1 -> 2": "one level before the end, at 0.05, where the ratio differs by half a percent",
     },
 }
