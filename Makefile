@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 PYTHON_OLD   ?= python3.11
 PYTHON_NEW   ?= python3.13
-LOCK_LESSONS ?= 00_start_here.ipynb 01_noise_and_denoising.ipynb 05_high_dimensions.ipynb
+LOCK_LESSONS ?= 00_start_here.ipynb 01_noise_and_denoising.ipynb 06_high_dimensions.ipynb
 # On every core, one thread for each process: with more they wait for each other.
 PYTEST := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n auto
 # In a container one is usually root, which Jupyter refuses unless told.

@@ -5,7 +5,7 @@ without a number. Then this renames the notebooks and rewrites what follows from
 they are mentioned, headings, links, the tables of README.md, INSTRUCTORS.md and the first lesson, and what the
 assignments say they need. ``--check`` writes nothing, and names what would change; the exit code tells.
 
-Only what is written in one of these ways is found: ``07_the_boomerang``, "lesson 07", "lessons 05, 06 and 07", and
+Only what is written in one of these ways is found: ``08_the_boomerang``, "lesson 08", "lessons 06, 07 and 08", and
 links to a lesson. The text of a lesson mentions others by links; plain numbers in it become links here.
 """
 

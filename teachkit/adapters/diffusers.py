@@ -2,7 +2,7 @@
 
 Such a network is called as ``unet(z, t)`` or ``unet(z, t, class_labels=labels)`` and answers with a record whose
 ``sample`` is its prediction; its scheduler knows the noise levels it was trained on and what it predicts. That is all
-it takes: the rest is a conversion of predictions. Used in ``notebooks/12_real_gpu_models``.
+it takes: the rest is a conversion of predictions. Used in ``notebooks/17_real_gpu_models``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 It has what text-to-image pipelines of diffusers have (``unet``, ``scheduler``, ``vae``, ``encode_prompt``) and is asked
 in the same way: what a lesson does with it is done with those as well. Made by ``tools/train_latents.py``; used in
-``notebooks/13_your_own_model``.
+``notebooks/18_your_own_model``.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ ASSIGNMENTS = (
                ("start_here", "noise_and_denoising", "mean_shift", "the_ode", "solvers")),
     Assignment("A3_geometry", "geometry", "3–5", 30, ("high_dimensions", "one_line_and_a_bend", "the_boomerang")),
     Assignment("A4_scheduling", "scheduling", "4–6", 40,
-               ("solvers", "one_line_and_a_bend", "schedules_by_dynamic_programming")),
+               ("solvers", "one_line_and_a_bend", "schedules_by_dynamic_programming", "learned_solvers")),
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ mixture and for a finite data set (the empirical distribution) it is a formula. 
     D(x; sigma) = x + sigma^2 * grad log p_sigma(x),
 
 where p_sigma is the data density blurred by a Gaussian of standard deviation sigma (Robbins 1956; Efron 2011;
-arXiv 2506.10177, Lemmas 1-3). Taught in ``notebooks/01_noise_and_denoising`` and ``notebooks/08_gaussians``.
+arXiv 2506.10177, Lemmas 1-3). Taught in ``notebooks/01_noise_and_denoising`` and ``notebooks/10_gaussians``.
 
 Shapes: ``x`` is ``(B, *event)``; ``sigma`` is a float, a 0-d tensor or ``(B,)``. The classes are ``nn.Module``s whose
 numbers are buffers, so ``.to(device, dtype)`` works. They keep the floating-point type of the tensors they are given;

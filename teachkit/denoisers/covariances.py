@@ -9,7 +9,7 @@ With C = U diag(lam) U^T, where U (d, r) has orthonormal columns, and with u = x
 
 so the kinds differ in U alone: the identity, which is not kept (`Isotropic`, `Diagonal`), all eigenvectors (`Full`), or
 some (`LowRank`). `Gaussian` and the mixtures are written once, over any of them. arXiv 2506.10177, Sec. 4.3; taught in
-``notebooks/08_gaussians``.
+``notebooks/10_gaussians``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The exact denoiser of a finite data set, in chunks and safe at any noise level.
 
 D(x; sigma) = sum_i w_i y_i with w = softmax(-|x - y_i|^2 / (2 sigma^2)). Taught in
-``notebooks/01_noise_and_denoising`` and ``notebooks/05_high_dimensions``; arXiv 2506.10177, Lemma 3.
+``notebooks/01_noise_and_denoising`` and ``notebooks/06_high_dimensions``; arXiv 2506.10177, Lemma 3.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One Gaussian: the linear denoiser, and the exact solution of its probability-flow ODE.
 
-D(x; sigma) = mean + C (C + sigma^2 I)^-1 (x - mean). Taught in ``notebooks/08_gaussians``;
+D(x; sigma) = mean + C (C + sigma^2 I)^-1 (x - mean). Taught in ``notebooks/10_gaussians``;
 arXiv 2506.10177, Sec. 4.3, and arXiv 2412.09726.
 """
 

@@ -1,7 +1,7 @@
 """Mixtures of Gaussians, with covariances of any kind: D is the posterior mean over components.
 
 D(x; sigma) = sum_k pi_k(x) r_k(x), with pi_k proportional to weight_k N(x; mean_k, cov_k + sigma^2 I) and r_k the
-denoiser of component k. Taught in ``notebooks/01_noise_and_denoising`` and ``notebooks/08_gaussians``;
+denoiser of component k. Taught in ``notebooks/01_noise_and_denoising`` and ``notebooks/10_gaussians``;
 arXiv 2506.10177, Sec. 4.3.
 """
 

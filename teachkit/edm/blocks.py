@@ -4,7 +4,7 @@
 
 with self-attention over all pixels after it where asked for.  Activations stay in the ``channels_last`` layout of the
 weights from end to end, where the attention's queries, keys and values are views.  Taught in
-``notebooks/09_training_edm.ipynb``.
+``notebooks/12_training_edm.ipynb``.
 
 References: Karras et al. 2022 (arXiv 2206.00364), Table 7; Song et al. 2021 (arXiv 2011.13456), Appendix H; Dhariwal
 and Nichol 2021 (arXiv 2105.05233), Section 3.

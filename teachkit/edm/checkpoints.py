@@ -4,7 +4,7 @@
 a ``.safetensors`` file written by :func:`save`, and a published ``.pkl`` snapshot.  A snapshot is a pickle, which
 Python would *run*; here it is only read (:mod:`teachkit.edm.snapshots`).  In every case the file gives no more than
 constructor arguments and tensors, which :mod:`teachkit.edm.building` makes a network of.  Used from
-``notebooks/10_learned_vs_optimal.ipynb`` and ``notebooks/12_real_gpu_models.ipynb``.
+``notebooks/13_learned_vs_optimal.ipynb`` and ``notebooks/17_real_gpu_models.ipynb``.
 
 The snapshot format is that of Karras et al. 2022 (arXiv 2206.00364); safetensors is https://github.com/huggingface/safetensors.
 """

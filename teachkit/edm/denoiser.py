@@ -4,7 +4,7 @@
 
 What the four coefficients are is said in :mod:`teachkit.edm.preconditioning`; here is what all models share: they
 take states and noise levels in any of their forms, keep the precision of the state whatever the network's, and refuse
-what they were not made for.  Taught in ``notebooks/09_training_edm.ipynb``.
+what they were not made for.  Taught in ``notebooks/12_training_edm.ipynb``.
 
 Reference: Karras et al. 2022 (arXiv 2206.00364), Section 5, Eq. 7.
 """

@@ -5,7 +5,7 @@ three times.  Averaging over two neighbours, repeated, therefore *is* the filter
 
     [1, 1] * [1, 1] * [1, 1] = [1, 3, 3, 1]
 
-Taught in ``notebooks/09_training_edm.ipynb``.  References: Karras et al. 2022 (arXiv 2206.00364), Table 7 and
+Taught in ``notebooks/12_training_edm.ipynb``.  References: Karras et al. 2022 (arXiv 2206.00364), Table 7 and
 Appendix F.5; Song et al. 2021 (arXiv 2011.13456), Appendix H.
 """
 

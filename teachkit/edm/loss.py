@@ -2,7 +2,7 @@
 
 The loss of one image at one noise level is lambda(sigma) |D(y + n; sigma) - y|^2 / d with
 lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, which makes an untrained network's loss about 1 at every
-level (Karras et al. 2022, arXiv 2206.00364, eqs. 2 and 8, Table 1). Taught in ``notebooks/09_training_edm``.
+level (Karras et al. 2022, arXiv 2206.00364, eqs. 2 and 8, Table 1). Taught in ``notebooks/12_training_edm``.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ filters         [1, 1] (DDPM++), [1, 3, 3, 1] (NCSN++)   [1, 1]
 
 Parameters carry the names of the published checkpoints; only the order of the attention rows differs
 (:func:`teachkit.edm.snapshots.from_published`).  Weights are stored ``channels_last``, so that every activation
-is, and no layer changes the layout of its input.  Taught in ``notebooks/09_training_edm.ipynb``.
+is, and no layer changes the layout of its input.  Taught in ``notebooks/12_training_edm.ipynb``.
 
 References: Karras et al. 2022 (arXiv 2206.00364, Table 7 and Appendix F); Song et al. 2021 (arXiv 2011.13456,
 Appendix H); Dhariwal and Nichol 2021 (arXiv 2105.05233, Section 3).

@@ -4,7 +4,7 @@
 
 The four coefficients keep what F sees and what it must predict at unit variance whether sigma is 0.002 or 80.  The
 EDM choice follows from asking exactly that; VP, VE and iDDPM are earlier models written in the same form, so that one
-sampler serves all.  Taught in ``notebooks/09_training_edm.ipynb``.
+sampler serves all.  Taught in ``notebooks/12_training_edm.ipynb``.
 
 Reference: Karras et al. 2022 (arXiv 2206.00364), Section 5, Table 1 and Appendix B.6 and C.
 """

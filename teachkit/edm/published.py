@@ -2,7 +2,7 @@
 
 One row per checkpoint of Karras et al. 2022.  The architectures are those of Table 7 there; the weights belong to
 NVIDIA and are licensed CC BY-NC-SA 4.0: they are downloaded on request and never part of teachkit.
-Used in ``notebooks/12_real_gpu_models.ipynb``.
+Used in ``notebooks/17_real_gpu_models.ipynb``.
 
 Reference: Karras et al. 2022 (arXiv 2206.00364), Table 7 and Appendix F.
 """

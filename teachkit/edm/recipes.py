@@ -3,7 +3,7 @@
 A recipe is plain data: the data set, the network's arguments, lengths counted in training images, and a seed. The
 same recipe gives the same network: what is random in a step follows from the seed and the number of the step, for the
 whole batch at once, of which a process takes its share. The choices follow Karras et al. 2022 (arXiv 2206.00364),
-Table 1 and Appendix F, scaled down to minutes on a laptop. Taught in ``notebooks/09_training_edm``.
+Table 1 and Appendix F, scaled down to minutes on a laptop. Taught in ``notebooks/12_training_edm``.
 """
 
 from __future__ import annotations

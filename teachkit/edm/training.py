@@ -4,7 +4,7 @@ Everything random in step k (which images, their noise, augmentation, dropped la
 with (seed, k), for the whole batch at once; a process then takes its share. So a run that was killed goes on exactly
 where it was, and two processes see what one would have seen, dropout's masks excepted. The loss is that of Karras
 et al. 2022 (arXiv 2206.00364), Table 1; the weights are averaged with the half-life of its Appendix F. Taught in
-``notebooks/09_training_edm``.
+``notebooks/12_training_edm``.
 """
 
 from __future__ import annotations

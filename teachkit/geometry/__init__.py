@@ -5,7 +5,7 @@ line through its two ends; the paper's finding is that what is left after removi
 two-dimensional and nearly the same curve, a boomerang, for every sample (arXiv 2506.10177, Secs. 2-3;
 arXiv 2405.11326). The chord is so long (about sigma_max * sqrt(d)) that any measure which includes it proves
 nothing; hence ``remove_chord`` in `explained_variance` and ``about_chord`` in `align`. The null models to compare
-with are in `teachkit.regularity`. Taught in ``notebooks/06_one_line_and_a_bend`` and ``07_the_boomerang``.
+with are in `teachkit.regularity`. Taught in ``notebooks/07_one_line_and_a_bend`` and ``08_the_boomerang``.
 
 `chord` measures paths against their chords, `alignment` lays them on one another, `curvature` looks at them locally.
 """

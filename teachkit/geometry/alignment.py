@@ -3,7 +3,7 @@
 The orthogonal matrix that brings a curve C (N+1, k) closest to a reference A is R = U Vh with C^T A = U S Vh
 (Schönemann 1966; arXiv 2506.10177, eq. 13). Coordinates from `project` have the chord as their first axis, which all
 paths share already and which is hundreds of times longer than the bend: turn them about it (``about_chord=True``), or
-the residual is that of two straight lines. Taught in ``notebooks/07_the_boomerang``.
+the residual is that of two straight lines. Taught in ``notebooks/08_the_boomerang``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 With the ends x_0 and x_N of a path and v the unit vector of its chord x_N - x_0, what is left of a state without the
 chord is r_n = (x_n - x_0) - <x_n - x_0, v> v; its length is the deviation, and its principal components are the axes
-of the picture (arXiv 2405.11326, Sec. 3; arXiv 2506.10177, Sec. 3). Taught in ``notebooks/06_one_line_and_a_bend``
-and ``07_the_boomerang``. Sums are made in float64 over blocks of samples: a long path in float32 is never copied whole.
+of the picture (arXiv 2405.11326, Sec. 3; arXiv 2506.10177, Sec. 3). Taught in ``notebooks/07_one_line_and_a_bend``
+and ``08_the_boomerang``. Sums are made in float64 over blocks of samples: a long path in float32 is never copied whole.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Euler's method unrolls to
 
 weights that are non-negative and add up to 1: a path lies in the span of its start and of what the denoiser said
 (arXiv 2405.11326, Prop. 4.1; arXiv 2506.10177, Prop. 1). On the way to D the likelihood rises, and what is left over,
-eps = (x - D) / sigma, keeps the length of pure noise. Taught in ``notebooks/03_the_ode`` and ``05_high_dimensions``.
+eps = (x - D) / sigma, keeps the length of pure noise. Taught in ``notebooks/03_the_ode`` and ``06_high_dimensions``.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def noise_norm_spread(traj: Trajectory) -> tuple[Tensor, Tensor]:
 
     In high dimension both numbers say that eps keeps the length of pure noise: for data on an m-dimensional manifold
     the spread of |eps| is of order sqrt(m), small beside sqrt(d) (arXiv 2405.11326, Remark A.12, a sketch). So it is
-    for the exact denoiser of finitely many points, whatever directions they fill (``notebooks/05_high_dimensions``).
+    for the exact denoiser of finitely many points, whatever directions they fill (``notebooks/06_high_dimensions``).
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ A random walk puts a share 6 / (pi k)^2 of its variance into principal component
 three components hold 83 % of a path says nothing by itself (Antognini & Sohl-Dickstein 2018, arXiv 1806.08805).
 Deviations from a chord are zero at both ends, and so are a Brownian bridge and an integrated walk that returns. A path
 of an ODE is smooth, a bridge is not: what a claim about its shape must beat is the integrated walk. Taught in
-``notebooks/06_one_line_and_a_bend`` and ``07_the_boomerang``.
+``notebooks/07_one_line_and_a_bend`` and ``08_the_boomerang``.
 """
 
 from __future__ import annotations

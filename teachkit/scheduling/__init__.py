@@ -7,7 +7,7 @@ The shape of a path says where few steps suffice (where it is straight) and wher
 weights to the paths. All take a closed form in place of a network, and what they find then costs no evaluation of it:
 a `LowRankMixture` fitted to the classes of its data, or without data a `Gaussian.power_law`, of which the levels are
 worth taking and the weights are not. A `Schedule` remembers how it was found. Taught in
-``notebooks/11_schedules_by_dynamic_programming``.
+``notebooks/14_schedules_by_dynamic_programming``.
 """
 
 from teachkit.scheduling.amed import AMED

@@ -39,7 +39,7 @@ def along_and_across(distance):
 """,
         ),
         (
-            "coordinates from the distances by classical scaling, then lesson 06",
+            "coordinates from the distances by classical scaling, then lesson 07",
             """
 def along_and_across(distance):
     square = distance**2

@@ -1,8 +1,8 @@
 """Claims about trained networks beside the exact denoiser of their training data, r_net against r*.
 
 The optimum of the training loss replays its data; where a network departs from it is where it draws something new.
-Taught in ``notebooks/08_gaussians``, ``stages``, ``09_training_edm``, ``10_learned_vs_optimal`` and
-``13_your_own_model``.
+Taught in ``notebooks/10_gaussians``, ``stages``, ``12_training_edm``, ``13_learned_vs_optimal`` and
+``18_your_own_model``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Levels are chosen on a teacher's paths from some noise and judged on other noise, by the error of each sample to the
 exact end of its path; ratios are taken over the same samples. Taught in
-``notebooks/11_schedules_by_dynamic_programming``; what is fitted or learned, in ``notebooks/learned_solvers``.
+``notebooks/14_schedules_by_dynamic_programming``; what is fitted or learned, in ``notebooks/learned_solvers``.
 """
 
 from __future__ import annotations

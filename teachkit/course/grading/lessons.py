@@ -20,7 +20,7 @@ def _normal(rng: Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=rng, dtype=torch.float64)
 
 
-# 05_high_dimensions
+# 06_high_dimensions
 
 
 @register("sigma_from_norm", "Pythagoras: the mean of |x|^2 is the power of the clean pictures plus sigma^2 d")
@@ -38,7 +38,7 @@ def _told_apart(answer: Any, rng: Generator) -> Cases:
         yield f"probability in {dim} dimensions at sigma = {sigma}", answer(one, other, sigma), expected
 
 
-# 06_one_line_and_a_bend
+# 07_one_line_and_a_bend
 
 
 @register("highest_point", "multiply out, and set the derivative to 0: the level is the root of a sigma_max / (2 h)")
@@ -92,7 +92,7 @@ def _smooth_null(answer: Any, rng: Generator) -> Cases:
     yield "the late corner is found where it is: the null has none", below, True
 
 
-# 07_the_boomerang
+# 08_the_boomerang
 
 
 @register("best_rotation", "U @ Vh, with the last column of U times the sign of its determinant; svd returns Vh")
@@ -156,7 +156,7 @@ def _apparent_peak(answer: Any, rng: Generator) -> Cases:
         yield f"{steps} steps, window {window}", answer(steps, window), 80 * (window // 2) / steps
 
 
-# 08_gaussians
+# 10_gaussians
 
 
 @register("mean_is_enough", "write s = sigma* / sqrt(lam), set sqrt(1 + s^2) - s = tau, and solve for s")
@@ -175,7 +175,7 @@ def _low_rank_jump(answer: Any, rng: Generator) -> Cases:
         yield f"rank {r} in {d} dimensions", answer(x, mean, axes, lam, 5.0, 0.7), expected
 
 
-# 09_training_edm
+# 12_training_edm
 
 
 @register("equal_errors", "an error of F of size 1 becomes an error of D of size c_out: which c_out have the three?")
@@ -198,7 +198,7 @@ def _skip_by_direction(answer: Any, rng: Generator) -> Cases:
         yield f"D at sigma = {sigma}", answer(x, points.mean(0), axes, variances, sigma), fitted(x, sigma)
 
 
-# 10_learned_vs_optimal
+# 13_learned_vs_optimal
 
 
 @register("tied_share", "by how much does the share exceed that of samples which do not depend on the split?")
@@ -212,7 +212,7 @@ def _tied_share(answer: Any, rng: Generator) -> Cases:
         yield what, answer(samples, train, held_out), (share - chance) / (1 - chance)
 
 
-# 11_schedules_by_dynamic_programming
+# 14_schedules_by_dynamic_programming
 
 
 @register("cheapest_path", "V_k(i) = min over j > i of C[i, j] + c V_{k-1}(j); remember each j, then walk forwards")
@@ -290,7 +290,7 @@ def _variety(answer: Any, rng: Generator) -> Cases:
         yield "the same when every sample is too bright", float(answer(centres + own + 3, centres + ends, labels)), same
 
 
-# 13_your_own_model
+# 18_your_own_model
 
 
 @register("denoised_from_v", "v = (eps - sigma x0) / sqrt(1 + sigma^2) and z = (x0 + sigma eps) / sqrt(1 + sigma^2)")
