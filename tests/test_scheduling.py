@@ -835,7 +835,7 @@ def test_driven_schedulers_get_the_levels_of_the_schedule():
 
 def test_progress_counts_every_evaluation(capsys):
     D, x = mixture(), initial_noise(8, (12,))
-    for find, budget in ((scheduling.find_schedule, 3), (scheduling.fit_solver, 6)):
+    for find, budget in ((scheduling.find_schedule, 3), (scheduling.fit_solver, 10)):
         find(D, x, 4, grid=12)
         assert capsys.readouterr().err == ""
         find(D, x, 4, grid=12, progress=True)
@@ -1019,7 +1019,7 @@ def test_a_schedule_is_found_for_the_guidance_it_will_have():
         spent[0] += len(y)
         return class_means(y, sigma, labels)
 
-    for find, budget in ((scheduling.find_schedule, 3), (scheduling.fit_solver, 6)):
+    for find, budget in ((scheduling.find_schedule, 3), (scheduling.fit_solver, 10)):
         spent[0] = 0
         found = find(D, x, 4, labels=labels, guidance=3.0, grid=20)
         solver = found.make_solver()

@@ -9,7 +9,8 @@ Per problem, seed, solver and number of evaluations: the mean error of the final
 the same held-out noise, for the usual grids, for the dynamic programme at its published setting (deviation,
 coefficient 1.15) and at all coefficients from 0.8 to 1.2, and for the schedule that ``find_schedule`` found on
 warm-up noise. And per number of evaluations, the solver that ``fit_solver`` fitted. For the found schedules and the
-usual grids also the share of samples that end elsewhere: nearer to another sample's reference than to their own.
+usual grids also the share of samples that end elsewhere: nearer to another sample's reference than to their own. Then
+`tools/learned_table.py` measures learned samplers.
 Resumable: a row is written when it is known, with a key of the network and of the code of search, teacher and solvers;
 rows of another key are measured again and replaced.
 """
@@ -283,6 +284,8 @@ def misses(searched: list[dict[str, Any]], fitted: list[dict[str, Any]]) -> list
 
 def report() -> str:
     """The page ``docs/SCHEDULES.md``."""
+    import learned_table  # which needs this module
+
     cells = by_cell(rows())
     fitted_cells = [c for c in cells if c["solver"] == "fitted" and c["rival"]]
     lines = [
@@ -324,6 +327,7 @@ def report() -> str:
         "",
     ]
     lines += misses(every, fitted_cells)
+    lines += learned_table.report()
     if SAMPLES.exists():
         lines += [
             "## Are the samples better?",
@@ -404,6 +408,8 @@ def main(arguments: list[str] | None = None) -> None:
         kept = [r for r in old if r["problem"] not in options.problems]
         SAMPLES.write_text(json.dumps(kept + new, indent=1) + "\n")
         return
+    import learned_table
+
     ROWS.parent.mkdir(exist_ok=True)
     names = options.problems or list(PROBLEMS)
     keys = {name: key_of(PROBLEMS[name].make()[0]) for name in names}
@@ -414,6 +420,7 @@ def main(arguments: list[str] | None = None) -> None:
                 kept = [r for r in rows() if cell_of(r) != cell_of(row)] + [row | {"key": keys[name]}]
                 save_rows(kept)
                 print(name, seed, row["solver"], row["nfe"], f"{row['found']['mean']:.4f}", flush=True)
+    learned_table.run([name for name in names if name in learned_table.SEEDS])
     write_report()
 
 

@@ -58,7 +58,7 @@ def fit_solver(
     batch: int | None = None,
     objective: str = "mean",
     grid: int = 60,
-    budget: float = 6.0,
+    budget: float = 10.0,
     teacher: Trajectory | str | os.PathLike[str] | None = None,
     refine: bool = True,
     progress: bool | str = False,
