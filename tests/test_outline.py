@@ -141,6 +141,13 @@ def test_a_lesson_put_into_the_middle_moves_all_others_on(scratch, monkeypatch):
     assert renumber.spoken(outline.ASSIGNMENTS[-1].needs) == "04, 07 and 12"
 
 
+def test_a_link_from_another_folder_to_a_lesson_without_a_number_gets_it():
+    slug = outline.LESSONS[-1].slug
+    new = renumber.renumbered(f"[00](../notebooks/{slug}.ipynb), [00]({slug}.ipynb), ``notebooks/{slug}``", {})
+    name, number = outline.name(slug), outline.number(slug)
+    assert new == f"[{number}](../notebooks/{name}.ipynb), [{number}]({name}.ipynb), ``notebooks/{slug}``"
+
+
 def test_what_cannot_be_numbered_is_refused(scratch, monkeypatch):
     stray = scratch / "notebooks" / "99_stray.ipynb"
     stray.write_text("{}")
