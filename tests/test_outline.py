@@ -141,6 +141,12 @@ def test_a_lesson_put_into_the_middle_moves_all_others_on(scratch, monkeypatch):
     assert renumber.spoken(outline.ASSIGNMENTS[-1].needs) == "04, 07 and 12"
 
 
+def test_a_link_to_a_lesson_that_had_no_number_gets_it_in_documents_too():
+    for folder in ("", "notebooks/", "../notebooks/"):
+        text = renumber.renumbered(f"[Solvers]({folder}solvers.ipynb)", {})
+        assert text == f"[Solvers]({folder}{outline.name('solvers')}.ipynb)"
+
+
 def test_what_cannot_be_numbered_is_refused(scratch, monkeypatch):
     stray = scratch / "notebooks" / "99_stray.ipynb"
     stray.write_text("{}")

@@ -26,6 +26,7 @@ DOCUMENTS = (
     "docs/SCALE.md",
     "docs/GPU.md",
     "docs/COLD_START.md",
+    "docs/CONCEPT_TEST.md",
     "benchmarks/RESULTS.md",
     "data/README.md",
     "data/licences/README.md",

@@ -82,7 +82,11 @@ def renumbered(text: str, numbers: dict[str, str]) -> str:
     text = CLAIM.sub(lambda m: numbers[m[1]], text)
     link = rf"\[\d\d(?=[^\]]*\]\([\w./]*?(?:\d\d_)?({slugs})\.ipynb\))"
     text = re.sub(link, lambda m: f"[{outline.number(m[1])}", text)
-    return re.sub(rf"\b\d\d_({slugs})\b|(?<=\]\()({slugs})(?=\.ipynb\))", lambda m: outline.name(m[1] or m[2]), text)
+    return re.sub(
+        rf"\b\d\d_({slugs})\b|(?:(?<=\]\()|(?<=notebooks/))({slugs})(?=\.ipynb\))",
+        lambda m: outline.name(m[1] or m[2]),
+        text,
+    )
 
 
 def each(text: str, new: Callable[[str], str]) -> str:
