@@ -27,6 +27,7 @@ DOCUMENTS = (
     "docs/GPU.md",
     "docs/COLD_START.md",
     "docs/LITERATURE.md",
+    "docs/CONCEPT_TEST.md",
     "benchmarks/RESULTS.md",
     "data/README.md",
     "data/licences/README.md",
