@@ -186,7 +186,7 @@ def test_what_is_no_count_is_resampled():
     assert registry.mean(torch.ones(5)) == (1, 1, 1)
 
 
-@pytest.mark.parametrize("name", ["replay", "draws-new", "monotone-images", "programme-exact"])
+@pytest.mark.parametrize("name", ["replay", "draws-new", "monotone-images"])
 def test_claims_that_count_paths_have_an_interval(name):
     with torch.no_grad():
         measured = claims.get(name).measure(claims.Setting())
