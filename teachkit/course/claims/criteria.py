@@ -1,11 +1,13 @@
-"""What a measured value must lie between for its claim to hold, written down before it is measured, and the verdict:
+"""What a measured value must lie between for its claim to hold, and the verdict:
 
     holds               the whole interval lies between ``least`` and ``most``, and the control's value does not
     holds with a limit  the whole interval does, but the control passes as well
     undecided           the interval lies on both sides, so that the number says neither yes nor no
     does not hold here  the whole interval lies outside
 
-None was adjusted to a result.
+Where a paper gives a figure, "of the same size" is a factor of it. Limits that no paper gives were chosen so that a
+trivial model fails, some of them with its value and the first estimates known (`one-shape`, `deviation-size`,
+`one-corner`, `draws-new`, `bend-follows-end`, `speciation-order`, `rotation`); none was moved to turn a verdict.
 """
 
 from __future__ import annotations
