@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from teachkit import schedules, solvers
+from teachkit.checks import anywhere, choice, flag, function, integer, is_finite, number, shown
 from teachkit.checks import batch as check_batch
-from teachkit.checks import choice, flag, function, integer, is_finite, number, shown
 from teachkit.denoisers import Denoiser, default_dtype
 from teachkit.noise import initial_noise
 from teachkit.progress import tqdm
@@ -281,11 +281,8 @@ def _warn_of_levels(solver: Solver, denoiser: Denoiser, x: Tensor, sigmas: Tenso
             )
     if first <= 10:  # the data decide the size as well
         return
-    try:
-        size = float(x.detach().square().mean(dtype=default_dtype(x.device)).sqrt())
-    except RuntimeError:  # inside torch.func.vmap nobody may look at values
-        return
-    if not 0.5 * first < size < 2 * first:
+    size = x.detach().square().mean(dtype=default_dtype(x.device)).sqrt()
+    if anywhere((size <= 0.5 * first) | (size >= 2 * first)):
         warnings.warn(
             f"x must be the state at sigmas[0], noise of standard deviation {first:.4g}, but its numbers have a root "
             f"mean square of {size:.3g}: multiply noise by sigmas[0], as initial_noise does",

@@ -163,7 +163,6 @@ def test_importing_teachkit_brings_numbers_and_nothing_else():
     assert set(added) <= {"teachkit", "numpy", "safetensors", "tqdm"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("own", "kept"), [(None, "1000"), ("77", "77")])
 def test_threads_that_wait_give_way_unless_one_says_otherwise(own, kept):
     rest = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
@@ -173,6 +172,7 @@ def test_threads_that_wait_give_way_unless_one_says_otherwise(own, kept):
     assert said.stdout.strip() == kept
 
 
+@pytest.mark.slow
 def test_rooms_are_opened_when_they_are_first_asked_for():
     code = (
         "import sys, teachkit; loaded = lambda: {m for m in sys.modules if m.startswith('teachkit.')};"
