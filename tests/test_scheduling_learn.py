@@ -102,7 +102,7 @@ def test_the_start_may_move_within_a_ball():
         ({"nfe": 1}, "nfe must be an integer >= 2"),
         ({"solver": "heun"}, "solver must take one evaluation a step"),
         ({"start": "nothing"}, "start must be one of"),
-        ({"start": scheduling.Schedule([80.0, 1.0, 0.002], "euler", 2)}, "start must have nfe = 4 steps, got 2"),
+        ({"start": scheduling.Schedule([80.0, 1.0, 0.002], "euler", 2)}, "start must have 4 steps, got 2"),
         ({"relax": 1.0}, "relax must be a finite number >= 0 and < 1"),
         ({"iterations": 0}, "iterations must be an integer >= 1"),
     ],

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from teachkit import schedules, solvers
+from teachkit import solvers
 from teachkit.checks import choice, flag, integer, number, shown
 from teachkit.denoisers import Denoiser
 from teachkit.sampling import Labels, Trajectory
@@ -39,8 +39,7 @@ from teachkit.scheduling.meter import check_progress
 from teachkit.scheduling.refine import losses, sample_errors, score
 from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.student import Student
-from teachkit.scheduling.warm_up import WarmUp, check_ends, check_warm_up, the_teacher
-from teachkit.solvers import Solver
+from teachkit.scheduling.warm_up import WarmUp, check_warm_up, levels_to_begin_with, the_teacher
 
 FREE = ("levels", "weights")
 LOOKS = 10  # how often a state on the way is judged
@@ -149,7 +148,9 @@ def learn_solver(
     learning_rate, relax = number("learning_rate", learning_rate, above=0), number("relax", relax, least=0, below=1)
     check_warm_up(denoiser, x, 2.0, objective, how)
     given = the_teacher(denoiser, x, teacher, (sigma_min, sigma_max), grid, how)
-    student = Student(*_start(start, solver, steps, given.sigmas), wanted, order)
+    levels = levels_to_begin_with(start, steps, given.sigmas)
+    rule = start.make_solver() if isinstance(start, Schedule) else solvers.get(solver)
+    student = Student(levels, rule, wanted, order)
     size = min(integer("rows", rows, 1), len(x) // 2)
     each = (4 if flag("save_memory", save_memory) else 3) * steps * how.calls(denoiser)
     spent = iterations * size * each + LOOKS * (len(x) - len(x) // 2) * steps * how.calls(denoiser)
@@ -159,20 +160,6 @@ def learn_solver(
     name = f"learned by gradients: {', '.join(wanted)}, from {start if isinstance(start, str) else start.solver}"
     error, found = float(sample_errors(best.gap).mean()), on.record(name, best.gap)
     return Schedule(best.sigmas, best.solver, steps, best.options, error, found)
-
-
-def _start(start: Schedule | str, solver: str, steps: int, teacher: Tensor) -> tuple[Tensor, Solver]:
-    """Levels and solver to begin with, between the teacher's ends."""
-    high, low = teacher[[0, -1]].tolist()
-    if isinstance(start, str):
-        grid = schedules.REGISTRY[choice("start", start, tuple(schedules.REGISTRY))]
-        return grid(steps, sigma_min=low, sigma_max=high), solvers.get(solver)
-    if not isinstance(start, Schedule):
-        raise TypeError(f"start must be a Schedule or the name of a usual grid, got {shown(start)}")
-    if len(start.sigmas) != steps + 1:
-        raise ValueError(f"start must have nfe = {steps} steps, got {len(start.sigmas) - 1}")
-    check_ends("start", start.sigmas, low, high)
-    return start.sigmas, start.make_solver()
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,7 @@ import os
 import torch
 from torch import Tensor
 
-from teachkit import schedules
-from teachkit.checks import choice, integer, number, shown
+from teachkit.checks import integer, number
 from teachkit.denoisers import Denoiser
 from teachkit.sampling import Labels, Trajectory
 from teachkit.scheduling.amed import AMED
@@ -23,7 +22,7 @@ from teachkit.scheduling.meter import check_progress
 from teachkit.scheduling.refine import losses, sample_errors, score
 from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.teacher import interpolated
-from teachkit.scheduling.warm_up import WarmUp, check_ends, check_warm_up, the_teacher
+from teachkit.scheduling.warm_up import WarmUp, check_warm_up, levels_to_begin_with, the_teacher
 
 LIMIT = 9.0  # of r's logit: r stays inside (0, 1) by a ten thousandth
 
@@ -108,7 +107,7 @@ def learn_amed(
     learning_rate, seed = number("learning_rate", learning_rate, above=0), integer("seed", seed, 0)
     check_warm_up(denoiser, x, 2.0, objective, how)
     given = the_teacher(denoiser, x, teacher, (sigma_min, sigma_max), grid, how)
-    levels, fit = _levels(start, (nfe + 1) // 2, given.sigmas), len(x) // 2
+    levels, fit = levels_to_begin_with(start, (nfe + 1) // 2, given.sigmas), len(x) // 2
     calls, looks = how.calls(denoiser), nfe - (nfe + 1) // 2  # steps that look a second time
     each = iterations * 3 * min(rows, fit)  # of a step, with a backward pass as two
     spent = (nfe * (fit + 2 * (len(x) - fit)) + each * looks) * calls
@@ -121,21 +120,6 @@ def learn_amed(
     name = f"{'AMED' if best is learned else 'DPM-Solver-2'}, on {start if isinstance(start, str) else 'given levels'}"
     error, options = float(sample_errors(gap).mean()), {"r": best.r, "c": best.c}
     return Schedule(levels, AMED.name, nfe, options, error, on.record(name, gap))
-
-
-def _levels(start: Schedule | str, steps: int, teacher: Tensor) -> Tensor:
-    """The levels to step through, between the teacher's ends."""
-    high, low = teacher[[0, -1]].tolist()
-    if isinstance(start, str):
-        return schedules.REGISTRY[choice("start", start, tuple(schedules.REGISTRY))](
-            steps, sigma_min=low, sigma_max=high
-        )
-    if not isinstance(start, Schedule):
-        raise TypeError(f"start must be a Schedule or the name of a usual grid, got {shown(start)}")
-    if len(start.sigmas) != steps + 1:
-        raise ValueError(f"start must have {steps} steps, two evaluations each, got {len(start.sigmas) - 1}")
-    check_ends("start", start.sigmas, low, high)
-    return start.sigmas
 
 
 def _learn(on: WarmUp, levels: Tensor, looks: int, iterations: int, learning_rate: float, size: int, seed: int) -> AMED:

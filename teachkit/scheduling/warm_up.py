@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from teachkit import schedules
 from teachkit.checks import batch, choice, function, number, shown
 from teachkit.denoisers import Denoiser
 from teachkit.fingerprints import fingerprint
@@ -19,6 +20,7 @@ from teachkit.scheduling.costs import whole
 from teachkit.scheduling.meter import Meter
 from teachkit.scheduling.planned import Planned
 from teachkit.scheduling.refine import OBJECTIVES, sample_errors
+from teachkit.scheduling.schedule import Schedule
 from teachkit.scheduling.teacher import plan
 from teachkit.solvers import Solver
 
@@ -63,6 +65,20 @@ def check_ends(name: str, sigmas: Tensor, sigma_min: float | None, sigma_max: fl
     for end, asked, own in (("sigma_min", sigma_min, float(sigmas[-1])), ("sigma_max", sigma_max, float(sigmas[0]))):
         if asked is not None and not math.isclose(number(end, asked), own, rel_tol=1e-5):
             raise ValueError(f"{end} must be left out, or be that of {name}, {own:.4g}, got {asked:.4g}")
+
+
+def levels_to_begin_with(start: Schedule | str, steps: int, teacher: Tensor) -> Tensor:
+    """The levels of a schedule found before, or of a usual grid, of so many steps between the teacher's ends."""
+    high, low = teacher[[0, -1]].tolist()
+    if isinstance(start, str):
+        make = schedules.REGISTRY[choice("start", start, tuple(schedules.REGISTRY))]
+        return make(steps, sigma_min=low, sigma_max=high)
+    if not isinstance(start, Schedule):
+        raise TypeError(f"start must be a Schedule or the name of a usual grid, got {shown(start)}")
+    if len(start.sigmas) != steps + 1:
+        raise ValueError(f"start must have {steps} steps, got {len(start.sigmas) - 1}")
+    check_ends("start", start.sigmas, low, high)
+    return start.sigmas
 
 
 class WarmUp:

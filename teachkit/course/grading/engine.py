@@ -229,3 +229,8 @@ def _kind(value: Any) -> str:
     shape = getattr(value, "shape", None)
     name = "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}"
     return name if shape is None else f"{name} of shape {tuple(shape)}"
+
+
+def normal(rng: Generator, *shape: int) -> Tensor:
+    """Standard normal numbers for a check, float64."""
+    return torch.randn(*shape, generator=rng, dtype=torch.float64)

@@ -13,12 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from teachkit import Gaussian, geometry, scheduling
-from teachkit.course.grading.engine import Cases, register
-
-
-def _normal(rng: Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=rng, dtype=torch.float64)
-
+from teachkit.course.grading.engine import Cases, normal, register
 
 # 06_high_dimensions
 
@@ -26,14 +21,14 @@ def _normal(rng: Generator, *shape: int) -> Tensor:
 @register("sigma_from_norm", "Pythagoras: the mean of |x|^2 is the power of the clean pictures plus sigma^2 d")
 def _sigma_from_norm(answer: Any, rng: Generator) -> Cases:
     for dim, power in ((50, 3.0), (200, 40.0)):
-        x = 4 * _normal(rng, 6, dim)
+        x = 4 * normal(rng, 6, dim)
         yield f"sigma in {dim} dimensions", answer(x, power), (((x**2).sum(1) - power) / dim).sqrt()
 
 
 @register("told_apart", "only the noise along the line between the two pictures decides which is nearer")
 def _told_apart(answer: Any, rng: Generator) -> Cases:
     for dim, sigma in ((3, 0.4), (300, 20.0), (300, 4.0)):
-        one, other = _normal(rng, 2, dim)
+        one, other = normal(rng, 2, dim)
         expected = torch.special.ndtr((one - other).norm() / (2 * sigma))
         yield f"probability in {dim} dimensions at sigma = {sigma}", answer(one, other, sigma), expected
 
@@ -60,15 +55,15 @@ def _highest_point(answer: Any, rng: Generator) -> Cases:
 )
 def _smooth_null(answer: Any, rng: Generator) -> Cases:
     steps, paths, dim = 100, 12, 40
-    _normal(rng, 7)  # an answer that draws from the same seed must not find the chord's own numbers
+    normal(rng, 7)  # an answer that draws from the same seed must not find the chord's own numbers
     along = 600 * torch.linspace(0, 1, steps + 1, dtype=torch.float64)[:, None, None] ** 0.5
-    unit = torch.nn.functional.normalize(_normal(rng, paths, dim), dim=1)
-    line = 5 * _normal(rng, paths, dim) + along * unit
-    side = _normal(rng, paths, dim)
+    unit = torch.nn.functional.normalize(normal(rng, paths, dim), dim=1)
+    line = 5 * normal(rng, paths, dim) + along * unit
+    side = normal(rng, paths, dim)
     side = torch.nn.functional.normalize(side - (side * unit).sum(1, keepdim=True) * unit, dim=1)
     share = along / 600
     corner = torch.minimum(share / 0.94, (1 - share) / 0.06)  # straight, but for one late corner
-    wave = (torch.pi * share).sin() + 0.2 * (2 * torch.pi * share).sin() * _normal(rng, paths, 1)  # smooth, by chance
+    wave = (torch.pi * share).sin() + 0.2 * (2 * torch.pi * share).sin() * normal(rng, paths, 1)  # smooth, by chance
     planted, real = (line + 3 * shape / shape.amax(0) * side for shape in (wave, corner))
 
     def within(x: Any, factor: float) -> float:
@@ -99,10 +94,10 @@ def _smooth_null(answer: Any, rng: Generator) -> Cases:
 def _best_rotation(answer: Any, rng: Generator) -> Cases:
     for k in (2, 3):
         for mirror in (False, True):
-            reference = _normal(rng, 20, k).cumsum(0)
-            turn = torch.linalg.qr(_normal(rng, k, k))[0]
+            reference = normal(rng, 20, k).cumsum(0)
+            turn = torch.linalg.qr(normal(rng, k, k))[0]
             turn[:, 0] *= torch.linalg.det(turn).sign() * (-1 if mirror else 1)
-            curve = reference @ turn + 0.1 * _normal(rng, 20, k)
+            curve = reference @ turn + 0.1 * normal(rng, 20, k)
             expected = geometry.procrustes(curve[:, None], reference, reflections=False)[0]
             yield f"R in {k} dimensions{', mirrored curve' if mirror else ''}", answer(curve, reference), expected
 
@@ -112,7 +107,7 @@ def _fair_null(answer: Any, rng: Generator) -> Cases:
     steps, paths, d = 40, 16, 400
     for falls, flat in ((1, False), (2, False), (3, False), (2, True), (1, True)):
         k = torch.arange(1, steps, dtype=torch.float64)
-        where = _normal(rng, steps - 1, paths, d)
+        where = normal(rng, steps - 1, paths, d)
         where[..., 0], where[..., 3 if flat else d :] = 0, 0  # across the chord, which has direction 0; in a plane
         wave = torch.sin(torch.pi * torch.arange(steps + 1) * k[:, None] / steps)
         x = torch.einsum("kn,kbd->nbd", wave, where * k[:, None, None] ** -falls) * d**-0.5
@@ -141,7 +136,7 @@ def _fair_null(answer: Any, rng: Generator) -> Cases:
 def _gaussian_curvature(answer: Any, rng: Generator) -> Cases:
     for d, sigma in ((2, 1.0), (5, 30.0), (5, 0.05)):
         lam = torch.rand(d, generator=rng, dtype=torch.float64) + 0.1
-        x = (lam + sigma**2).sqrt() * _normal(rng, 4, d)  # states at this sigma
+        x = (lam + sigma**2).sqrt() * normal(rng, 4, d)  # states at this sigma
         first, second = x * sigma / (lam + sigma**2), x * lam / (lam + sigma**2) ** 2
         speed = torch.linalg.vector_norm(first, dim=1, keepdim=True)
         across = second - (second * first).sum(1, keepdim=True) * first / speed**2
@@ -169,8 +164,8 @@ def _mean_is_enough(answer: Any, rng: Generator) -> Cases:
 @register("low_rank_jump", "split x - mean into what U spans and the rest; each part has its own factor")
 def _low_rank_jump(answer: Any, rng: Generator) -> Cases:
     for d, r in ((5, 2), (4, 4)):
-        axes, lam = torch.linalg.qr(_normal(rng, d, r))[0], torch.rand(r, generator=rng, dtype=torch.float64) + 0.1
-        mean, x = _normal(rng, d), 3 * _normal(rng, 6, d)
+        axes, lam = torch.linalg.qr(normal(rng, d, r))[0], torch.rand(r, generator=rng, dtype=torch.float64) + 0.1
+        mean, x = normal(rng, d), 3 * normal(rng, 6, d)
         expected = Gaussian(mean, axes @ lam.diag() @ axes.mT).flow(x, 5.0, 0.7)
         yield f"rank {r} in {d} dimensions", answer(x, mean, axes, lam, 5.0, 0.7), expected
 
@@ -191,10 +186,10 @@ def _equal_errors(answer: Any, rng: Generator) -> Cases:
 )
 def _skip_by_direction(answer: Any, rng: Generator) -> Cases:
     for sigma, spread in ((0.3, 1.0), (5.0, 1.0), (1.0, 10.0)):
-        points = _normal(rng, 20, 3) @ _normal(rng, 3, 3) * spread + 2
+        points = normal(rng, 20, 3) @ normal(rng, 3, 3) * spread + 2
         fitted = Gaussian.fit(points)
         variances, axes = torch.linalg.eigh(torch.cov(points.T, correction=0))
-        x = _normal(rng, 4, 3) * (sigma + spread)
+        x = normal(rng, 4, 3) * (sigma + spread)
         yield f"D at sigma = {sigma}", answer(x, points.mean(0), axes, variances, sigma), fitted(x, sigma)
 
 
@@ -204,8 +199,8 @@ def _skip_by_direction(answer: Any, rng: Generator) -> Cases:
 @register("tied_share", "by how much does the share exceed that of samples which do not depend on the split?")
 def _tied_share(answer: Any, rng: Generator) -> Cases:
     for n, m, copies in ((40, 10, 0), (40, 10, 9), (8, 40, 12), (20, 20, 20)):
-        train, held_out, samples = _normal(rng, n, 3), _normal(rng, m, 3), _normal(rng, 20, 3)
-        samples[:copies] = train[torch.randint(n, (copies,), generator=rng)] + 1e-3 * _normal(rng, copies, 3)
+        train, held_out, samples = normal(rng, n, 3), normal(rng, m, 3), normal(rng, 20, 3)
+        samples[:copies] = train[torch.randint(n, (copies,), generator=rng)] + 1e-3 * normal(rng, copies, 3)
         nearest = torch.cdist(samples, torch.cat([train, held_out])).argmin(1)
         share, chance = float((nearest < n).double().mean()), n / (n + m)
         what = f"{copies} copies planted among 20, {n} digits trained on, {m} held out"
@@ -254,7 +249,7 @@ def _two_step_row(answer: Any, rng: Generator) -> Cases:
 @register("two_weights", "one column per direction, samples and coordinates below one another; solve for target - x")
 def _two_weights(answer: Any, rng: Generator) -> Cases:
     for batch, d in ((5, 3), (1, 6), (12, 8)):
-        x, e, before, target = (_normal(rng, batch, d) for _ in range(4))
+        x, e, before, target = (normal(rng, batch, d) for _ in range(4))
         normal = torch.stack([torch.stack([(a * b).sum() for b in (e, before)]) for a in (e, before)])
         expected = torch.linalg.solve(normal, torch.stack([((target - x) * a).sum() for a in (e, before)]))
         yield f"the weights for {batch} samples", answer(x, e, before, target), expected
@@ -266,7 +261,7 @@ def _two_weights(answer: Any, rng: Generator) -> Cases:
 @register("student_target", "the step is a straight line through x and target: where is it at level 0?")
 def _student_target(answer: Any, rng: Generator) -> Cases:
     for sigma, sigma_next in ((80.0, 0.002), (80.0, 2.1), (2.1, 0.8)):
-        x, target = sigma * _normal(rng, 4, 3), sigma_next * _normal(rng, 4, 3) + 1
+        x, target = sigma * normal(rng, 4, 3), sigma_next * normal(rng, 4, 3) + 1
         expected = (sigma * target - sigma_next * x) / (sigma - sigma_next)
         yield f"D for a step from {sigma} to {sigma_next}", answer(x, target, sigma, sigma_next), expected
 
@@ -275,8 +270,8 @@ def _student_target(answer: Any, rng: Generator) -> Cases:
 def _variety(answer: Any, rng: Generator) -> Cases:
     for classes, more in ((2, 90), (5, 40)):
         labels = torch.arange(classes).repeat_interleave(60 + more * torch.arange(classes))
-        centres = 4 * _normal(rng, classes, 16)[labels]
-        ends, own = (_normal(rng, len(labels), 16) for _ in range(2))
+        centres = 4 * normal(rng, classes, 16)[labels]
+        ends, own = (normal(rng, len(labels), 16) for _ in range(2))
         few = torch.where((labels == 0)[:, None], own, 0.1 * own)
         got = [answer(centres + made, centres + ends, labels) for made in (own, 0 * own, own / 2, few)]
         if any(value is None or value is ... for value in got):
@@ -296,14 +291,14 @@ def _variety(answer: Any, rng: Generator) -> Cases:
 @register("denoised_from_v", "v = (eps - sigma x0) / sqrt(1 + sigma^2) and z = (x0 + sigma eps) / sqrt(1 + sigma^2)")
 def _denoised_from_v(answer: Any, rng: Generator) -> Cases:
     for sigma in (0.05, 0.8, 14.0):
-        x0, eps = _normal(rng, 3, 4), _normal(rng, 3, 4)
+        x0, eps = normal(rng, 3, 4), normal(rng, 3, 4)
         z, v = ((a + b) / (1 + sigma**2) ** 0.5 for a, b in ((x0, sigma * eps), (eps, -sigma * x0)))
         yield f"D at sigma = {sigma}", answer(z, v, sigma), x0
 
 
 @register("correction", "noise the clean data to sigma, tell the model each multiple of it, and take the least error")
 def _correction(answer: Any, rng: Generator) -> Cases:
-    exact = Gaussian(_normal(rng, 6), 0.3)
+    exact = Gaussian(normal(rng, 6), 0.3)
     clean = exact.sample(4000, rng)
     for planted in (1.0, 3.0, 0.5):
 

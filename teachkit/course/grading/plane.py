@@ -12,11 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from teachkit import Empirical, Gaussian, GaussianMixture, meanshift
-from teachkit.course.grading.engine import Cases, register
-
-
-def _normal(rng: Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=rng, dtype=torch.float64)
+from teachkit.course.grading.engine import Cases, normal, register
 
 
 def _shape(answer: Any) -> tuple[int, ...]:
@@ -40,9 +36,9 @@ def _count_evaluations(answer: Any, rng: Generator) -> Cases:
     "the Jacobian of D at each x, by torch.func.jacrev or one autograd call per output; times what?",
 )
 def _posterior_covariance(answer: Any, rng: Generator) -> Cases:
-    data = _normal(rng, 8, 2)
+    data = normal(rng, 8, 2)
     for sigma in (0.4, 2.0):
-        D, x = Empirical(data), _normal(rng, 5, 2)
+        D, x = Empirical(data), normal(rng, 5, 2)
         off = data - D(x, sigma)[:, None]  # (5, 8, 2): from the posterior mean to the data
         expected = torch.einsum("bi,bij,bik->bjk", D.weights(x, sigma), off, off)
         yield f"covariances (B, 2, 2) at sigma = {sigma}", answer(partial(D, sigma=sigma), x, sigma), expected
@@ -51,15 +47,15 @@ def _posterior_covariance(answer: Any, rng: Generator) -> Cases:
 @register("two_points", "Bayes: the weight of each point is proportional to exp(-(x - y)^2 / (2 sigma^2))")
 def _two_points(answer: Any, rng: Generator) -> Cases:
     for sigma in (0.1, 0.7, 5.0):
-        x = 2 * _normal(rng, 7)
+        x = 2 * normal(rng, 7)
         yield f"D at sigma = {sigma}", answer(x, sigma), torch.tanh(x / sigma**2)
 
 
 @register("denoise_by_gradient", "differentiate log_prob(x).sum() to get the score of every point, then use Tweedie")
 def _denoise_by_gradient(answer: Any, rng: Generator) -> Cases:
-    D = GaussianMixture([0.3, 0.7], _normal(rng, 2, 2), [0.5, 0.2])
+    D = GaussianMixture([0.3, 0.7], normal(rng, 2, 2), [0.5, 0.2])
     for sigma in (0.3, 2.0):
-        x = _normal(rng, 6, 2)
+        x = normal(rng, 6, 2)
         yield f"D at sigma = {sigma}", answer(partial(D.log_prob, sigma=sigma), x, sigma), D(x, sigma)
 
 
@@ -79,7 +75,7 @@ def _sigma_that_keeps(answer: Any, rng: Generator) -> Cases:
 )
 def _climb(answer: Any, rng: Generator) -> Cases:
     for bandwidth, reach in ((0.5, 1.0), (0.3, 100.0)):
-        x, data = reach * _normal(rng, 4, 2), _normal(rng, 20, 2)
+        x, data = reach * normal(rng, 4, 2), normal(rng, 20, 2)
         density = Empirical(data)
         path = list(accumulate([x, *[bandwidth] * 5], density))
         heights, got = torch.stack([density.log_prob(p, bandwidth) for p in path]), answer(x, data, bandwidth, 5)
@@ -123,7 +119,7 @@ def _critical_bandwidth(answer: Any, rng: Generator) -> Cases:
 
 def _line(rng: Generator) -> GaussianMixture:
     """A mixture of Gaussians on a line."""
-    return GaussianMixture([0.5, 0.3, 0.2], 2 * _normal(rng, 3, 1), [0.3, 0.1, 0.6])
+    return GaussianMixture([0.5, 0.3, 0.2], 2 * normal(rng, 3, 1), [0.3, 0.1, 0.6])
 
 
 def _below(data: Tensor, x: Tensor, sigma: float) -> Tensor:
@@ -143,7 +139,7 @@ def _velocity_from_mass(answer: Any, rng: Generator) -> Cases:
         return torch.special.ndtr((x[:, None] - D.means[:, 0]) / (width + sigma**2).sqrt()) @ D.weights
 
     for sigma in (0.2, 1.0, 4.0):
-        x = D.sample(6, rng)[:, 0] + sigma * _normal(rng, 6)
+        x = D.sample(6, rng)[:, 0] + sigma * normal(rng, 6)
         yield f"velocity at sigma = {sigma}", answer(mass, x, sigma), (x - D(x[:, None], sigma)[:, 0]) / sigma
 
 
@@ -152,8 +148,8 @@ def _velocity_from_mass(answer: Any, rng: Generator) -> Cases:
 )
 def _end_by_rank(answer: Any, rng: Generator) -> Cases:
     for sigma, n in ((0.5, 9), (5.0, 20)):
-        data = _normal(rng, n)
-        x = data[torch.randint(n, (40,), generator=rng)] + sigma * _normal(rng, 40)
+        data = normal(rng, n)
+        x = data[torch.randint(n, (40,), generator=rng)] + sigma * normal(rng, 40)
         share = n * _below(data, x, sigma)
         x, share = (v[(share - share.round()).abs() > 1e-6] for v in (x, share))  # no start on the border of two basins
         yield f"end points of starts at sigma = {sigma}", answer(x, sigma, data), data.sort().values[share.long()]
@@ -164,8 +160,8 @@ def _end_by_rank(answer: Any, rng: Generator) -> Cases:
 )
 def _predict_end(answer: Any, rng: Generator) -> Cases:
     for sigma, stretch in ((10.0, 1.0), (3.0, 4.0)):
-        data = _normal(rng, 12, 2) * torch.tensor([stretch, 1.0], dtype=torch.float64) + 1
-        x = sigma * _normal(rng, 40, 2)
+        data = normal(rng, 12, 2) * torch.tensor([stretch, 1.0], dtype=torch.float64) + 1
+        x = sigma * normal(rng, 40, 2)
         end = Gaussian.fit(data).flow(x, sigma, 0.0)
         what = f"index of the forecast for 40 starts at sigma = {sigma:g}, 12 data points"
         yield what, answer(x, sigma, data), torch.cdist(end, data).argmin(1)
@@ -177,7 +173,7 @@ def _predict_end(answer: Any, rng: Generator) -> Cases:
 @register("ab2_step", "the slope of the line is the difference of directions over the difference of sigmas")
 def _ab2_step(answer: Any, rng: Generator) -> Cases:
     for previous, sigma, sigma_next in ((9.0, 4.0, 1.0), (0.9, 0.5, 0.0)):
-        x, direction, older = _normal(rng, 3, 5, 2)
+        x, direction, older = normal(rng, 3, 5, 2)
         h, back = sigma_next - sigma, sigma - previous
         expected = x + h * ((1 + h / (2 * back)) * direction - h / (2 * back) * older)
         what = f"step from {sigma} to {sigma_next} after one from {previous}"
@@ -187,7 +183,7 @@ def _ab2_step(answer: Any, rng: Generator) -> Cases:
 @register("exact_line_step", "with u = mu - lambda you need the integrals of e^(u - h) and of u e^(u - h) from 0 to h")
 def _exact_line_step(answer: Any, rng: Generator) -> Cases:
     for previous, sigma, sigma_next in ((9.0, 4.0, 1.0), (0.9, 0.5, 0.4)):
-        x, denoised, older = _normal(rng, 3, 5, 2)
+        x, denoised, older = normal(rng, 3, 5, 2)
         h, back = math.log(sigma / sigma_next), math.log(previous / sigma)
         expected = math.exp(-h) * x - math.expm1(-h) * denoised + (h + math.expm1(-h)) / back * (denoised - older)
         what = f"step from {sigma} to {sigma_next} after one from {previous}"
@@ -206,7 +202,7 @@ def _bug_museum(answer: Any, rng: Generator) -> Cases:
 @register("heun_weights", "put both directions into the last line, and collect what stands before each answer of D")
 def _heun_weights(answer: Any, rng: Generator) -> Cases:
     for sigma, sigma_next in ((2.5, 0.002), (3.0, 1.5), (0.9, 0.6)):
-        x, here, there = _normal(rng, 3, 4)
+        x, here, there = normal(rng, 3, 4)
         direction = (x - here) / sigma
         ahead = x + (sigma_next - sigma) * direction
         expected = x + (sigma_next - sigma) * (direction + (ahead - there) / sigma_next) / 2

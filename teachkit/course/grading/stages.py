@@ -12,16 +12,12 @@ import torch
 from torch import Generator, Tensor
 
 from teachkit import Empirical, initial_noise, regularity, sample, schedules
-from teachkit.course.grading.engine import Cases, register
+from teachkit.course.grading.engine import Cases, normal, register
 
 _LAST = 0.05
 _LEVELS = schedules.polynomial(20, _LAST, 20.0)
 _STARTS = initial_noise(48, (6,), 20.0, seed=0)
 _DRAWS = 19  # of labels without meaning: the true ones must lie above all of them, which chance does one time in 20
-
-
-def _normal(rng: Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=rng, dtype=torch.float64)
 
 
 def _weights(images: Tensor) -> Tensor:
@@ -48,7 +44,7 @@ def _meaningless_labels(answer: Any, rng: Generator) -> Cases:
         for _ in range(5):
             centres = torch.tensor([0.0, 3.0], dtype=torch.float64)
             label = (torch.arange(n) >= share * n).long()
-            cloud = _normal(rng, n, 6)
+            cloud = normal(rng, n, 6)
             apart = torch.cat([cloud[:, :1] + centres[label][:, None], cloud[:, 1:]], 1)
             for images, name in ((apart, "real"), (cloud, "planted")):
                 order = torch.randperm(n * copies, generator=rng)
