@@ -250,8 +250,8 @@ def _two_step_row(answer: Any, rng: Generator) -> Cases:
 def _two_weights(answer: Any, rng: Generator) -> Cases:
     for batch, d in ((5, 3), (1, 6), (12, 8)):
         x, e, before, target = (normal(rng, batch, d) for _ in range(4))
-        normal = torch.stack([torch.stack([(a * b).sum() for b in (e, before)]) for a in (e, before)])
-        expected = torch.linalg.solve(normal, torch.stack([((target - x) * a).sum() for a in (e, before)]))
+        products = torch.stack([torch.stack([(a * b).sum() for b in (e, before)]) for a in (e, before)])
+        expected = torch.linalg.solve(products, torch.stack([((target - x) * a).sum() for a in (e, before)]))
         yield f"the weights for {batch} samples", answer(x, e, before, target), expected
 
 
