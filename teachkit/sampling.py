@@ -282,10 +282,10 @@ def _warn_of_levels(solver: Solver, denoiser: Denoiser, x: Tensor, sigmas: Tenso
     if first <= 10:  # the data decide the size as well
         return
     size = x.detach().square().mean(dtype=default_dtype(x.device)).sqrt()
-    if anywhere((size <= 0.5 * first) | (size >= 2 * first)):
+    if anywhere(~((size > 0.5 * first) & (size < 2 * first))):
         warnings.warn(
             f"x must be the state at sigmas[0], noise of standard deviation {first:.4g}, but its numbers have a root "
-            f"mean square of {size:.3g}: multiply noise by sigmas[0], as initial_noise does",
+            f"mean square of {float(size):.3g}: multiply noise by sigmas[0], as initial_noise does",
             stacklevel=3,
         )
 
