@@ -32,7 +32,12 @@ from teachkit.files import write_whole
 from teachkit.scheduling import Schedule
 
 ROWS = ROOT / "docs" / "learned.jsonl"
-BUDGETS = (3, 4, 5, 6, 8, 10)
+BUDGETS = {
+    "mixture": (3, 4, 5, 6, 8, 10),
+    "edm-digits8": (3, 4, 5, 6, 8, 10),
+    "edm-mnist": (4, 6, 10),
+    "edm-emoji": (4, 6, 10),
+}
 SEEDS = {"mixture": 3, "edm-digits8": 3, "edm-mnist": 1, "edm-emoji": 1}
 WARM_UP = {"mixture": 128, "edm-digits8": 128, "edm-mnist": 64, "edm-emoji": 64}
 DATA = {"mixture": "digits8", "edm-digits8": "digits8", "edm-mnist": "mnist5k", "edm-emoji": "emoji32"}
@@ -186,7 +191,7 @@ def run(names: list[str]) -> None:
                 continue
             key = key_of(PROBLEMS[name].make()[0])
             known = {cell_of(r) for r in rows() if r["key"] == key}
-            cells = [(n, m) for n in BUDGETS for m in METHODS if (name, seed, m, n) not in known]
+            cells = [(n, m) for n in BUDGETS[name] for m in METHODS if (name, seed, m, n) not in known]
             if not cells:
                 continue
             bench = Bench(name, seed)
