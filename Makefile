@@ -92,8 +92,8 @@ format: $(VENV)/.stamp-test  ## rewrite the code in the house style
 notebooks: $(VENV)/.stamp-test  ## execute the lessons in place and store their outputs
 	"$(BIN)/python" tools/run_course.py --in-place $(ARGS)
 
-html: $(VENV)/.stamp-docs  ## the course as a web site: build/html/index.html
-	"$(BIN)/python" tools/build_site.py
+html: $(VENV)/.stamp-docs  ## the course as a web site: build/html/index.html (ARGS="--repository https://github.com/...")
+	"$(BIN)/python" tools/build_site.py $(ARGS)
 
 bench: $(VENV)/.stamp-peers  ## measure speed against peers
 	"$(BIN)/python" -m benchmarks $(ARGS)

@@ -17,6 +17,7 @@ html_title = "teachkit"
 html_copy_source = html_show_sourcelink = False
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
 highlight_language = "python"
 
 # The stored outputs are shown: nothing runs.

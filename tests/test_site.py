@@ -59,7 +59,8 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     out = tmp_path_factory.mktemp("site") / "html"
-    subprocess.run([sys.executable, ROOT / "tools" / "build_site.py", out], check=True, capture_output=True)
+    command = [sys.executable, ROOT / "tools" / "build_site.py", out, "--moving", "09"]  # one with a quick explorer
+    subprocess.run(command, check=True, capture_output=True)
     return {path: Page(path.read_text()) for path in out.rglob("*.html")}
 
 
@@ -110,6 +111,19 @@ def test_folded_cells_and_answers_of_predictions_can_be_opened(site):
         page = next(page for page in site if page.stem == path.stem).read_text()
         assert len(re.findall(r'<details class="[^"]*hide above-input">\s*<summary', page)) == folded, path.stem
         assert page.count("<details><summary>Show what was measured</summary>") == asked, path.stem
+
+
+def test_each_lesson_can_be_taken_away(site):
+    for path, page in site.items():
+        if path.stem[:2].isdigit():
+            assert f"{path.stem}.ipynb" in page.links
+            assert not any("colab" in link for link in page.links), "the address of the repository is not known"
+
+
+def test_an_explorer_has_its_first_picture_and_labelled_controls(site):
+    (page,) = (path.read_text() for path in site if path.stem == "09_curvature_and_torsion")
+    assert re.search(r'<label>window <input type="range" max="14" value="4" aria-valuetext="101"', page)
+    assert re.search(r'<img src="frames/09_curvature_and_torsion-\d+/004.webp" alt="Window of 101 points', page)
 
 
 def test_every_public_name_has_one_entry(site):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from traceback import format_exc
 from typing import Any
 
@@ -43,6 +43,8 @@ class Explorer(W.VBox):
         Holds the image, or the message of an exception in an element with the role "alert".
     seconds : float
         What the last redraw took.
+    dpi : int
+        Dots per inch of the image, 96.
 
     Examples
     --------
@@ -62,7 +64,7 @@ class Explorer(W.VBox):
         if not isinstance(controls, Sequence) or not all(isinstance(control, W.Widget) for control in controls):
             raise TypeError(f"controls must be a sequence of widgets, got {shown(controls)}")
         self.picture, self._redraw, self.controls = picture, redraw, tuple(controls)
-        self.seconds, self._settled, self._busy = 0.0, False, False
+        self.seconds, self.dpi, self._settled, self._busy = 0.0, 96, False, False
         self.screen = W.HTML(layout=W.Layout(width="100%", max_width="100%"))
         row = W.HBox(list(controls), layout=W.Layout(flex_flow="row wrap", width="100%", overflow="hidden"))
         for control in controls:
@@ -78,6 +80,17 @@ class Explorer(W.VBox):
                 self.screen.value = self._drawn()
                 self._busy, self.seconds = False, time.perf_counter() - begun
 
+    def turn(self, values: Mapping[W.Widget, Any]) -> None:
+        """Move several controls, and draw once."""
+        with plots.style():
+            self._busy = True
+            try:
+                for control, value in values.items():
+                    control.value = value
+            finally:
+                self._busy = False
+        self.update()
+
     def _drawn(self) -> str:
         """The picture as HTML, or what went wrong."""
         try:
@@ -86,7 +99,7 @@ class Explorer(W.VBox):
                 self.picture.draw_without_rendering()
                 self.picture.set_layout_engine("none")
                 self._settled = True
-            return plots.markup(self.picture)
+            return plots.markup(self.picture, self.dpi)
         except Exception as error:
             message, where = (html.escape(words) for words in (f"{type(error).__name__}: {error}", format_exc()))
             alert = f'<pre role="alert" style="white-space: pre-wrap">{message}</pre>'
