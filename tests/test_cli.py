@@ -382,18 +382,6 @@ def test_doctor_reports_a_check_that_breaks(monkeypatch):
     assert "OSError: unreadable" in result.stdout
 
 
-def test_lab_hands_its_options_to_jupyterlab(tmp_path, monkeypatch):
-    started = []
-    monkeypatch.setattr(environment.os, "execv", lambda program, arguments: started.append(arguments))
-    monkeypatch.setattr(environment, "notebooks", lambda: tmp_path)
-    assert run(app, ["lab", "--no-browser", "--port=8888"]).exit_code == 0
-    assert started[0][1:4] == ["-m", "jupyterlab", f"--notebook-dir={tmp_path}"]
-    assert started[0][-2:] == ["--no-browser", "--port=8888"]
-    monkeypatch.setattr(environment, "notebooks", lambda: tmp_path / "absent")
-    assert isinstance(run(app, ["lab"]).exception, FileNotFoundError)
-    assert len(started) == 1
-
-
 @pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error_worth_a_traceback():
     process = subprocess.Popen(

@@ -24,7 +24,7 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
-def test_an_installed_wheel_brings_its_digits(tmp_path):
+def test_an_installed_wheel_brings_its_digits_and_lessons(tmp_path):
     for needed in ("build", "hatchling"):
         if importlib.util.find_spec(needed) is None:
             pytest.fail(f"{needed} is part of the test extra but not installed; run 'make test' again")
@@ -45,6 +45,12 @@ def test_an_installed_wheel_brings_its_digits(tmp_path):
         "print((metrics.digit_probabilities(data.load('mnist5k').images[::500]).argmax(1)).tolist())"
     )
     where, folder, typed, shapes, digits = run(python, "-c", code, cwd=tmp_path).splitlines()
+    shipped = sorted(path.name for path in (site / "teachkit" / "_lessons").rglob("*") if path.is_file())
+    assert shipped == sorted(path.name for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    assert not list(site.rglob("A[0-9]_*.ipynb")), "the assignments' sources have the solutions"
+    code = "import sys; from pathlib import Path; from teachkit.cli import lessons; "
+    code += "print(lessons.hand_out(lessons.shipped(), Path('mine'))[-1])"
+    assert run(python, "-c", code, cwd=tmp_path).strip() == f"{len(shipped)} lessons in mine"
     for path in (where, folder):
         assert Path(path).resolve().is_relative_to(site.resolve())
     assert Path(folder).name == "_data"

@@ -17,6 +17,7 @@ import itertools
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,12 @@ def needed(sources: list[str]) -> list[int]:
     return chosen[::-1]
 
 
-def explorers(notebook: dict) -> dict[int, widgets.Explorer]:
-    """The explorers of a lesson by the index of their cell, made by running what they need."""
+def explorers(notebook: dict) -> Iterator[tuple[int, widgets.Explorer]]:
+    """The explorers of a lesson, each with the index of its cell, made by running what they need.
+
+    What the cells have made, temporary files too, stays until the next one is asked for.
+    """
     code = {k: "".join(cell["source"]) for k, cell in enumerate(notebook["cells"]) if cell["cell_type"] == "code"}
-    found: dict[int, widgets.Explorer] = {}
     space: dict[str, Any] = {"__name__": "__main__"}
     ran: set[int] = set()
     for place in [k for k in code if shows_explorer(code[k])]:
@@ -96,8 +99,7 @@ def explorers(notebook: dict) -> dict[int, widgets.Explorer]:
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(tree, f"cell {k}", "exec"), space)
             if shows_explorer(code[k]):
-                found[k] = space["_"]
-    return found
+                yield k, space["_"]
 
 
 # ---- which pictures it shows
@@ -174,7 +176,7 @@ def flip_book(explorer: widgets.Explorer, folder: Path) -> dict[str, Any]:
 
 def main(lesson: Path, out: Path) -> None:
     found = explorers(json.loads(lesson.read_text(encoding="utf-8")))
-    books = {k: flip_book(explorer, out / f"{lesson.stem}-{k}") for k, explorer in found.items()}
+    books = {k: flip_book(explorer, out / f"{lesson.stem}-{k}") for k, explorer in found}
     (out / f"{lesson.stem}.json").write_text(json.dumps(books))
 
 

@@ -5,7 +5,7 @@ What a command prints for further use goes to stdout, everything else to stderr.
 are imported inside the commands.
 """
 
-from teachkit.cli import assignments, claims, environment, evaluation, models, sampling
+from teachkit.cli import assignments, claims, environment, evaluation, lessons, models, sampling
 from teachkit.cli.base import app, main
 
-__all__ = ["app", "assignments", "claims", "environment", "evaluation", "main", "models", "sampling"]
+__all__ = ["app", "assignments", "claims", "environment", "evaluation", "lessons", "main", "models", "sampling"]

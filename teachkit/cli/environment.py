@@ -1,4 +1,4 @@
-"""``teachkit doctor`` and ``teachkit lab``."""
+"""``teachkit doctor``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import typer
 
 from teachkit import data
 from teachkit.cli.base import app
+from teachkit.cli.lessons import lessons, shipped
 from teachkit.files import cache_directory
 
 _LAB = "pip install 'teachkit[lab]'"
@@ -56,24 +56,6 @@ def doctor() -> None:
     print(f"{problems} problem{'' if problems == 1 else 's'}")
     if problems:
         raise SystemExit(1)
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def lab(context: typer.Context) -> None:
-    """Open the course in JupyterLab; options such as --no-browser or --port=8888 are passed to it."""
-    folder = notebooks()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"the lessons are not in {folder}; they come with a checkout of teachkit, not a wheel")
-    if importlib.util.find_spec("jupyterlab") is None:
-        raise RuntimeError(f"JupyterLab is not installed; {_LAB}")
-    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", *root, *context.args])
-
-
-def notebooks() -> Path:
-    """Where the lessons are in a checkout."""
-    return Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def _python() -> Iterator[Finding]:
@@ -179,9 +161,8 @@ def _kernel() -> Iterator[Finding]:
 
 
 def _lessons() -> Iterator[Finding]:
-    count = len(list(notebooks().glob("[0-9][0-9]_*.ipynb")))
-    remedy = "get a checkout of teachkit: the lessons are not part of the wheel"
-    yield _found("lessons", count, f"{count} in {notebooks()}", remedy)
+    count, folder = len(lessons(shipped())), shipped()
+    yield _found("lessons", count, f"{count} in {folder}", "reinstall teachkit")
 
 
 def _browser() -> Iterator[Finding]:
