@@ -18,7 +18,6 @@ NEW = outline.Lesson(
     "put_in_the_middle",
     "plane",
     "Flow matching",
-    35,
     "is it another model?",
     "Another time, the same curve.",
     ("the_ode",),
@@ -124,7 +123,7 @@ def test_a_lesson_put_into_the_middle_moves_all_others_on(scratch, monkeypatch):
 
     new = json.loads((scratch / "notebooks" / f"{place:02d}_{NEW.slug}.ipynb").read_text())
     top = "".join(new["cells"][0]["source"])
-    assert top.startswith(f"# {place:02d} · Flow matching\n\n*{NEW.idea}*\n\n**Time**: 35 minutes · **Needs**: [")
+    assert top.startswith(f"# {place:02d} · Flow matching\n\n*{NEW.idea}*\n\n**Time**: 0 minutes · **Needs**: [")
     after = f"[{place + 1:02d} High dimensions]({outline.name('high_dimensions')}.ipynb)"
     assert f"more in {after}." in top
     assert f"Next: **{after}**. And on." in top
@@ -133,9 +132,9 @@ def test_a_lesson_put_into_the_middle_moves_all_others_on(scratch, monkeypatch):
     for path in ("docs/SCHEDULES.md", "docs/SCALE.md", "data/README.md"):
         assert (scratch / path).read_text() == (ROOT / path).read_text(), "figures in tables are no lessons"
     instructors = (scratch / "INSTRUCTORS.md").read_text()
-    assert f"| {place:02d} | 35 " in instructors
+    assert f"| {place:02d} | 0 " in instructors
     assert len(re.findall(rf"^\| \d+ \| .*{before['solvers']}, {place:02d} \|", instructors, re.M)) == 2
-    assert "fifteen lessons of 15 to 60 minutes" in (scratch / "README.md").read_text()
+    assert "20 lessons of 0 to 50 minutes" in (scratch / "README.md").read_text()
     fourth = (scratch / "notebooks" / "assignments" / "A4_scheduling.ipynb").read_text()
     assert f"**Needs**: lessons {renumber.spoken(outline.ASSIGNMENTS[-1].needs)} ·" in fourth
     assert renumber.spoken(outline.ASSIGNMENTS[-1].needs) == "04, 07 and 12"

@@ -2,8 +2,9 @@
 
 Lessons may have been moved in the list, taken out or put in; a new one is first written as ``notebooks/SLUG.ipynb``,
 without a number. Then this renames the notebooks and rewrites what follows from the list: numbers and names wherever
-they are mentioned, headings, links, the tables of README.md, INSTRUCTORS.md and the first lesson, and what the
-assignments say they need. ``--check`` writes nothing, and names what would change; the exit code tells.
+they are mentioned, headings, links, the tables of README.md, INSTRUCTORS.md and the first lesson, what the assignments
+say they need, and the times of the lessons, which follow from what these hold (tools/reading_time.py). ``--check``
+writes nothing, and names what would change; the exit code tells.
 
 Only what is written in one of these ways is found: ``08_the_boomerang``, "lesson 08", "lessons 06, 07 and 08", and
 links to a lesson. The text of a lesson mentions others by links; plain numbers in it become links here.
@@ -16,6 +17,8 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+
+import reading_time
 
 from teachkit.course import outline
 
@@ -58,6 +61,7 @@ def changes(root: Path = ROOT) -> dict[Path, tuple[Path, str]]:
     lessons = on_disk(root)
     numbers = {p.stem[:2]: outline.number(slug) for slug, p in lessons.items() if p.stem != slug}
     targets = {path: path.with_name(f"{outline.name(slug)}.ipynb") for slug, path in lessons.items()}
+    times = {slug: reading_time.minutes(json.loads(p.read_text(encoding="utf-8"))) for slug, p in lessons.items()}
     found = {}
     for path in sorted({p for pattern in WHERE for p in root.glob(pattern) if p.is_file() and p.name not in NOT}):
         before = path.read_text(encoding="utf-8")
@@ -66,9 +70,9 @@ def changes(root: Path = ROOT) -> dict[Path, tuple[Path, str]]:
         except KeyError as error:
             raise SystemExit(f"{path.relative_to(root)}: there is no lesson {error}") from None
         if path.suffix == ".ipynb":
-            text = in_notebook(text, path, lessons)
+            text = in_notebook(text, path, lessons, times)
         elif edit := {"README.md": readme, "INSTRUCTORS.md": instructors}.get(str(path.relative_to(root))):
-            text = edit(text, numbers)
+            text = edit(text, numbers, times)
         target = targets.get(path, path)
         if text != before or target != path:
             found[path] = target, text
@@ -120,7 +124,7 @@ def replaced(text: str, pattern: str, new: str | Callable[[re.Match[str]], str])
 # ---- notebooks
 
 
-def in_notebook(text: str, path: Path, lessons: dict[str, Path]) -> str:
+def in_notebook(text: str, path: Path, lessons: dict[str, Path], times: dict[str, int]) -> str:
     """A lesson or an assignment, as JSON, with its heading and links made anew."""
     notebook = json.loads(text)
     sources = ["".join(cell["source"]) for cell in notebook["cells"]]
@@ -131,7 +135,7 @@ def in_notebook(text: str, path: Path, lessons: dict[str, Path]) -> str:
             sources[0], r"\*\*Needs\*\*: lessons [\d, toand]+?(?= ·)", f"**Needs**: lessons {spoken(needs)}"
         )
     else:
-        sources = lesson(slug, sources, [cell["cell_type"] == "markdown" for cell in notebook["cells"]])
+        sources = lesson(slug, sources, [cell["cell_type"] == "markdown" for cell in notebook["cells"]], times[slug])
     for cell, source in zip(notebook["cells"], sources):
         cell["source"] = source.splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
@@ -145,7 +149,7 @@ def spoken(slugs: tuple[str, ...]) -> str:
     return " and ".join(filter(None, [", ".join(numbers[:-1]), numbers[-1]]))
 
 
-def lesson(slug: str, sources: list[str], markdown: list[bool]) -> list[str]:
+def lesson(slug: str, sources: list[str], markdown: list[bool], minutes: int) -> list[str]:
     """The cells of a lesson."""
     entry, number = outline.lesson(slug), outline.number(slug)
     sources = [linked(source) if text else source for source, text in zip(sources, markdown)]
@@ -154,7 +158,7 @@ def lesson(slug: str, sources: list[str], markdown: list[bool]) -> list[str]:
     needs = ", ".join(sorted(map(outline.number, entry.needs))) + helps or "nothing"
     top = replaced(sources[0], r"\A# (?:\d\d · )?.+$", f"# {number} · {entry.title}")
     top = replaced(top, r"^\*(?!\*).+?\*$", f"*{entry.idea}*")
-    top = replaced(top, r"\*\*Time\*\*: \d+ minutes", f"**Time**: {entry.minutes} minutes")
+    top = replaced(top, r"\*\*Time\*\*: \d+ minutes", f"**Time**: {minutes} minutes")
     sources[0] = replaced(top, r"\*\*Needs\*\*: .+?(?= · )", f"**Needs**: {each(needs, link)}")
     if number == "00":
         sources[-1] = between(sources[-1], "lessons", course_map())
@@ -179,19 +183,16 @@ def course_map() -> list[str]:
 # ---- README and INSTRUCTORS
 
 
-def readme(text: str, _: dict[str, str]) -> str:
+def readme(text: str, _: dict[str, str], times: dict[str, int]) -> str:
     """README.md with its table of lessons, and how many there are and how long they take."""
     rows = [
         f"| {outline.number(e.slug)} | [{e.title}](notebooks/{outline.name(e.slug)}.ipynb) | {e.idea} |"
         for e in outline.LESSONS
     ]
     text = between(text, "lessons", ["| | lesson | what it shows |", "|---|---|---|", *rows])
-    minutes = [entry.minutes for entry in outline.LESSONS]
-    return replaced(
-        text,
-        r"\b\w+ lessons of \d+ to \d+ minutes",
-        f"{how_many()} lessons of {min(minutes)} to {max(minutes)} minutes",
-    )
+    shortest, longest = min(times.values()), max(times.values())
+    said = f"{how_many()} lessons of {shortest} to {longest} minutes"
+    return replaced(text, r"\b\w+ lessons of \d+ to \d+ minutes", said)
 
 
 def how_many() -> str:
@@ -200,18 +201,19 @@ def how_many() -> str:
     return WORDS[count - 10] if 10 <= count < 20 else str(count)
 
 
-def instructors(text: str, numbers: dict[str, str]) -> str:
+def instructors(text: str, numbers: dict[str, str], times: dict[str, int]) -> str:
     """INSTRUCTORS.md with its hours, its syllabuses, and its mentions of lessons as links."""
     text = replaced(text, r"^\w+ lessons(?=, )", f"{how_many().capitalize()} lessons")
-    hours = round(sum(entry.minutes for entry in outline.LESSONS) / 60)
+    hours = round(sum(times.values()) / 60)
+    text = between(text, "speeds", [f"{reading_time.stated()}."])
     text = replaced(text, r"about \d+ hours of lessons", f"about {hours} hours of lessons")
-    head, *plans = between(text, "hours", hours_table()).split("## Syllabus for ")
+    head, *plans = between(text, "hours", hours_table(times)).split("## Syllabus for ")
     return linked("## Syllabus for ".join([head, *(syllabus(plan, numbers) for plan in plans)]), "notebooks/")
 
 
-def hours_table() -> list[str]:
+def hours_table(times: dict[str, int]) -> list[str]:
     """Minutes of the lessons in two columns, and hours and points of the assignments."""
-    minutes = [f"| {outline.number(e.slug)} | {e.minutes} " for e in outline.LESSONS]
+    minutes = [f"| {outline.number(e.slug)} | {times[e.slug]} " for e in outline.LESSONS]
     half = -(-len(minutes) // 2)
     graded = [
         f"| {a.name[:2]} {a.subject} | {a.hours} | {a.points} | {max(map(outline.number, a.needs))} |"

@@ -28,7 +28,6 @@ class Lesson(NamedTuple):
     slug: str
     part: str
     title: str
-    minutes: int
     question: str
     idea: str
     needs: tuple[str, ...] = ()
@@ -59,77 +58,77 @@ PARTS = {
 }
 
 LESSONS = (
-    Lesson("start_here", "start", "Start here: the boomerang", 15, "what is the boomerang?",
+    Lesson("start_here", "start", "Start here: the boomerang", "what is the boomerang?",
            "Every sampling path of a diffusion model is very nearly a straight line, and what is left over has "
            "nearly the same shape for every picture. In two minutes you will see it on real digits."),
-    Lesson("noise_and_denoising", "plane", "Noise and denoising", 40,
+    Lesson("noise_and_denoising", "plane", "Noise and denoising",
            "what is D(x; sigma), and why does it point along the score?",
            "What a denoiser is, why the best one is an average, and why it points where the data gets denser.",
            needs=("start_here",)),
-    Lesson("mean_shift", "plane", "Mean shift", 40, "why is a denoiser an old clustering algorithm?",
+    Lesson("mean_shift", "plane", "Mean shift", "why is a denoiser an old clustering algorithm?",
            "The best denoiser of a data set is a clustering step from 1975, and a sampler takes the same steps with "
            "a shrinking bandwidth, each cut short.", needs=("noise_and_denoising",)),
-    Lesson("the_ode", "plane", "The ODE", 40, "which curve does a sampler follow, and in which stages?",
+    Lesson("the_ode", "plane", "The ODE", "which curve does a sampler follow, and in which stages?",
            "The sampler follows a curve. The curve obeys an equation, every step along it is an average of two "
            "points you can name, and the walk has three stages.", needs=("noise_and_denoising", "mean_shift")),
-    Lesson("solvers", "plane", "Solvers", 40, "how do Euler, Heun and multistep methods follow it?",
+    Lesson("solvers", "plane", "Solvers", "how do Euler, Heun and multistep methods follow it?",
            "Every solver is a guess at what the direction does during a step. You will derive the main ones from one "
            "integral, measure their orders, and learn to recognise a broken one by its plots.",
            needs=("the_ode",)),
-    Lesson("five_evaluations", "plane", "Five evaluations", 40,
+    Lesson("five_evaluations", "plane", "Five evaluations",
            "what goes wrong with five evaluations, and what does noise repair?",
            "With five evaluations a high order promises nothing. Two things go wrong, each with its own cause: coarse "
            "steps choose the wrong digit, and negative weights leave the data.", needs=("solvers",)),
-    Lesson("high_dimensions", "digits", "High dimensions", 40,
+    Lesson("high_dimensions", "digits", "High dimensions",
            "what changes, and what becomes simple, in 784 dimensions?",
            "The code that moved dots in the plane draws digits in 784 dimensions, unchanged. What changes is the "
            "geometry, and it becomes simpler.", needs=("the_ode",)),
-    Lesson("one_line_and_a_bend", "digits", "One line and a bend", 40,
+    Lesson("one_line_and_a_bend", "digits", "One line and a bend",
            "how straight is a path, and where does it bend?",
            "A sampling path is a straight line but for one small bend. You measure it, derive how high it is and "
            "where, predict what a paper reports, and find what any smooth curve would do as well.",
            needs=("the_ode", "high_dimensions")),
-    Lesson("the_boomerang", "digits", "The boomerang", 40, "is it really one shape? the controls",
+    Lesson("the_boomerang", "digits", "The boomerang", "is it really one shape? the controls",
            "Seen along its chord, every sampling path bends the same way. Most of what seems to prove it proves "
            "nothing; this lesson finds the part that does.", needs=("high_dimensions", "one_line_and_a_bend")),
-    Lesson("curvature_and_torsion", "digits", "Curvature and torsion", 35, "where does a path turn, and can you tell?",
+    Lesson("curvature_and_torsion", "digits", "Curvature and torsion", "where does a path turn, and can you tell?",
            "A ruler that is too long finds its own length. You see it invent a peak, and measure how a path turns "
            "without any ruler.", needs=("one_line_and_a_bend", "the_boomerang")),
-    Lesson("gaussians", "digits", "Gaussians", 35, "how far do a mean and a covariance carry?",
+    Lesson("gaussians", "digits", "Gaussians", "how far do a mean and a covariance carry?",
            "A mean and a covariance stand in for a denoiser at large noise: how far, until when, and which of the two "
            "saves evaluations of a network.",
            needs=("the_ode", "solvers", "high_dimensions"), helps=("one_line_and_a_bend", "the_boomerang")),
-    Lesson("stages", "digits", "Stages", 35, "when is it decided what a sample will be?",
+    Lesson("stages", "digits", "Stages", "when is it decided what a sample will be?",
            "A path moves straight, turns while several images compete, and moves straight again. You watch it turn, "
            "find when it chooses its class, and catch a statistic that would find a choice in anything.",
            needs=("the_ode", "high_dimensions", "gaussians"), helps=("one_line_and_a_bend",)),
-    Lesson("training_edm", "networks", "Training an EDM network", 40, "how is a denoiser learned?",
+    Lesson("training_edm", "networks", "Training an EDM network", "how is a denoiser learned?",
            "A denoiser can be learned by regression. Four constants decide whether that is easy or hopeless, and "
            "three of them follow from one line each.", needs=("noise_and_denoising", "the_ode"), helps=("solvers",)),
-    Lesson("learned_vs_optimal", "networks", "Learned against optimal", 35,
+    Lesson("learned_vs_optimal", "networks", "Learned against optimal",
            "where does a network differ from the exact denoiser?",
            "The best possible denoiser of a data set can only replay it. A trained network is a worse denoiser of "
            "that set, and a better model of digits.", needs=("high_dimensions", "one_line_and_a_bend", "training_edm")),
-    Lesson("schedules_by_dynamic_programming", "networks", "Schedules by dynamic programming", 40,
+    Lesson("schedules_by_dynamic_programming", "networks", "Schedules by dynamic programming",
            "where should a sampler stop if it may stop only five times?",
            "With six evaluations to spend, where do you stop? All paths have one shape, so a few of them can answer "
            "for all. You derive the paper's method, find what its coefficient does, and go beyond it.",
            needs=("solvers", "one_line_and_a_bend"), helps=("training_edm",)),
-    Lesson("learned_solvers", "networks", "Learned solvers", 40, "what is the best solver of all?",
+    Lesson("learned_solvers", "networks", "Learned solvers", "what is the best solver of all?",
            "A solver is a table of weights. You fit one to the paths of a network by least squares, learn one by "
            "gradients, find that both meet, and look for what neither can reach.",
            needs=("schedules_by_dynamic_programming",), helps=("training_edm",)),
-    Lesson("one_step", "networks", "One step", 40, "what can distillation do that no solver can?",
+    Lesson("one_step", "networks", "One step", "what can distillation do that no solver can?",
            "No solver can get from one evaluation what its network does not say there. So the network is taught to "
            "say it. You distil a sampler to a single step, find a control that it must beat, and see what is lost.",
            needs=("solvers", "training_edm", "learned_solvers")),
-    Lesson("real_gpu_models", "networks", "Real GPU models (so far: digits, on a CPU)", 25,
+    Lesson("real_gpu_models", "networks", "Real GPU models (so far: digits, on a CPU)",
            "does all of it hold for published networks?",
            "The same cells, a published network: load it safely, sample, measure the boomerang, find a schedule, "
            "fill in the table.",
            needs=("solvers", "one_line_and_a_bend"),
            helps=("the_boomerang", "training_edm", "schedules_by_dynamic_programming")),
-    Lesson("your_own_model", "networks", "Your own model", 40, "what is all of it worth to you on Monday?",
+    Lesson("your_own_model", "networks", "Your own model", "what is all of it worth to you on Monday?",
            "A network that predicts noise or a velocity, in latents, guided by a prompt: one line makes it a denoiser, "
            "and everything in this course applies to it, at the guidance you use.",
            needs=("solvers", "one_line_and_a_bend", "schedules_by_dynamic_programming"), helps=("real_gpu_models",)),
@@ -165,8 +164,8 @@ def lesson(slug: str) -> Lesson:
 
     Examples
     --------
-    >>> lesson("solvers").minutes
-    40
+    >>> lesson("solvers").title
+    'Solvers'
     """
     names = [entry.slug for entry in LESSONS]
     if slug not in names:
