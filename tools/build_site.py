@@ -7,7 +7,7 @@ drawn anew, so that they move without Python (tools/flip_book.py, some minutes),
 names, or in all. Nothing is downloaded. Any warning is an error.
 
 ``--repository https://github.com/OWNER/NAME/tree/BRANCH`` adds to every lesson a link that opens it in a hosted
-notebook.
+notebook; so does ``Repository`` under ``[project.urls]`` in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import api_pages
+import hosted
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
@@ -97,9 +98,11 @@ def linked(text: str) -> str:
 
 
 def folded(notebook: dict) -> dict:
-    """A lesson whose hidden cells, the solutions, can be opened by the reader."""
+    """A lesson whose hidden cells, the solutions, can be opened by the reader; one that installs is not shown."""
     for cell in notebook["cells"]:
-        if cell["metadata"].get("jupyter", {}).get("source_hidden"):
+        if hosted.TAG in cell["metadata"].get("tags", []):
+            cell["metadata"]["tags"].append("remove-cell")
+        elif cell["metadata"].get("jupyter", {}).get("source_hidden"):
             cell["metadata"].setdefault("tags", []).append("hide-input")
     return notebook
 
@@ -214,7 +217,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", nargs="?", type=Path, default=ROOT / "build" / "html")
     parser.add_argument("--moving", nargs="*", metavar="NN", help="only the explorers of these lessons; none if empty")
-    parser.add_argument("--repository", help="its address on github.com, for links to a hosted notebook")
+    parser.add_argument(
+        "--repository", default=hosted.repository(), help="its address on github.com, for links to a hosted notebook"
+    )
     options = parser.parse_args()
     build(options.out, options.moving, options.repository)
     print(options.out / "index.html")
