@@ -94,7 +94,7 @@ def network_sample(run: Setting, x: Tensor, sigmas: Tensor, solver: object = "eu
 @cached
 def network_paths(run: Setting) -> Trajectory:
     """Paths of the network: 100 Euler steps."""
-    return network_sample(run, network_noise(run, run.pick(32, 256)), schedules.polynomial(100))
+    return network_sample(run, network_noise(run, run.pick(96, 256)), schedules.polynomial(100))
 
 
 @cached
