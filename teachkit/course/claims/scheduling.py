@@ -3,7 +3,7 @@
 Levels are chosen on a teacher's paths from some noise and judged on other noise, by the error of each sample to the
 exact end of its path; ratios are taken over the same samples. Where the warm-up's draw can change what is found, it is
 drawn several times, and the interval reaches from the least end to the largest (`fixtures.over_draws`). Taught in
-``notebooks/14_schedules_by_dynamic_programming``; what is fitted or learned, in ``notebooks/learned_solvers``.
+``notebooks/14_schedules_by_dynamic_programming``; what is fitted or learned, in ``notebooks/15_learned_solvers``.
 """
 
 from __future__ import annotations
