@@ -2,7 +2,7 @@
 
 r(x; sigma) = x + sigma^2 grad log p_sigma(x) = sum_i w_i y_i is a mean-shift step with bandwidth sigma; Euler's method
 goes a part of the way. Taught in ``notebooks/01_noise_and_denoising`` to ``03_the_ode``, ``10_gaussians`` and
-``stages``.
+``11_stages``.
 """
 
 from __future__ import annotations

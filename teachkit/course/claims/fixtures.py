@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -33,6 +33,18 @@ def ratio(above: Tensor, below: Tensor, *, detail: str = "") -> Measurement:
     """Ratio of two means over the same paths, which are drawn together: ``(B,)`` each."""
     both = above.double().cpu(), below.double().cpu()
     return measured(metrics.bootstrap(lambda a, b: a.mean() / b.mean(), *both, paired=True), detail=detail)
+
+
+def over_draws(each: Sequence[tuple[Any, ...]], detail: str = "") -> Measurement:
+    """Numbers measured with several draws of the warm-up noise, as one: their mean, and the hull of their intervals.
+
+    Examples
+    --------
+    >>> over_draws([Measurement(0.5, 0.4, 0.6), Measurement(0.7, 0.6, 0.9)])[:3]
+    (0.6, 0.4, 0.9)
+    """
+    values, lows, highs = zip(*(m[:3] for m in each))
+    return Measurement(sum(values) / len(values), min(lows), max(highs), "", detail)
 
 
 @cached
@@ -228,8 +240,9 @@ def follows(denoiser: Denoiser, paths: Trajectory, images: Tensor) -> Tensor:
     """Share of the steps, in %, for which a path of ``denoiser`` stays within 5 % of the data radius: ``(B,)``."""
     radius = float((images - images.mean(0)).flatten(1).square().sum(1).mean().sqrt())
     own = sample(denoiser, paths.x[0], paths.sigmas)
-    away = regularity.state_gap(own, paths, radius) > 0.05
-    return 100 * away.int().argmax(0).double() / (len(paths.sigmas) - 1)
+    near = regularity.state_gap(own, paths, radius) <= 0.05
+    steps = len(paths.sigmas) - 1
+    return 100 * near.cumprod(0).sum(0).clamp(max=steps).double() / steps  # all of them, where it never leaves
 
 
 def turned_between(paths: Trajectory, exact: Trajectory, denoiser: Empirical) -> Tensor:
