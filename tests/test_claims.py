@@ -482,6 +482,12 @@ def test_what_they_do_not_do_is(name):
     assert not result.claim.criterion.passes(result.measured.control)
 
 
+def test_a_gaussian_has_one_of_the_two_ends_of_a_denoiser_only():
+    result = next(claims.measure_all([claims.get("denoiser-ends")]))
+    assert result.verdict == "holds"
+    assert result.measured.control > 50
+
+
 def test_what_a_distilled_network_must_beat_is_fitted_and_every_rival_counts():
     rng = torch.Generator().manual_seed(0)
     x, labels = 80 * torch.randn(400, 1, 3, 3, generator=rng), torch.arange(400) % 2
