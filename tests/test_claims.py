@@ -467,10 +467,10 @@ def test_smooth_controls_keep_chord_and_size_and_are_made_by_chance():
 
 
 @needs_network
-@pytest.mark.parametrize("name", ["straight-share", "monotone-images", "residual-pca"])
-def test_what_smooth_curves_by_chance_do_too_is_no_evidence(name):
+@pytest.mark.parametrize("name", ["path-length", "straight-share", "monotone-images", "residual-pca"])
+def test_what_chords_and_smooth_curves_by_chance_do_too_is_no_evidence(name):
     result = next(claims.measure_all([claims.get(name)]))
-    assert result.verdict == "holds with a limit"
+    assert result.verdict in ("holds with a limit", "undecided")  # all of 32 paths are not yet 95 in 100
     assert result.claim.criterion.passes(result.measured.control)
 
 
@@ -482,10 +482,11 @@ def test_what_they_do_not_do_is(name):
     assert not result.claim.criterion.passes(result.measured.control)
 
 
-def test_a_gaussian_has_one_of_the_two_ends_of_a_denoiser_only():
-    result = next(claims.measure_all([claims.get("denoiser-ends")]))
+@pytest.mark.parametrize("name", ["denoiser-ends", "eps-constant-exact"])
+def test_what_the_exact_denoiser_does_a_gaussian_does_not(name):
+    result = next(claims.measure_all([claims.get(name)]))
     assert result.verdict == "holds"
-    assert result.measured.control > 50
+    assert result.measured.control > 5 * result.claim.criterion.most
 
 
 def test_what_a_distilled_network_must_beat_is_fitted_and_every_rival_counts():
