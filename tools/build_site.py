@@ -20,6 +20,7 @@ import api_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
+    "docs/SYMBOLS.md",
     "docs/ARCHITECTURE.md",
     "docs/WRITE_A_SOLVER.md",
     "docs/SCHEDULES.md",
