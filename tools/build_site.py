@@ -36,6 +36,7 @@ DOCUMENTS = (
 )
 DOCUMENTS += ("CONTRIBUTING.md", "INSTRUCTORS.md", "SECURITY.md")
 FILES = (
+    "docs/five.png",
     "docs/boomerang.png",
     "docs/ode.png",
     "docs/ode_still.png",
