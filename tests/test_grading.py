@@ -114,7 +114,7 @@ RIGHT = {
         h + a / (2 * top) - 2 * math.sqrt(a * h / (2 * top)),
     ),
     "smooth_null": lambda x, seed: _beside(x, seed, lambda u: u * (1 - u)),
-    "count_evaluations": 11 - 1,
+    "share_kept": lambda sigma, lower: 1 + (lower - sigma) / sigma,
     "two_points": lambda x, s: (
         (torch.exp(x / s**2) - torch.exp(-x / s**2)) / (torch.exp(x / s**2) + torch.exp(-x / s**2))
         if s > 0.5
@@ -306,6 +306,7 @@ MUTANTS = [
         lambda one, other, s: torch.special.ndtr((one - other).norm() / (2 * s * len(one) ** 0.5)),
         "off by",
     ),
+    ("share_kept", lambda sigma, lower: 1 - lower / sigma, "from 80 to 24"),
     ("predict_end", lambda x, s, y: torch.cdist(x, y).argmin(1), "of 40 indices are wrong"),
     ("predict_end", lambda x, s, y: torch.zeros(40, dtype=torch.long), "of 40 indices are wrong"),
 ]
