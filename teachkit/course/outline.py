@@ -58,9 +58,9 @@ PARTS = {
 }
 
 LESSONS = (
-    Lesson("start_here", "start", "Start here: the boomerang", "what is the boomerang?",
-           "Every sampling path of a diffusion model is very nearly a straight line, and what is left over has "
-           "nearly the same shape for every picture. In two minutes you will see it on real digits."),
+    Lesson("start_here", "start", "Start here: the boomerang", "why are five steps enough?",
+           "A diffusion model walks from noise to a picture. Five steps are enough if they are the right ones, for the "
+           "walk is nearly a straight line with one bend, of nearly the same shape for every picture."),
     Lesson("noise_and_denoising", "plane", "Noise and denoising",
            "what is D(x; sigma), and why does it point along the score?",
            "What a denoiser is, why the best one is an average, and why it points where the data gets denser.",

@@ -59,8 +59,11 @@ PLOTS = {
     ),
     "course.plots.image_grid": Call(
         plots.image_grid,
-        {"images": normal(3, 1, 4, 4), "columns": 2, "titles": ["a", "b", "c"], "title": "A title"},
-        {"images": ("titles",)},
+        {
+            **{"images": normal(3, 1, 4, 4), "columns": 2, "titles": ["a", "b", "c"], "rows": ["one", "two"]},
+            "title": "A title",
+        },
+        {"images": ("titles", "rows"), "columns": ("rows",)},
     ),
     "course.plots.cost_matrix": Call(
         plots.cost_matrix,

@@ -2,7 +2,7 @@
 
 r(x; sigma) = x + sigma^2 grad log p_sigma(x) = sum_i w_i y_i is a mean-shift step with bandwidth sigma; Euler's method
 goes a part of the way. Taught in ``notebooks/01_noise_and_denoising`` to ``03_the_ode``, ``10_gaussians`` and
-``stages``.
+``11_stages``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from teachkit.course.claims import fixtures
 from teachkit.course.claims.criteria import above_one, at_least, at_most, exact, same_size
 from teachkit.course.claims.fixtures import ratio
 from teachkit.course.claims.registry import Measurement, Setting, claim, measured
-from teachkit.denoisers import Empirical, Gaussian
+from teachkit.denoisers import Denoiser, Empirical, Gaussian
 
 P3, P2, P1 = "arXiv 2506.10177", "arXiv 2405.11326", "arXiv 2305.19947"
 
@@ -41,16 +41,21 @@ def _tweedie(run: Setting) -> Measurement:
        unit="%", lesson="noise_and_denoising")  # fmt: skip
 def _ends(run: Setting) -> Measurement:
     """The exact denoiser is the nearest data point at small noise and the mean of the data at large noise."""
-    D, images = fixtures.exact_denoiser(), fixtures.digits().images
+    images = fixtures.digits().images
     some = images[:: run.pick(20, 2)]
     eps = fixtures.noise(run, len(some), (1, 8, 8)) / 80
     mean = images.mean(0)
     size = (images - mean).flatten(1).norm(dim=1).mean()
     near, far = some + 0.002 * eps, some + 80 * eps
     nearest = images[torch.cdist(near.flatten(1), images.flatten(1)).argmin(1)]
-    away = [gap.flatten(1).norm(dim=1) for gap in (D(near, 0.002) - nearest, D(far, 80.0) - mean)]
-    share = 100 * torch.maximum(*away) / size
-    return measured(share, "%", "larger of both distances, sigma 0.002 and 80, in shares of digit to mean")
+    noise = (near - nearest).flatten(1).norm(dim=1)
+
+    def share(D: Denoiser) -> Tensor:
+        left, off = ((D(x, s) - y).flatten(1).norm(dim=1) for x, s, y in ((near, 0.002, nearest), (far, 80.0, mean)))
+        return 100 * torch.maximum(left / noise, off / size)
+
+    detail = "larger of: noise left at sigma 0.002; off the mean at 80, over digit to mean; control: a Gaussian's"
+    return measured(share(fixtures.exact_denoiser()), "%", detail, share(Gaussian.fit(images)))
 
 
 @claim("one-ode", place=f"{P3}, Lemma 4; DDIM: arXiv 2010.02502", figure="equal", criterion=exact(), lesson="the_ode")
