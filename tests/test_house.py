@@ -64,6 +64,7 @@ ALLOWED = {
     "teachkit/edm/pickle_machine.py": {"pickle._Unpickler"},
     "teachkit/course/assignments/engine.py": {"exec"},
     "tests/assignments/marking.py": {"exec"},
+    "tools/flip_book.py": {"exec"},  # the cells of the lessons
 }
 SOURCES = sorted(
     path.relative_to(ROOT)
