@@ -39,6 +39,7 @@ DOCUMENTS = (
     "docs/COLD_START.md",
     "docs/LITERATURE.md",
     "docs/CONCEPT_TEST.md",
+    "docs/FIRST_LECTURE.md",
     "benchmarks/RESULTS.md",
     "data/README.md",
     "data/licences/README.md",
