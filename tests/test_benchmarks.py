@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import __main__ as runner
-from benchmarks import bench_denoisers, bench_geometry, bench_networks, bench_sampling, peers
+from benchmarks import bench_denoisers, bench_geometry, bench_networks, bench_photos, bench_sampling, peers
 from teachkit import edm
 
 
@@ -69,6 +69,14 @@ def test_the_benchmark_of_denoisers_runs_on_a_small_problem(monkeypatch):
     rows = bench_denoisers.run()
     assert [row["sigma"] for row in rows] == [80.0, 5.0, 0.5, 0.002]
     assert all(row["peak, GiB"] > 0 for row in rows)
+
+
+def test_the_benchmark_of_photographs_runs_on_a_few(monkeypatch):
+    for name, value in {"COUNT": 2, "STEPS": 3, "REPEATS": 1, "STRIDE": 500}.items():
+        monkeypatch.setattr(bench_photos, name, value)
+    rows = bench_photos.run()
+    assert [row["precision"] for row in rows] == ["float64", "float32"]
+    assert all(row["path, s"] >= 0 and row["ratio"] > 0 for row in rows)
 
 
 def test_the_floor_of_networks_is_every_product_of_one_pass_and_no_more(monkeypatch):

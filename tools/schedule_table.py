@@ -96,6 +96,15 @@ PROBLEMS = {
     ),
     "edm-digits8": Problem("edm-digits8", lambda: (edm.load("edm-digits8"), (1, 8, 8)), 128, 128, torch.float32),
     "edm-mnist": Problem("edm-mnist", lambda: (edm.load("edm-mnist"), (1, 28, 28)), 32, 48, torch.float32, 128),
+    "edm-emoji": Problem("edm-emoji", lambda: (edm.load("edm-emoji"), (3, 32, 32)), 16, 32, torch.float32, 32),
+    "empirical-photos": Problem(
+        "Empirical, photographs 32x32",
+        lambda: (Empirical(data.load("photos32").images), (3, 32, 32)),
+        16,
+        32,
+        torch.float32,
+        32,
+    ),
 }
 
 
@@ -173,7 +182,7 @@ def sample_quality(name: str) -> list[dict[str, Any]]:
     """Whether a smaller error means better samples: distances between sets, and how often the class changes.
 
     Distances are to the reference run of the *same model* from other noise; the first row is the floor, that of two
-    such runs. Labels are not given. The class is that of the shipped classifier (28x28) or of the nearest real digit.
+    such runs. Labels are not given. The class is that of a classifier that ships or of the nearest real 8x8 digit.
     """
     problem = PROBLEMS[name]
     denoiser, shape = problem.make()
@@ -181,15 +190,17 @@ def sample_quality(name: str) -> list[dict[str, Any]]:
     noise, other = (initial_noise(count, shape, seed=30_000 + k).to(problem.dtype) for k in (0, 1))
     fine = schedules.polynomial(60)
     reference, target = (sample(denoiser, x, fine, "unipc", keep="final").final for x in (noise, other))
-    digits = data.load("digits8" if shape[-1] == 8 else "mnist5k")
+    digits, colour = data.load("digits8"), shape[0] == 3
 
     def features(images: Tensor) -> Tensor:
-        return images.flatten(1) if shape[-1] == 8 else metrics.digit_features(images)
+        if shape[-1] == 8:
+            return images.flatten(1)
+        return (metrics.emoji_features if colour else metrics.digit_features)(images)
 
     def classes(images: Tensor) -> Tensor:
         if shape[-1] == 8:
             return digits.labels[torch.cdist(images.flatten(1), digits.images.flatten(1)).argmin(1)]
-        return metrics.digit_probabilities(images).argmax(1)
+        return (metrics.emoji_probabilities if colour else metrics.digit_probabilities)(images).argmax(1)
 
     def row(solver: str, levels: str, nfe: int, final: Tensor) -> dict[str, Any]:
         return {
