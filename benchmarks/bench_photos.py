@@ -15,8 +15,8 @@ PEERS = ()
 ABOUT = f"""
 One Euler path of {COUNT} samples and {STEPS} steps with `Empirical` of all 5,000 patches of `photos32`, 3,072 numbers
 each, one thread. The floor is the two matrix products of every step, `x @ data.T` and `weights @ data`, over all
-points. The two are run in turns, {REPEATS} times; medians of processor time. Wanted: 20 s or less. The ratio falls
-below 1 as few points have weight at low noise, where the second product is not needed.
+points. The two are run in turns, {REPEATS} times; medians of processor time. Wanted: 20 s or less. At low
+noise few points have weight, and the second product is not needed.
 """
 
 

@@ -116,7 +116,7 @@ LESSONS = (
            needs=("solvers", "one_line_and_a_bend"), helps=("training_edm",)),
     Lesson("learned_solvers", "networks", "Learned solvers", "what is the best solver of all?",
            "A solver is a table of weights. You fit one to the paths of a network by least squares, learn one by "
-           "gradients, find that both meet, and look for what neither can reach.",
+           "gradients, see which gets further, and look for what neither can reach.",
            needs=("schedules_by_dynamic_programming",), helps=("training_edm",)),
     Lesson("one_step", "networks", "One step", "what can distillation do that no solver can?",
            "No solver can get from one evaluation what its network does not say there. So the network is taught to "

@@ -2,7 +2,7 @@
 
 Everything is measured on 100 Euler steps of dx/dsigma = (x - D) / sigma from 80 to 0.002, mostly of a trained network;
 null models around the same chords are a Brownian bridge, which is rough, an integrated walk and a bow, which are smooth
-as paths of an ODE are. Full measurements add exact denoisers of pictures in 3,072 dimensions. Taught in the lessons
+as paths of an ODE are. Full measurements add pictures in 3,072 dimensions. Taught in the lessons
 from high dimensions to the boomerang.
 """
 
