@@ -135,7 +135,7 @@ def test_a_lesson_put_into_the_middle_moves_all_others_on(scratch, monkeypatch):
     instructors = (scratch / "INSTRUCTORS.md").read_text()
     assert f"| {place:02d} | 35 " in instructors
     assert len(re.findall(rf"^\| \d+ \| .*{before['five_evaluations']}, {place:02d} \|", instructors, re.M)) == 2
-    assert "20 lessons of 15 to 40 minutes" in (scratch / "README.md").read_text()
+    assert "20 lessons of 25 to 40 minutes" in (scratch / "README.md").read_text()
     fourth = (scratch / "notebooks" / "assignments" / "A4_scheduling.ipynb").read_text()
     assert f"**Needs**: lessons {renumber.spoken(outline.ASSIGNMENTS[-1].needs)} ·" in fourth
     assert renumber.spoken(outline.ASSIGNMENTS[-1].needs) == "04, 08, 15 and 16"
