@@ -182,10 +182,12 @@ def test_an_interrupted_run_is_saved(tmp_path, teacher, monkeypatch, sent):
         return loss
 
     monkeypatch.setattr(Distilling, "train_step", interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background has not
     with pytest.raises(KeyboardInterrupt):
         distil(TINY, tmp_path / "run", teacher=teacher, progress=False)
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 2
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("quickly")
