@@ -130,7 +130,7 @@ def test_the_loops_of_the_benchmark_of_scheduling_compute_the_same():
 
     D = Gaussian(torch.zeros(6, dtype=torch.float64), torch.linspace(0.1, 4, 6, dtype=torch.float64))
     teacher = sample(D, initial_noise(5, (6,), seed=0), schedules.polynomial(12))
-    for metric in scheduling.METRICS:
+    for metric in ("deviation", "l1", "l2"):  # those that it times
         loop = bench_scheduling.looped_costs(teacher, metric)
         torch.testing.assert_close(scheduling.cost_matrix(teacher, metric), loop, rtol=1e-7, atol=1e-7)
     cost = scheduling.cost_matrix(teacher, "l1")

@@ -295,8 +295,6 @@ def _limit(groups: dict[tuple[str, int, str], list[dict[str, Any]]]) -> list[str
         f"`fit_solver` against the best that any of the solvers learned by gradients reaches from any start, with up "
         f"to ten times the evaluations: geometric mean of the ratio of errors {mean:.2f} over {len(ratios)} cells, "
         f"largest {max(ratios.values()):.2f}; of their medians {median:.2f}. Above 1.05: {'; '.join(above) or 'none'}.",
-        "Where medians agree and means do not, the few samples that start between two ends make the difference:",
-        "Adam draws other samples in each iteration and sees more of them.",
         "",
     ]
 

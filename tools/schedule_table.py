@@ -277,6 +277,11 @@ def geometric_mean(values: list[float]) -> float:
     return math.exp(statistics.mean(map(math.log, values))) if values else math.nan
 
 
+def cell_text(value: float, digits: int = 2) -> str:
+    """A number, or nothing where there is none."""
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def misses(searched: list[dict[str, Any]], fitted: list[dict[str, Any]]) -> list[str]:
     """The paragraph on cells that are not as good as they should be."""
     bad = [f"{c['solver']} at {c['nfe']}, {c['problem']}" for c in searched if c["found"] > 1.02 * c["usual"]]
@@ -324,7 +329,8 @@ def report() -> str:
         seeds = sorted({c["seeds"] for c in own})
         lines.append(
             f"| {problem.title} | {len(own)} | {'-'.join(map(str, seeds))} | {geometric_mean(a):.2f} | {max(a):.2f} | "
-            f"{geometric_mean(b):.2f} | {max(b):.2f} | {geometric_mean(fit):.2f} | {max(fit, default=math.nan):.2f} |"
+            f"{geometric_mean(b):.2f} | {max(b):.2f} | {cell_text(geometric_mean(fit))} | "
+            f"{cell_text(max(fit, default=math.nan))} |"
         )
     every = [c for c in cells if c["solver"] != "fitted"]
     found = geometric_mean([c["found"] / c["usual"] for c in every])
@@ -371,14 +377,13 @@ def report() -> str:
         for cell in sorted(own, key=lambda c: (("fitted", *SOLVERS).index(c["solver"]), c["nfe"])):
             line = [cell["solver"], str(cell["nfe"])]
             if cell["solver"] == "fitted":
-                line += ["", f"hindsight: {cell['rival']}"]
+                line += ["", f"hindsight: {cell['rival']}" if cell["rival"] else ""]
             else:
                 line += [f"{cell['usual']:.4f}", cell["best"]]
-            line += [f"{cell['hindsight']:.4f}", f"{cell['found']:.4f}"]
+            line += [cell_text(cell["hindsight"], 4), f"{cell['found']:.4f}"]
             line += ["" if cell["solver"] == "fitted" else f"{cell['found'] / cell['usual']:.2f}"]
-            line += [f"{cell['found'] / cell['hindsight']:.2f}"]
-            spread = cell.get("spread", math.nan)
-            line += ["" if math.isnan(spread) else f"{spread:.2f}", f"{cell['median']:.4f}"]
+            line += [cell_text(cell["found"] / cell["hindsight"])]
+            line += [cell_text(cell.get("spread", math.nan)), f"{cell['median']:.4f}"]
             shares = (cell["elsewhere"], cell.get("usual_elsewhere", math.nan))
             line.append(" / ".join(f"{100 * s:.1f} %" for s in shares if not math.isnan(s)))
             lines.append(f"| {' | '.join(line)} |")

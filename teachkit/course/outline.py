@@ -69,16 +69,16 @@ LESSONS = (
            "The best denoiser of a data set is a clustering step from 1975, and a sampler takes the same steps with "
            "a shrinking bandwidth, each cut short.", needs=("noise_and_denoising",)),
     Lesson("the_ode", "plane", "The ODE", "which curve does a sampler follow, and in which stages?",
-           "The sampler follows a curve. The curve obeys an equation, every step along it is an average of two "
-           "points you can name, and the walk has three stages.", needs=("noise_and_denoising", "mean_shift")),
+           "The sampler follows a curve that obeys an equation. Every step is an average of two points you can name, "
+           "and the walk has three stages.", needs=("noise_and_denoising", "mean_shift")),
     Lesson("solvers", "plane", "Solvers", "how do Euler, Heun and multistep methods follow it?",
            "Every solver is a guess at what the direction does during a step. You will derive the main ones from one "
            "integral, measure their orders, and learn to recognise a broken one by its plots.",
            needs=("the_ode",)),
     Lesson("five_evaluations", "plane", "Five evaluations",
            "what goes wrong with five evaluations, and what does noise repair?",
-           "With five evaluations a high order promises nothing. Two things go wrong, each with its own cause: coarse "
-           "steps choose the wrong digit, and negative weights leave the data.", needs=("solvers",)),
+           "With five evaluations a high order promises nothing. Two things go wrong: coarse steps choose the wrong "
+           "digit, and negative weights leave the data.", needs=("solvers",)),
     Lesson("high_dimensions", "digits", "High dimensions",
            "what changes, and what becomes simple, in 784 dimensions?",
            "The code that moved dots in the plane draws digits in 784 dimensions, unchanged. What changes is the "

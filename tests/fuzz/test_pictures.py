@@ -102,7 +102,7 @@ WIDGETS = {
             **PLANE,
             **{"sigma_min": 0.1, "sigma_max": 2.0, "steps": 4, "point": 1, "seed": 1, "extent": 4.0},
         },
-        {"sigma_max": ("sigma_min",)},
+        {"sigma_min": ("sigma_max",), "sigma_max": ("sigma_min",)},
     ),
     "course.widgets.mean_shift_steps": Call(
         widgets.mean_shift_steps, {**PLANE, "bandwidth": 0.5, "start": 3.0, "steps": 4, "extent": 4.0}

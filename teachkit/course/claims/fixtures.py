@@ -66,12 +66,16 @@ def exact_paths(run: Setting) -> Trajectory:
     return sample(exact_denoiser(), noise(run, run.pick(96, 1024), (1, 8, 8)), schedules.polynomial(100))
 
 
+def ring() -> GaussianMixture:
+    """A mixture of eight Gaussians of standard deviation 0.05 on a ring of radius 1."""
+    turn = 2 * torch.pi * torch.arange(8, dtype=torch.float64) / 8
+    return GaussianMixture([1 / 8] * 8, torch.stack([turn.cos(), turn.sin()], 1), [0.05**2] * 8)
+
+
 @cached
 def ring_paths(run: Setting) -> Trajectory:
-    """Paths in the plane: a mixture of eight Gaussians of standard deviation 0.05 on a ring of radius 1."""
-    turn = 2 * torch.pi * torch.arange(8, dtype=torch.float64) / 8
-    ring = GaussianMixture([1 / 8] * 8, torch.stack([turn.cos(), turn.sin()], 1), [0.05**2] * 8)
-    return sample(ring, noise(run, run.pick(400, 4096), (2,)), schedules.polynomial(100))
+    """Paths in the plane, to the `ring`."""
+    return sample(ring(), noise(run, run.pick(400, 4096), (2,)), schedules.polynomial(100))
 
 
 @cached

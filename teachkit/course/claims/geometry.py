@@ -64,7 +64,8 @@ def _eps_exact(run: Setting) -> Measurement:
        remark="below the grain of the density that a network has learned, |eps| falls")  # fmt: skip
 def _eps_network(run: Setting) -> Measurement:
     """On a path of a trained network |eps| stays at the root of the dimension."""
-    return _constancy(fixtures.network_paths(run), "network")
+    found = _constancy(fixtures.network_paths(run), "network")
+    return found._replace(detail=found.detail + fixtures.beyond(run, lambda p: regularity.noise_norm_spread(p)[1]))
 
 
 @claim("eps-constant-plane", place=f"carried over to the plane from {A12}", criterion=at_most(0.1),

@@ -13,7 +13,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from teachkit import GaussianMixture, sample, schedules, scheduling, solvers
+from teachkit import sample, schedules, scheduling, solvers
 from teachkit.course.claims import fixtures
 from teachkit.course.claims.criteria import at_least, at_most, below_one, exact
 from teachkit.course.claims.fixtures import over_draws, ratio
@@ -212,8 +212,7 @@ def _learned(run: Setting) -> Measurement:
        remark="so regular paths are not why fitted weights win")  # fmt: skip
 def _ring(run: Setting) -> Measurement:
     """Fitted weights beat every usual grid also where paths are not alike: on a ring in the plane."""
-    angle = torch.arange(8, dtype=torch.float64) * torch.pi / 4
-    ring = GaussianMixture([1 / 8] * 8, torch.stack([angle.cos(), angle.sin()], 1), torch.full_like(angle, 0.05**2))
+    ring = fixtures.ring()
     new = fixtures.noise(run, run.pick(512, 4096), (2,), stream=1)
     end = sample(ring, new, schedules.polynomial(200), "unipc", keep="final").final
 
