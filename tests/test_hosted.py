@@ -44,17 +44,19 @@ def test_the_address_is_the_one_of_the_project(tmp_path):
     assert "git+https://here" in text
 
 
-@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("installed", [True, False, "a folder of that name"])
 @pytest.mark.parametrize("source", ["", "a.whl"])
 def test_it_installs_only_where_teachkit_is_not(tmp_path, installed, source):
     """Run with a pip that only writes down what it was asked for."""
     (tmp_path / "pip.py").write_text("import sys\nopen('asked', 'w').write(' '.join(sys.argv[1:]))")
-    if installed:
+    if installed is True:
         (tmp_path / "teachkit.py").write_text("")
+    elif installed:
+        (tmp_path / "teachkit").mkdir()
     cell = hosted.CELL.format(source=source)
     done = subprocess.run([sys.executable, "-S", "-c", cell], cwd=tmp_path, env={}, capture_output=True, text=True)
     asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else None
-    if installed:
+    if installed is True:
         assert (done.returncode, done.stdout, done.stderr, asked) == (0, "", "", None)
     elif source:
         assert (done.returncode, asked) == (0, "install -q teachkit[course] @ a.whl")

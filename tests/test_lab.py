@@ -111,6 +111,15 @@ def test_a_call_that_was_cut_off_can_be_repeated(source, mine, monkeypatch):
     assert sorted(files(mine).values()) == ["00_start, second", "01_noise, second", "02_shift, first"]
 
 
+def test_what_a_first_call_wrote_before_it_was_cut_off_is_replaced_by_an_upgrade(source, mine):
+    (mine / lessons.RECORD).unlink()
+    (mine / "02_shift.ipynb").unlink()
+    lessons.hand_out(source, mine)
+    (source / "00_start.ipynb").write_text("00_start, second")
+    assert lessons.hand_out(source, mine) == [f"3 lessons in {mine}"]
+    assert files(mine)["00_start.ipynb"] == "00_start, second"
+
+
 @pytest.mark.parametrize("arguments", [[], ["own folder"]])
 def test_options_go_to_jupyterlab(source, tmp_path, monkeypatch, arguments):
     started = []

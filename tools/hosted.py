@@ -24,7 +24,7 @@ import sys
 
 SOURCE = "{source}"  # where teachkit is: "git+https://github.com/OWNER/NAME", or the address of a wheel
 os.environ.setdefault("TEACHKIT_FULL", "0")  # "1": more paths and samples, for a GPU
-if importlib.util.find_spec("teachkit") is None:
+if not getattr(importlib.util.find_spec("teachkit"), "origin", None):  # a folder of that name is no package
     assert SOURCE, "teachkit is not installed here: put its address into SOURCE"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"teachkit[course] @ {{SOURCE}}"], check=True)"""
 

@@ -76,8 +76,9 @@ def hand_out(source: Path, folder: Path) -> list[str]:
             said.append(f"{lesson.name} is yours and stays; the lesson of teachkit {__version__} is {path.name}")
         wanted[path] = content
     for path, content in wanted.items():
-        if not _changed(path, record):
-            if not path.exists() or path.read_bytes() != content:
+        there = path.exists() and path.read_bytes() == content
+        if there or not _changed(path, record):
+            if not there:
                 _write(path, content)
             record[path.name] = _digest(content)
     kept = {path.name for path in wanted} | {lesson.name for lesson in lessons(source)}
