@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from ipywidgets import IntSlider
 
 from teachkit import denoisers, geometry, initial_noise, sample, schedules
 from teachkit.course import plots, widgets
@@ -15,6 +16,7 @@ LATTICE = plots.grid(2.0, 5)
 IMAGES = sample(
     denoisers.Empirical(normal(6, 1, 4, 4)), initial_noise(3, (1, 4, 4), 10.0), schedules.polynomial(4, 0.1, 10.0)
 )
+LEVEL = IntSlider(1, 0, 3)
 LEVELS = {"values": ("sigmas", "traj"), "sigmas": ("values",), "losses": ("sigmas",)}
 
 PLOTS = {
@@ -148,6 +150,9 @@ WIDGETS = {
     ),
     "course.widgets.Explorer": Call(
         widgets.Explorer, {"picture": plots.panels()[0], "redraw": lambda: ("alt", "caption"), "controls": []}
+    ),
+    "course.widgets.Explorer.turn": Call(
+        widgets.Explorer(plots.panels()[0], lambda: ("alt", "caption"), [LEVEL]).turn, {"values": {LEVEL: 2}}
     ),
 }
 CALLS = {**PLOTS, **WIDGETS}

@@ -81,7 +81,20 @@ class Explorer(W.VBox):
                 self._busy, self.seconds = False, time.perf_counter() - begun
 
     def turn(self, values: Mapping[W.Widget, Any]) -> None:
-        """Move several controls, and draw once."""
+        """Move several controls, and draw once.
+
+        Parameters
+        ----------
+        values : mapping of widgets
+            New values of some of the ``controls``.
+
+        Raises
+        ------
+        TypeError
+            If it is not that.
+        """
+        if not isinstance(values, Mapping) or not all(each in self.controls for each in values):
+            raise TypeError(f"values must be a mapping of some of the controls, got {shown(values)}")
         with plots.style():
             self._busy = True
             try:
