@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 
 from teachkit import edm, files
@@ -351,6 +352,27 @@ def rewrite(path, **changes):
 def test_bad_metadata(changes, error, tmp_path):
     path = rewrite(edm.save(make(), tmp_path / "net.safetensors"), **changes)
     with pytest.raises(error):
+        edm.load(path)
+
+
+def test_a_crowd_of_tensors_is_refused_before_one_is_read(tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    path, many = tmp_path / "many.safetensors", checkpoints.MOST_TENSORS + 1
+    save_file({f"t{k}": torch.zeros(0) for k in range(many)}, path, metadata={"format": checkpoints.FORMAT})
+    monkeypatch.setattr(checkpoints, "digest", None)
+    with pytest.raises(edm.OversizedCheckpointError, match=f"{many} tensors"):
+        edm.load(path)
+
+
+@pytest.mark.parametrize("fails", ["at once", "when read"])
+def test_a_file_larger_than_the_memory_is_refused(tmp_path, monkeypatch, fails):
+    def too_large(*_, **__):
+        raise MemoryError("Cannot allocate memory (os error 12)")
+
+    path = edm.save(make(), tmp_path / "net.safetensors")
+    monkeypatch.setattr(*((safetensors, "safe_open") if fails == "at once" else (checkpoints, "digest")), too_large)
+    with pytest.raises(edm.OversizedCheckpointError, match=r"net.safetensors does not fit into memory"):
         edm.load(path)
 
 

@@ -11,12 +11,13 @@ The snapshot format is that of Karras et al. 2022 (arXiv 2206.00364); safetensor
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ from teachkit.files import write_whole
 from . import published
 from .building import EXACT, STORED_DTYPES, build, check_finite
 from .denoiser import LearnedDenoiser
-from .errors import CheckpointError, CorruptCheckpointError, UnknownArchitectureError
+from .errors import CheckpointError, CorruptCheckpointError, OversizedCheckpointError, UnknownArchitectureError
 from .preconditioning import PRECONDITIONINGS
 from .snapshots import State, read_snapshot
 
 SHIPPED = ("edm-mnist", "edm-digits8", "edm-emoji", "edm-digits8-1step", "edm-digits8-2step", "edm-digits8-4step")
 FORMAT = "teachkit-edm-1"
+MOST_TENSORS = 10_000  # in a file; that of a network has some hundreds
 
 
 def load(
@@ -84,6 +86,8 @@ def load(
         if str(path_or_name) in published.CONFIGS and not Path(path_or_name).is_file():
             again = f". It came from {published.URL}{path.name}: delete it to fetch it anew"
         raise type(error)(f"{path}: {error}{again}") from None
+    except MemoryError:
+        raise OversizedCheckpointError(f"{path} does not fit into memory") from None
     return denoiser.to(device if device is not None else torch.get_default_device())
 
 
@@ -204,7 +208,8 @@ def convert(
 
 def metadata(path_or_name: str | os.PathLike[str]) -> dict[str, str]:
     """What a ``.safetensors`` checkpoint says of itself: class, arguments, dtype, checksum, and what it was given."""
-    return _open_safetensors(_find(path_or_name))[0]
+    with _opened(_find(path_or_name)) as file:
+        return file.metadata() or {}
 
 
 def _find(path_or_name: str | os.PathLike[str]) -> Path:
@@ -237,20 +242,30 @@ def _is_safetensors(path: Path) -> bool:
     return start[8:] == b"{"
 
 
-def _open_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, of which nothing but the header is read yet."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
+    except CheckpointError:
+        raise
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise CorruptCheckpointError(f"{path.name} is no readable safetensors file: {str(error)[:200]}") from None
 
 
 def _read_safetensors(path: Path) -> tuple[str, dict[str, Any], State]:
-    header, state = _open_safetensors(path)
-    if header.get("format") != FORMAT:
-        raise UnknownArchitectureError(f"{path.name} says nothing of its architecture (metadata 'format': {FORMAT!r})")
+    with _opened(path) as file:
+        header, names = file.metadata() or {}, file.keys()
+        if header.get("format") != FORMAT:
+            raise UnknownArchitectureError(
+                f"{path.name} says nothing of its architecture (metadata 'format': {FORMAT!r})"
+            )
+        if len(names) > MOST_TENSORS:
+            raise OversizedCheckpointError(f"{path.name} holds {len(names)} tensors, more than {MOST_TENSORS}")
+        state = {name: file.get_tensor(name) for name in names}
     try:
         arguments = json.loads(header["arguments"])
         class_name, stated = header["class"], header["sha256"]
