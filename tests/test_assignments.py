@@ -23,83 +23,17 @@ from typer.testing import CliRunner
 
 import teachkit
 from teachkit.cli import app
-from teachkit.course.assignments import Limits, build, check, feedback, grade, mark, summary, tables, testing, written
+from teachkit.course.assignments import build, check, feedback, grade, mark, summary, tables, testing, written
 from teachkit.course.assignments import notebook as nb
 from teachkit.course.assignments.process import NoSandbox, Sandbox
 from teachkit.course.assignments.report import Report, Score, Written
 from teachkit.course.assignments.sandbox import readable
 from teachkit.course.assignments.wire import Peer, Refused, RemoteError, Stopped
 
+from .assignments.tiny import SHORT, SOLVED, cell, solved, tiny
+
 pytestmark = pytest.mark.usefixtures("warm")
 SOURCES = Path(__file__).resolve().parents[1] / "notebooks" / "assignments"
-SHORT = Limits(cell_seconds=4, test_seconds=4, total_seconds=60, memory_megabytes=600)
-SOLVED = "def twice(x):\n    return 2 * x"
-WAVE = "def wave(f, x):\n    return f(x) + 1"
-
-
-def cell(name, text, kind="code", **roles):
-    make = new_code_cell if kind == "code" else new_markdown_cell
-    made = make(text)
-    flags = {"grade": False, "solution": False, "locked": True, "task": False, **roles}
-    made.metadata["nbgrader"] = {"schema_version": 3, "grade_id": name, "cell_type": kind, **flags}
-    return made
-
-
-def tiny():
-    """An assignment with two exercises, a race and a question in words: 2 + 1 + 3 and 4 points."""
-    answer, test = {"solution": True, "locked": False}, {"grade": True}
-    return new_notebook(
-        cells=[
-            cell("intro", "# Tiny", "markdown"),
-            cell(
-                "setup",
-                "import torch\nfrom teachkit.course.assignments.testing import expect, generator, score_from_ratio",
-            ),
-            cell("twice", f"def twice(x):\n    ### BEGIN SOLUTION\n{SOLVED[14:]}\n    ### END SOLUTION", **answer),
-            cell(
-                "twice_test",
-                "# Twice\nx = torch.randn(3, generator=generator('a'))\nexpect('twice', twice(x), 2 * x)\n"
-                "### BEGIN HIDDEN TESTS\nx = torch.randn(2, 2, generator=generator('hid')).double()\n"
-                "expect('twice of a matrix', twice(x), x + x)\n### END HIDDEN TESTS",
-                points=2,
-                **test,
-            ),
-            cell("wave", f"def wave(f, x):\n    ### BEGIN SOLUTION\n{WAVE[16:]}\n    ### END SOLUTION", **answer),
-            cell(
-                "wave_test",
-                "# Wave\nx = torch.randn(4, generator=generator('b'))\n"
-                "expect('a sine', wave(torch.sin, x), torch.sin(x) + 1)",
-                points=1,
-                **test,
-            ),
-            cell("level", "level = None\n### BEGIN SOLUTION\nlevel = 0.5\n### END SOLUTION", **answer),
-            cell("race", "# Race\nscore_from_ratio(level, full=0.5, none=1.0, points=3)", points=3, **test),
-            cell("why_text", "## Why?", "markdown"),
-            cell(
-                "why",
-                "### BEGIN SOLUTION\nBecause the rubric says so.\n### END SOLUTION",
-                "markdown",
-                grade=True,
-                points=4,
-                **answer,
-            ),
-            new_code_cell("print('free cell')"),
-        ],
-        metadata=nbformat.from_dict(nb.KERNEL),
-    )
-
-
-def submission(**answers):
-    """The student copy with these answers."""
-    copy = nb.student_copy(tiny())
-    for c in copy.cells:
-        c["source"] = answers.pop(nb.grade_id(c), c.source)
-    assert not answers
-    return copy
-
-
-def solved(**answers):
-    return submission(**{"twice": SOLVED, "wave": WAVE, "level": "level = 0.5", "why": "Because.", **answers})
 
 
 # Student copies
@@ -592,19 +526,106 @@ def test_generators_functions_and_errors_cross(line):
 @pytest.mark.parametrize(
     "tree",
     [
-        *(3, [1], {"$": "tensor", "dtype": "float32", "shape": [5], "blob": 0}, {"$": "array", "dtype": "O"}),
-        *({"$": "array", "dtype": "<f8", "shape": [10**30], "blob": 0}, {"$": []}, {"a": 1}, {"$": "tuple"}),
+        *({"$": "tensor", "dtype": "float32", "shape": [5], "data": ""}, {"$": "array", "dtype": "O", "shape": [1]}),
+        *({"$": "array", "dtype": "<f8", "shape": [10**30], "data": "AAAA"}, {"$": []}, {"a": 1}, {"$": "tuple"}),
+        *({"$": "known", "number": 0}, {"$": "new", "number": 5, "value": []}, {"$": "dict", "items": [[[], 1]]}),
     ],
     ids=str,
 )
-def test_malformed_messages_are_refused(tree):
+@pytest.mark.parametrize("changes", [[], [[0, 1]]], ids=["", "changes"])
+def test_malformed_messages_are_refused(tree, changes):
     near, far = socket.socketpair()
-    text = json.dumps({"tree": tree, "sizes": [8]}).encode()
-    far.sendall(len(text).to_bytes(8, "big") + text + b"12345678")
+    text = json.dumps({"$": "message", "op": "reply", "changes": changes, "value": None if changes else tree}).encode()
+    far.sendall(len(text).to_bytes(8, "big") + text)
     with pytest.raises(Refused, match="malformed"):
         Peer(near, {}).request("anything", 5)
     near.close()
     far.close()
+
+
+@pytest.fixture
+def answers():
+    """A Peer that calls functions of the other side, as a test does those of a student."""
+    near, far = socket.socketpair()
+    student = Peer(far, {}, trusting=True)
+    threading.Thread(target=student.serve, daemon=True).start()
+    test = Peer(near, {})
+
+    def remote(function):
+        student._functions.append(function)
+        return test._remote(len(student._functions) - 1, function.__name__)
+
+    yield remote
+    near.close()
+    far.close()
+
+
+def test_what_is_handed_over_stays_one_object(answers):
+    """Changes of lists, dicts, tensors, arrays and generators arrive, and what comes back is known again."""
+
+    def change(numbers, table, x, a, rng):
+        numbers.append(len(numbers))
+        table[2, "b"] = x
+        x.mul_(2)
+        a[0] = 7
+        torch.rand(1, generator=rng)
+        return x
+
+    change = answers(change)
+    numbers, table, x, a = [0], {(1, "a"): None}, torch.ones(2), np.zeros(2)
+    rng, twin = (torch.Generator().manual_seed(1) for _ in range(2))
+    for times in (1, 2):
+        assert change(numbers, table, x, a, rng) is x
+        torch.rand(1, generator=twin)
+        assert numbers == [*range(times + 1)]
+        assert table.keys() == {(1, "a"), (2, "b")}
+        assert table[2, "b"] is x
+        assert (x.tolist(), a.tolist()) == ([2.0**times] * 2, [7, 0])
+        assert torch.equal(rng.get_state(), twin.get_state())
+    x.zero_()  # and the other way round
+    assert change(numbers, table, x, a, rng).tolist() == [0, 0]
+
+
+def test_a_memory_that_the_answer_keeps_is_the_one_that_it_gave(answers):
+    class Own:
+        count = 0
+
+    kept = [torch.zeros(1)]
+
+    def give(fresh):
+        kept[0].add_(1)
+        return Own() if fresh else kept
+
+    def take(memory):
+        memory.count += 1
+        return memory.count
+
+    give, take = answers(give), answers(take)
+    memory, own = give(False), give(True)
+    assert memory[0].item() == 2, "the second call has changed what the first gave"
+    assert give(False) is memory
+    assert (take(own), take(own)) == (1, 2), "an object of a class of the student's comes back as itself"
+    with pytest.raises(RemoteError, match="AttributeError"):
+        take(object())
+
+
+def test_every_tensor_and_key_travels(answers):
+    same = answers(lambda value: [value][0])
+    one = torch.tensor(1.5)
+    for value in (one.expand(1), one.expand(3), torch.eye(3)[:, :1].T, one.expand(1, 1).to(torch.bfloat16)):
+        copy = answers(lambda v: v.expand(1, *v.shape)[0])(value)
+        assert torch.equal(copy, value)
+    for keys in ((1, "1"), ((1, 2), None), (2.5, True)):
+        got = answers(dict)(tuple((key, [key]) for key in keys))
+        assert got == {key: [key] for key in keys}
+    sparse = torch.eye(2).to_sparse()
+    assert type(answers(lambda _: torch.eye(2).to_sparse())(sparse)).__name__ == "Tensor"
+    assert same(1 + 2j) == 1 + 2j
+    nested = []
+    nested.append(nested)
+    with pytest.raises(Refused, match="too deeply"):
+        same(nested)
+    assert same([1]) == [1], "a refusal leaves both sides in step"
 
 
 def test_silence_and_size_are_limited():
@@ -686,7 +707,7 @@ def test_a_set_up_cell_that_fails_is_not_the_students_fault():
     with pytest.raises(NoSandbox, match="the set-up cell setup fails where submissions run"):
         mark(source, solved(), limits=SHORT)
     given = solved()
-    given.cells.insert(0, new_code_cell("import os\nos.environ['A'] = '1'"))  # now it might be
+    given.cells.insert(0, new_code_cell("torch = 1"))  # now it might be
     assert mark(source, given, limits=SHORT).errors[0][0] == "setup"
 
 

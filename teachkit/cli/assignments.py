@@ -50,8 +50,8 @@ def grade(
 
     limits = assignments.Limits(total_seconds=seconds, memory_megabytes=memory)
     reports = assignments.grade(submissions, source, out, seed=seed, jobs=jobs, limits=limits, progress=True)
-    failed = [report for report in reports if report.failed]
-    for report in failed:
+    unsure = [report for report in reports if report.failed or report.untested]
+    for report in unsure:
         typer.echo(f"{report.student}: {'; '.join(report.notes)}", err=True)
     typer.echo(out / "grades.csv")
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(1 if unsure else 0)

@@ -19,6 +19,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+from teachkit.course.assignments import Limits, Report, Score, engine
 from teachkit.course.assignments import notebook as nb
 
 from .mutants import mutants
@@ -119,6 +120,35 @@ class Desk:
                 name = nb.grade_id(cell)
                 cell["source"] = answers.get(name, self.references[name])
         return copy
+
+
+class Grader:
+    """Marks answers as `teachkit.course.assignments.mark` does, in a process apart, which serves for many of them."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.report = desk, Report("", "")
+        cells = [c for c in desk.source.cells if nb.role(c) in ("setup", "answer")]
+        parts = [nb.Part(nb.grade_id(c), nb.role(c), c.source) for c in cells]
+        self.session = engine._Session(parts, [], self.report, Limits(total_seconds=600), confined=True)
+
+    def mark(self, exercise: str, code: str) -> Mark:
+        """Run ``code`` in place of the solution of ``exercise``, then the tests of that exercise, hidden ones too."""
+        cells, result = self.desk.tests[exercise], Mark(0.0, 0.0, [])
+        reference = self.desk.references[exercise]
+        self.session.left = 600.0
+        self.session.start()
+        for name in _defined(reference):
+            self.session.run(nb.Part("", "answer", f"{name} = None; del {name}"))
+        self.session.run(nb.Part("", "answer", code))
+        for cell in cells:
+            value, message = engine._test(cell.source, dict(self.desk.setup), self.session)
+            score = Score("", "", "", 0.0, nb.points(cell), message)
+            result.points += score.points if message else engine._scored(score, value).points
+            result.maximum += score.maximum
+            result.messages += [message] if message else []
+        if self.session.sandbox:
+            self.session.run(nb.Part("", "answer", reference))
+        return result
 
 
 def edited(code: str, *changes: tuple[str, str]) -> str:

@@ -10,16 +10,17 @@ __all__ = ["Limits", "Report", "Score", "Written"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use: seconds for a cell, a test and everything; megabytes of memory and of file.
+    """What one submission may use: seconds for answers and tests, megabytes of memory and of file.
+
+    A cell or a test may take a tenth of the seconds. Cells of the student's own, which no answer needs, have a fifth of
+    them in addition, and cannot take any from the tests.
 
     Examples
     --------
-    >>> Limits(cell_seconds=5).threads
-    1
+    >>> Limits(total_seconds=40).cell_seconds
+    4.0
     """
 
-    cell_seconds: float = 60.0
-    test_seconds: float = 60.0
     total_seconds: float = 600.0
     memory_megabytes: int = 2048
     file_megabytes: float = 20.0
@@ -30,6 +31,16 @@ class Limits:
         for name, value in vars(self).items():
             if not (isinstance(value, (int, float)) and value > 0):
                 raise ValueError(f"{name} must be a number > 0, got {value!r}")
+
+    @property
+    def cell_seconds(self) -> float:
+        """For one cell, or one test."""
+        return self.total_seconds / 10
+
+    @property
+    def own_seconds(self) -> float:
+        """For all own cells of a student together."""
+        return self.total_seconds / 5
 
 
 @dataclass
@@ -74,8 +85,8 @@ class Written:
 class Report:
     """One submission after marking.
 
-    ``errors`` are cells that failed, with the reason; ``failed`` says that marking itself did not come to an end, so
-    that a person must look.
+    ``errors`` are cells that failed, with the reason; ``untested`` is the number of tests for which no time was left;
+    ``failed`` says that marking itself did not come to an end, so that a person must look.
 
     Examples
     --------
@@ -91,6 +102,7 @@ class Report:
     errors: list[tuple[str, str]] = field(default_factory=list)
     output: str = ""
     seconds: float = 0.0
+    untested: int = 0
     failed: bool = False
 
     @property
