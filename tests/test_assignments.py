@@ -33,6 +33,7 @@ from teachkit.course.assignments.wire import Peer, Refused, RemoteError, Stopped
 from .assignments.tiny import SHORT, SOLVED, cell, solved, tiny
 
 pytestmark = pytest.mark.usefixtures("warm")
+build_module = sys.modules["teachkit.course.assignments.build"]
 SOURCES = Path(__file__).resolve().parents[1] / "notebooks" / "assignments"
 
 
@@ -107,6 +108,7 @@ def test_leaks_are_found():
         ("twice", {"source": "def twice(x): ..."}, "an answer needs"),
         ("twice_test", {"points": 0}, "points belong to graded cells"),
         ("twice_test", {"locked": False}, "answers are not locked"),
+        ("setup", {"locked": False}, "must hold the number of the copy"),
         ("twice_test", {"grade_id": "wave_test"}, "more than once"),
         ("twice_test", {"grade_id": "a b"}, "grade_id of letters"),
         ("wave_test", {"source": "y = unheard_of(1)"}, "'unheard_of', which neither"),
@@ -166,6 +168,26 @@ def test_student_copies_keep_pictures_and_raw_cells(tmp_path):
             build(folder, tmp_path / "out")
 
 
+def test_every_student_gets_a_copy_with_an_id_of_their_own(tmp_path):
+    nbformat.write(tiny(), tmp_path / "tiny.ipynb")
+    build(tmp_path / "tiny.ipynb", tmp_path / "out", ["Ann Lee", "=bob"])
+    first = build_module.read_ids(tmp_path / "out" / "ids.csv")
+    for name in ("Ann Lee", "=bob"):
+        copy = nb.read(tmp_path / "out" / name / "tiny.ipynb")
+        assert nb.copy_id(copy) == first[name, "tiny"] != 2027
+        assert "# of this copy" in copy.cells[1].source
+    build(tmp_path / "tiny.ipynb", tmp_path / "out", ["cy", "Ann Lee"])
+    ids = build_module.read_ids(tmp_path / "out" / "ids.csv")
+    assert len(set(ids.values())) == 3
+    assert ids.items() > first.items()
+    (alone,) = build(tmp_path / "tiny.ipynb", tmp_path / "alone")
+    assert nb.copy_id(nb.read(alone)) in build_module.IDS
+    assert not (tmp_path / "alone" / "ids.csv").exists()
+    for name in ("", "..", "a/b", " a"):
+        with pytest.raises(ValueError, match="students must be names that a folder can bear"):
+            build(tmp_path / "tiny.ipynb", tmp_path / "out", [name])
+
+
 # Putting a submission together
 
 
@@ -176,7 +198,7 @@ def test_locked_cells_come_from_the_source():
         if nb.grade_id(c) == "twice_test":
             c["source"] = "assert True"
     parts, notes = nb.merge(tiny(), given)
-    assert parts[0].code == tiny().cells[1].source
+    assert parts[0].code == tiny().cells[2].source
     assert not any("assert True" in p.code for p in parts)
     assert any("twice_test was changed" in n for n in notes)
     assert any("setup is missing" in n for n in notes)
@@ -190,7 +212,7 @@ def test_what_editors_do_to_files_is_no_change(tmp_path, encoding):
     (tmp_path / "a.ipynb").write_bytes(nbformat.writes(given).replace("\n", "\r\n").encode(encoding))
     parts, notes = nb.merge(tiny(), nb.read(tmp_path / "a.ipynb"))
     assert not notes
-    assert [p.label for p in parts] == ["setup", "twice", "wave", "level", "cell 11"]
+    assert [p.label for p in parts] == ["id", "setup", "twice", "wave", "level", "cell 12"]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +320,7 @@ def test_the_answer_to_one_question_is_none_to_another():
     (why, how), notes = written.collect(source, given)
     assert (why.points, how.points, how.text) == (None, None, WORDS)
     assert WORDS in why.text
-    assert notes == ["why: nothing in its cell, but words in cell 14 (markdown): a person must look for the answer."]
+    assert notes == ["why: nothing in its cell, but words in cell 15 (markdown): a person must look for the answer."]
 
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
@@ -347,7 +369,7 @@ def test_a_plot_below_the_question_is_an_answer():
     given.cells.insert(where + 1, new_code_cell("ax.plot(x)", outputs=[plot]))
     (answer,), (note,) = written.collect(tiny(), given)
     assert (answer.points, list(answer.pictures.values())) == (None, [f"data:image/png;base64,{PNG}"])
-    assert "words in cell 11 (picture)" in note
+    assert "words in cell 12 (picture)" in note
 
 
 @pytest.mark.parametrize(
@@ -433,6 +455,29 @@ def test_expect_says_what_differs_but_not_the_value():
         with pytest.raises(AssertionError, match=r"^x: ") as raised:
             testing.expect("x", got, 2.125)
         assert "2.125" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "message"),
+    [
+        (1.0 + 3e-5, 1.0, "off by 3e-05, which is 3e-05 of the right value; 1e-06 is allowed"),
+        ([1.0, 2.0], [1.0, 2.001], "50% of the values are off, by up to 0.001, which is 0.0005 of the largest"),
+        (0.5, 0.0, "off by 0.5; 1e-08 is allowed"),
+        ([1, 2], [1, 2, 3], r"expected a list of shape \(3,\), got a list of shape \(2,\)"),
+        ([[1], [2, 3]], [1.0, 2.0], "got a list that is no table of numbers"),
+        (None, [1.0], "not answered yet"),
+    ],
+)
+def test_messages_show_error_and_tolerance(got, expected, message):
+    with pytest.raises(AssertionError, match=message):
+        testing.expect("x", got, expected, rtol=1e-6)
+
+
+def test_several_says_what_it_got():
+    assert testing.several("both", [1, 2], 2) == [1, 2]
+    for got, message in [(None, "not answered yet"), ([1], "got a list of 1"), (3.0, "got a float")]:
+        with pytest.raises(AssertionError, match=rf"^both: .*{message}"):
+            testing.several("both", got, 2)
 
 
 def test_score_from_ratio():
@@ -677,7 +722,7 @@ def test_magics_in_set_up_cells_and_tests(tmp_path, magic):
             c["source"] = magic + c.source + ("\n%autosave 5\n%conda install x" if "%%" not in magic else "")
     nbformat.write(source, tmp_path / "tiny.ipynb")
     (copy,) = build(tmp_path / "tiny.ipynb", tmp_path / "out")
-    assert nb.read(copy).cells[1].source == source.cells[1].source
+    assert nb.read(copy).cells[2].source == source.cells[2].source
     report = mark(source, solved(), limits=SHORT)
     assert (report.points, report.errors) == (6, [])
 
@@ -688,7 +733,7 @@ def test_a_set_up_cell_that_fails_names_its_line():
         ("1 / 0", "ZeroDivisionError: division"),
         ("%run a.py", "SyntaxError: %run needs a notebook"),
     ]:
-        source.cells[1]["source"] = f"import torch\n\n{last}"
+        source.cells[2]["source"] = f"import torch\n\n{last}"
         with pytest.raises(ValueError, match=rf"set-up cell setup fails in line 3 \({last}\): {message}"):
             mark(source, solved(), limits=SHORT)
 
@@ -703,7 +748,7 @@ def test_processes_are_refused():
 @pytest.mark.slow
 def test_a_set_up_cell_that_fails_is_not_the_students_fault():
     source = tiny()
-    source.cells[1]["source"] += "\nopen('/etc/passwd').close()"  # can be read here, and not by submissions
+    source.cells[2]["source"] += "\nopen('/etc/passwd').close()"  # can be read here, and not by submissions
     with pytest.raises(NoSandbox, match="the set-up cell setup fails where submissions run"):
         mark(source, solved(), limits=SHORT)
     given = solved()
@@ -730,7 +775,9 @@ def test_check_needs_no_source(tmp_path, recwarn):
     (tmp_path / "tiny.ipynb").write_text(re.sub(r'"id": "\w+"', '"id": "a"', text))  # other editors know no ids
     outcome = CliRunner().invoke(app, ["assignments", "check", str(tmp_path / "tiny.ipynb")])
     assert outcome.exit_code == 1
-    assert "5 of 6 points" in outcome.output
+    assert "5 of 6 visible points" in outcome.output
+    assert "This is no grade yet" in outcome.output
+    assert "a person gives 4 points for words" in outcome.output
     assert "✗ wave · Wave (0/1)" in outcome.output
     assert not any("id" in str(w.message) for w in recwarn)
     nbformat.write(new_notebook(), tmp_path / "empty.ipynb")
@@ -750,7 +797,7 @@ def test_mark_knows_forbidden_functions():
     )
     report = mark(source, given, limits=SHORT)
     assert "write it yourself" in report.scores[0].message
-    source.cells[1]["source"] = "1 / 0"
+    source.cells[2]["source"] = "1 / 0"
     with pytest.raises(ValueError, match="set-up cell setup fails"):
         mark(source, given, limits=SHORT)
 
@@ -862,7 +909,7 @@ def test_names_without_their_ending_stay_apart(tmp_path):
     (tmp_path / "ann").mkdir()
     for name in ("ann.ipynb", "ann.ipynb.ipynb"):
         (tmp_path / name).write_text("")
-    assert sorted(name for name, _ in find(tmp_path, "tiny", tmp_path / "out")) == [
+    assert sorted(name for name, _ in find(tmp_path, tmp_path / "out")) == [
         "ann", "ann.ipynb", "ann.ipynb.ipynb",
     ]  # fmt: skip
 
@@ -941,8 +988,8 @@ def write_batch(folder, source, names):
     nbformat.write(doubled, folder / "doubled.ipynb")
     text = nbformat.writes(solved(why="WORDS")).replace("WORDS", r"\ud800 \u0000 =1+1")  # half a character, and none
     (folder / os.fsdecode(b"\xff.ipynb")).write_text(text)
-    for name, file in (("aaa", "mine.ipynb"), ("zzz", "tiny.ipynb")):
-        (folder / name).mkdir()
+    for name, file in (("aaa", "mine.ipynb"), ("zzz", "tiny.ipynb"), ("two", "tiny.ipynb"), ("two", "tiny_v2.ipynb")):
+        (folder / name).mkdir(exist_ok=True)
         nbformat.write(solved(), folder / name / file)
     for left in ("__MACOSX/._mine.ipynb", ".ipynb_checkpoints/mine-checkpoint.ipynb"):  # by an archive, by Jupyter
         (folder / "aaa" / left).parent.mkdir()
@@ -960,6 +1007,8 @@ def test_no_submission_stops_the_batch(tmp_path, names):
     out = tmp_path / "out"
     grade(tmp_path / "in", source, out, limits=SHORT, jobs=2)
     rows = {r["student"]: r for r in csv.DictReader((out / "grades.csv").read_text().splitlines())}
+    two = rows.pop("two")  # which of them counts nobody knows
+    assert (two["points"], two["remarks"][:38]) == ("", "2 notebooks (tiny.ipynb, tiny_v2.ipynb)"[:38])
     points = {name: float(r["points"]) for name, r in rows.items()}
     full = {"aaa": 6, "zzz": 6, "doubled": 6, "tampered": 4, r"\udcff": 6}
     assert {n: points[n] for n in full} == full
@@ -969,7 +1018,7 @@ def test_no_submission_stops_the_batch(tmp_path, names):
     assert all(rows[n]["remarks"] for n in nothing)
     for name in names:
         assert points[name] == ABUSES[name][1], (name, rows[name])
-    assert len(list((out / "feedback").glob("*.html"))) == len(rows) == len(names) + 11
+    assert len(list((out / "feedback").glob("*.html"))) == len(rows) + 1 == len(names) + 12
     board = json.loads((out / "leaderboard.json").read_text())
     assert board[-1]["student"] == "zzz.ipynb"
     assert not [p for p in (out, out / "feedback", out / "reports") for q in p.iterdir() if q.name.startswith(".")]

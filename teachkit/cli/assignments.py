@@ -17,11 +17,13 @@ app.add_typer(group, name="assignments")
 def build(
     out: Annotated[Path, typer.Argument(help="Folder for the student copies.")],
     source: Annotated[Path, typer.Option(help="Folder of instructor sources, or one.")] = Path("notebooks/assignments"),
+    students: Annotated[Path | None, typer.Option(help="Names, one a line: a copy for each, with its own id.")] = None,
 ) -> None:
     """Write student copies without solutions and hidden tests."""
     from teachkit.course import assignments
 
-    for path in assignments.build(source, out):
+    names = students.read_text(encoding="utf-8-sig").splitlines() if students else None
+    for path in assignments.build(source, out, names and [name.strip() for name in names if name.strip()]):
         typer.echo(path)
 
 

@@ -27,6 +27,7 @@ def tiny():
     return new_notebook(
         cells=[
             cell("intro", "# Tiny", "markdown"),
+            cell("id", "ID = 2027  # of this copy", locked=False),
             cell(
                 "setup",
                 "import torch\nfrom teachkit.course.assignments.testing import expect, generator, score_from_ratio",

@@ -13,6 +13,7 @@ import ast
 import builtins
 import contextlib
 import io
+import re
 import time
 import traceback
 import warnings
@@ -81,7 +82,7 @@ def mark(
     parts, notes = nb.merge(source, submission)
     answers, remarks = written.collect(source, submission)
     notes = [*filter(None, [nb.other_version(submission)]), *notes, *remarks]
-    report = Report(student, assignment, notes=notes, written=answers)
+    report = Report(student, assignment, notes=notes, written=answers, id=nb.copy_id(submission), hidden=hidden)
     owners, tests = nb.answers_to(source), nb.tests(source, hidden)
     with (
         testing.seeded(seed),
@@ -89,7 +90,7 @@ def mark(
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.closing(_Session(parts, [cell.source for cell in tests], report, limits, confined)) as session,
     ):
-        namespace = _setup(source)
+        namespace = _setup(source) | ({} if report.id is None else {"ID": report.id})
         for cell in tests:
             name = nb.grade_id(cell)
             value, message = _test(cell.source, dict(namespace), session)
@@ -140,7 +141,7 @@ class _Session:
             for index, part in enumerate(self.parts):
                 if index in self.broken:
                     continue
-                pure = pure and part.role == "setup"
+                pure = pure and part.role in ("id", "setup")
                 error = self.run(part, START_SECONDS if pure else None)
                 if error and pure:
                     raise NoSandbox(f"the set-up cell {part.label} fails where submissions run ({error})")
@@ -231,6 +232,8 @@ def _test(code: str, namespace: dict[str, Any], session: _Session) -> tuple[Any,
         session.close()
         return None, message
     except Exception as error:  # what came back was so far from what is expected that the test itself tripped
+        if re.search("NoneType|ellipsis", str(error)):
+            return None, "not answered yet: your code gave nothing."
         return None, f"your answer could not be used: {type(error).__name__}: {str(error)[:300]}"
 
 

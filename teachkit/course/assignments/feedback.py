@@ -38,7 +38,13 @@ def summary(report: Report) -> str:
     A1: 1 of 1 points
       ✓ climb · Basics (1/1)
     """
-    lines = [f"{report.assignment}: {report.points:g} of {report.maximum:g} points"]
+    kind = "points" if report.hidden else "visible points"
+    lines = [f"{report.assignment}: {report.points:g} of {report.maximum:g} {kind}"]
+    if not report.hidden:
+        words = f"; a person gives {report.written_maximum:g} points for words" if report.written else ""
+        lines += [
+            "  This is no grade yet. After you hand in, every test has a hidden part, which must pass too" + words + "."
+        ]
     for s in report.scores:
         lines.append(f"  {'✗' if s.message else '✓'} {s.answer} · {s.title} ({s.points:g}/{s.maximum:g})")
         lines += [f"      {s.message}"] if s.message else []

@@ -43,7 +43,7 @@ def check(file: Path | str, *, limits: Limits | None = None) -> Report:
     file : path
         The notebook.
     limits : Limits, optional
-        Time and memory; generous by default.
+        Time and memory, by default those of `grade`.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def check(file: Path | str, *, limits: Limits | None = None) -> Report:
     ValueError: no such file.ipynb is not a file
     """
     path = checks.path("file", file)
-    limits = limits or Limits(memory_megabytes=8192)
+    limits = limits or Limits()
     with warnings.catch_warnings(action="ignore"):  # of cells without ids: nothing that a student could do
         notebook = nb.read(path, limits.file_megabytes)
     if not nb.tests(notebook, hidden=False):
@@ -126,7 +126,7 @@ def grade(
     nb.validate(original, source.name)
     if not nb.tests(original, hidden=True):
         raise ValueError(f"source must hold tests, but {source.name} has none")
-    found = _find(submissions, source.stem, out)
+    found = _find(submissions, out)
     seed = _seed(seed, out, source.stem, limits)
     marked = tables.read_written(out / "written.csv")
     # What marks besides the source may change too. Read in this thread: two at once confuse Python 3.11's ast.parse.
@@ -163,7 +163,7 @@ def _seed(seed: int | None, out: Path, assignment: str, limits: Limits) -> int:
     return seed
 
 
-def _find(folder: Path, assignment: str, out: Path) -> list[Submission]:
+def _find(folder: Path, out: Path) -> list[Submission]:
     """Students and their notebooks; ``out`` is none. Students whose names differ in the ending only keep it."""
     if not folder.is_dir():
         raise ValueError(f"submissions must be a folder, got {folder}")
@@ -174,7 +174,7 @@ def _find(folder: Path, assignment: str, out: Path) -> list[Submission]:
     for _ in range(2):  # a full name may be what another is called without its ending
         same = Counter(name.casefold() for name in names.values())
         names = {e: _readable(e.name) if same[name.casefold()] > 1 else name for e, name in names.items()}
-    return [(names[e], _notebooks(e, assignment)) for e in entries]
+    return [(names[e], _notebooks(e)) for e in entries]
 
 
 def _readable(name: str) -> str:
@@ -187,15 +187,14 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
-def _notebooks(entry: Path, assignment: str) -> list[Path]:
+def _notebooks(entry: Path) -> list[Path]:
     if entry.is_symlink():
         return []
     if not entry.is_dir():
         return [entry]
     files = [p for p in sorted(entry.rglob("*.ipynb")) if not any(map(_hidden, p.relative_to(entry).parts))]
     files = [p for p in files if p.is_file() and not p.is_symlink()]
-    named = [p for p in files if p.stem == assignment]
-    return named if len(named) == 1 else files
+    return files
 
 
 def _one(source: Path, item: Submission, out: Path, limits: Limits, seed: int, marker: str) -> Report:

@@ -3,6 +3,7 @@
 A source is an ordinary notebook that carries nbgrader's cell metadata (schema version 3) and markers. `role` tells what
 a cell is for:
 
+    id        one line, ``ID = 123456``: the number of the copy, which the student leaves alone
     setup     locked, runs first on both sides: imports and helpers
     answer    the student's code; the source holds the solution between ``### BEGIN SOLUTION`` and ``### END SOLUTION``
     test      locked, worth points; ``### BEGIN HIDDEN TESTS`` ... ``### END HIDDEN TESTS`` is taken out of the copies
@@ -33,7 +34,7 @@ from teachkit import __version__, checks
 from teachkit.course.assignments import magics, pictures
 
 __all__ = [
-    "Part", "answer_cells", "answers_to", "leaks", "merge", "names_in", "other_version", "places", "points",
+    "Part", "answer_cells", "answers_to", "copy_id", "leaks", "merge", "names_in", "other_version", "places", "points",
     "read", "role",
     "student_copy", "tests", "validate", "without_stub", "written_answers",
 ]  # fmt: skip
@@ -44,6 +45,7 @@ SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION[ \t]*\n.*?^[ \t]*### END SOL
 HIDDEN = re.compile(r"^[ \t]*### BEGIN HIDDEN TESTS[ \t]*\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.S | re.M)
 LOCKED = ("setup", "test", "text")  # what always comes from the source
 MARKERS = re.compile(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)")
+ID = re.compile(r"^ID[ \t]*=[ \t]*(\d{1,9})\b", re.M)
 KERNEL = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -110,7 +112,7 @@ def points(cell: NotebookNode) -> float:
 
 
 def role(cell: NotebookNode) -> str:
-    """``setup``, ``answer``, ``test``, ``written``, ``text`` or ``free``: see the module's description."""
+    """``id``, ``setup``, ``answer``, ``test``, ``written``, ``text`` or ``free``: see the module's description."""
     m = meta(cell)
     if not m:
         return "free"
@@ -118,7 +120,7 @@ def role(cell: NotebookNode) -> str:
         return "written" if m.get("grade") else "answer"
     if cell.cell_type != "code":
         return "text"
-    return "test" if m.get("grade") else "setup"
+    return "test" if m.get("grade") else "setup" if m.get("locked") else "id"
 
 
 def validate(notebook: NotebookNode, name: str = "source") -> None:
@@ -136,7 +138,11 @@ def validate(notebook: NotebookNode, name: str = "source") -> None:
             and (m.get("schema_version") != 3 or not re.fullmatch(r"[A-Za-z][\w-]*", grade_id(cell))),
             "the grade_id occurs more than once": m and ids[grade_id(cell)] > 1,
             "points belong to graded cells, and only to those": bool(m.get("grade")) != (m.get("points", 0) > 0),
-            "answers are not locked, everything else is": m and bool(m.get("locked")) == bool(m.get("solution")),
+            "answers are not locked, everything else is": m
+            and kind != "id"
+            and bool(m.get("locked")) == bool(m.get("solution")),
+            "an unlocked cell that is no answer must hold the number of the copy, 'ID = 123456'": kind == "id"
+            and not ID.search(cell.source),
             "an answer needs ### BEGIN SOLUTION and ### END SOLUTION": m.get("solution") and "SOLUTION" not in kinds,
             "hidden tests belong into test cells": "HIDDEN TESTS" in kinds and kind != "test",
             f"shows attachment:{''.join(missing[:1])}, which is not attached to it": missing,
@@ -147,10 +153,16 @@ def validate(notebook: NotebookNode, name: str = "source") -> None:
     _check_tests(notebook, name)
 
 
-def student_copy(source: NotebookNode) -> NotebookNode:
+def copy_id(notebook: NotebookNode) -> int | None:
+    """The number of a copy, by which its student's own data are drawn; None if there is none."""
+    found = [ID.search(cell.source) for cell in notebook.cells if role(cell) == "id"]
+    return int(found[0][1]) if found and found[0] else None
+
+
+def student_copy(source: NotebookNode, number: int | None = None) -> NotebookNode:
     """The copy for students: solutions replaced by a stub, hidden tests, outputs and metadata gone.
 
-    It says which version of teachkit it was made with.
+    It says which version of teachkit it was made with, and gets the id ``number``.
     Of attachments, pictures above all, those stay that the text which stays refers to.
     """
     cells = []
@@ -158,6 +170,8 @@ def student_copy(source: NotebookNode) -> NotebookNode:
         text = HIDDEN.sub("", original.source)
         stub = STUB if original.cell_type == "code" else WRITTEN_STUB
         text = SOLUTION.sub(rf"\g<1>{stub}", text).rstrip("\n")
+        if role(original) == "id" and number is not None:
+            text = ID.sub(f"ID = {number}", text)
         cell = getattr(nbformat.v4, f"new_{original.cell_type}_cell")(text, id=original["id"])
         if kept := pictures.attached(original, text)[0]:
             cell["attachments"] = kept
@@ -228,6 +242,11 @@ def merge(source: NotebookNode, submission: NotebookNode) -> tuple[list[Part], l
                 notes.append(f"The locked cell {name} was changed; the original was used.")
             if kind == "setup" and not any(p.label == name for p in parts):
                 parts.append(Part(name, kind, locked[name]))
+        elif kind == "id":
+            if cell.cell_type == "code" and (held := ID.search(cell.source)):
+                parts.append(Part(name, kind, f"ID = {held[1]}"))
+            else:
+                notes.append(f"The cell {name} does not hold the number of the copy any more.")
         elif kind == "answer" and cell.cell_type != "code":
             notes.append(f"The cell {name} is not a code cell any more; it was not run.")
         elif kind != "written" and cell.cell_type == "code" and cell.source.strip():
@@ -316,7 +335,7 @@ def _check_tests(notebook: NotebookNode, name: str) -> None:
     known, read = set(dir(builtins)), []
     for cell in notebook.cells:
         kind, where = role(cell), f"{name}, cell {grade_id(cell)!r}"
-        if cell.cell_type != "code" or kind not in ("setup", "answer", "test"):
+        if cell.cell_type != "code" or kind not in ("id", "setup", "answer", "test"):
             continue
         try:
             tree = magics.parse(cell.source, strict=kind != "answer")

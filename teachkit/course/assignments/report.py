@@ -85,8 +85,9 @@ class Written:
 class Report:
     """One submission after marking.
 
-    ``errors`` are cells that failed, with the reason; ``untested`` is the number of tests for which no time was left;
-    ``failed`` says that marking itself did not come to an end, so that a person must look.
+    ``id`` is the number of the student's copy. ``errors`` are cells that failed, with the reason; ``untested`` is the
+    number of tests for which no time was left; ``hidden`` says whether hidden tests were run; ``failed`` that marking
+    itself did not come to an end, so that a person must look.
 
     Examples
     --------
@@ -102,7 +103,9 @@ class Report:
     errors: list[tuple[str, str]] = field(default_factory=list)
     output: str = ""
     seconds: float = 0.0
+    id: int | None = None
     untested: int = 0
+    hidden: bool = True
     failed: bool = False
 
     @property

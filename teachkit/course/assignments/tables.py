@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 import re
@@ -12,6 +10,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from teachkit.course.assignments import sheets
 from teachkit.course.assignments.report import Report
 
 COLUMNS = ("student", "question", "points", "maximum", "comment", "answer", "version")
@@ -28,10 +27,19 @@ def grades_csv(reports: Sequence[Report]) -> str:
     for r in reports:
         points = {} if r.failed else {s.name: _number(s.points) for s in r.scores}
         remarks = re.sub(r"\s+", " ", "; ".join([*r.notes, *(f"{where}: {what}" for where, what in r.errors)]))
-        row = [_safe(r.student), _safe(r.assignment), _number(None if r.failed else r.points), _number(r.maximum)]
-        row += [_number(r.written_points if r.written else None), _number(r.written_maximum), _safe(remarks[:500])]
+        row = [
+            sheets.safe(r.student),
+            sheets.safe(r.assignment),
+            _number(None if r.failed else r.points),
+            _number(r.maximum),
+        ]
+        row += [
+            _number(r.written_points if r.written else None),
+            _number(r.written_maximum),
+            sheets.safe(remarks[:500]),
+        ]
         rows.append(row + [points.get(t, "") for t in tests])
-    return _csv(rows)
+    return sheets.text(rows)
 
 
 def written_csv(reports: Sequence[Report], before: Mapping[tuple[str, str], dict[str, str]] | None = None) -> str:
@@ -42,11 +50,11 @@ def written_csv(reports: Sequence[Report], before: Mapping[tuple[str, str], dict
     rows = [list(COLUMNS)]
     for r in reports:
         for w in r.written:
-            row = [_safe(r.student), w.name, _number(w.points), _number(w.maximum), w.comment]
-            rows.append([*row, _safe(w.text[:20_000]), version(w.text)])
+            row = [sheets.safe(r.student), w.name, _number(w.points), _number(w.maximum), w.comment]
+            rows.append([*row, sheets.safe(w.text[:20_000]), version(w.text)])
     known = {(r.student, w.name) for r in reports for w in r.written}
     rows += [[row[c] for c in COLUMNS] for key, row in (before or {}).items() if key not in known and _filled(row)]
-    return _csv(rows)
+    return sheets.text(rows)
 
 
 def version(text: str) -> str:
@@ -91,19 +99,7 @@ def read_written(path: Path) -> Rows:
     ValueError
         That names the row, if points are no number from 0 to the maximum; or if it is another kind of file.
     """
-    if not path.is_file():
-        return {}
-    csv.field_size_limit(10_000_000)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            semicolons = ";" in file.readline()
-            file.seek(0)
-            table = csv.DictReader(file, delimiter=";" if semicolons else ",")
-            rows = list(table)
-    except UnicodeDecodeError:
-        raise ValueError(f"{path.name} is not in UTF-8: save it as 'CSV UTF-8' in the spreadsheet") from None
-    if rows and (missing := [c for c in COLUMNS[:-1] if c not in (table.fieldnames or ())]):
-        raise ValueError(f"{path.name} has no column {missing[0]!r}: keep its first line, and save it as 'CSV UTF-8'")
+    rows = sheets.read(path, COLUMNS[:-1])
     marked: Rows = {}
     for row in rows:
         try:
@@ -115,7 +111,7 @@ def read_written(path: Path) -> Rows:
         except ValueError:
             who = f"{row.get('student')}, {row.get('question')}"
             raise ValueError(f"{path.name}: points of {who} must be a number from 0 to {row.get('maximum')}") from None
-        key = _plain(row["student"]), row["question"]
+        key = sheets.plain(row["student"]), row["question"]
         if key not in marked or _filled(row):
             marked[key] = row
     return marked
@@ -131,25 +127,3 @@ def leaderboard_json(reports: Sequence[Report]) -> str | None:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\r\n").writerows(rows)  # a field is quoted if it holds a character of the end
-    return file.getvalue()
-
-
-FORMULA = r"'*[=+\-@\t\r\n]"
-
-
-def _safe(text: str) -> str:
-    """Keep a spreadsheet from taking a student's text for a formula; `_plain` takes the apostrophe off again.
-
-    One more goes before those that stand before such a text already, so that no two texts become the same.
-    """
-    text = text.replace("\x00", "")
-    return "'" + text if re.match(FORMULA, text) else text
-
-
-def _plain(text: str) -> str:
-    return text[1:] if re.match("'" + FORMULA, text) else text

@@ -20,7 +20,10 @@ import torch
 
 from teachkit.course import grading
 
-__all__ = ["PartialScore", "cohort", "expect", "forbid", "forbidden", "generator", "score_from_ratio", "seeded"]
+__all__ = [
+    "PartialScore", "cohort", "expect", "forbid", "forbidden", "generator", "score_from_ratio", "seeded",
+    "several",
+]  # fmt: skip
 
 _FORBIDDEN: list[str] = []
 
@@ -70,16 +73,20 @@ def expect(what: str, got: Any, expected: Any, *, rtol: float = 1e-4, atol: floa
 
     Numbers, arrays and tensors of any floating type agree when ``|got - expected| <= atol + rtol * max|expected|``.
     Strings and bools must be equal. A 0-d tensor stands for a number. The message names type, shape and the size of the
-    error, never the values expected. See `teachkit.course.grading.compare`.
+    error beside what is allowed, never the values expected. See `teachkit.course.grading.compare`.
     """
-    try:
-        problem = grading.compare(got, expected, rtol=rtol, atol=atol)
-    except Exception:  # grading.compare raises for an answer that is still missing
-        if got is None or got is ...:
-            raise AssertionError(f"{what}: not answered yet (got {got})") from None
-        raise
-    if problem:
+    if problem := grading.compare(got, expected, rtol=rtol, atol=atol):
         raise AssertionError(f"{what}: {problem}." + (f" Hint: {hint}" if hint else ""))
+
+
+def several(what: str, got: Any, count: int) -> Any:
+    """``got`` if it is a tuple or list of ``count`` values, otherwise an AssertionError that says what it is."""
+    if got is None or got is ...:
+        raise AssertionError(f"{what}: not answered yet.")
+    if not isinstance(got, (tuple, list)) or len(got) != count:
+        size = f" of {len(got)}" if isinstance(got, (tuple, list)) else ""
+        raise AssertionError(f"{what}: expected a tuple of {count} values, got a {type(got).__name__}{size}.")
+    return got
 
 
 def score_from_ratio(ratio: float, *, full: float, none: float, points: float) -> PartialScore:

@@ -31,8 +31,8 @@ __all__ = ["Peer", "Refused", "RemoteError", "Stopped"]
 
 Handlers = dict[str, Callable[..., Any]]
 LIMIT = 2**26 // 3 * 4  # bytes of a message: 64 MiB of numbers, three of which become four characters
-NUMBERS = ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "bfloat16")
-NUMBERS += ("float32", "float64")
+NUMBERS = ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "bfloat16",
+           "float32", "float64")  # fmt: skip
 DTYPES = {name: getattr(torch, name) for name in (*NUMBERS, "complex64", "complex128")}
 
 
@@ -63,7 +63,7 @@ class Peer:
 
     def __init__(self, connection: socket.socket, handlers: Handlers, trusting: bool = False) -> None:
         self._socket, self._trusting = connection, trusting
-        self._handlers = {**handlers, "call": self._call, "forget": self._forget}
+        self._handlers: Handlers = {**handlers, "call": self._call, "forget": self._forget}
         self._functions: list[Callable[..., Any]] = []
         self._shared: list[Any] = []  # what is one object on both sides, under the same number
         self._numbers: dict[int, int] = {}  # id of an object -> its number
