@@ -508,6 +508,22 @@ def test_forbid_refuses_and_restores(name):
     assert inner is None or dict(vars(found)) == inner
 
 
+def test_forbid_knows_modules_and_functions_under_other_names():
+    from teachkit import sample as other_name
+    from teachkit.geometry import align
+
+    D, x, sigmas = teachkit.GaussianMixture([1.0], [[0.0]], 1.0), torch.ones(1, 1).double(), torch.tensor([2.0, 1.0])
+    with testing.forbid("geometry", "sample"):
+        for called in (lambda: align(1, 2), lambda: teachkit.geometry.norms(x), lambda: other_name(D, x, sigmas)):
+            with pytest.raises(AssertionError, match=r"teachkit\.(geometry\.\w+|sample) is not allowed"):
+                called()
+    assert other_name(D, x, sigmas.double()).final.shape == (1, 1)
+    call = testing.unaided("geometry")
+    with pytest.raises(AssertionError, match="not answered yet"):
+        call(lambda y: [y.zero_(), None][1], x)
+    assert x == 1, "the answer got a tensor of its own"
+
+
 # The line between the processes
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from teachkit.course.assignments import Limits, Report, Score, engine
+from teachkit.course.assignments import Limits, Report, Score, engine, own_cells
 from teachkit.course.assignments import notebook as nb
 
 from .mutants import mutants
@@ -73,7 +73,7 @@ class Desk:
         self.setup: dict[str, Any] = {"__name__": "__assignment__"}
         with warnings.catch_warnings():
             for cell in self.source.cells:
-                if nb.role(cell) == "setup":
+                if nb.role(cell) in ("id", "setup"):
                     exec(compile(cell.source, f"<{nb.grade_id(cell)}>", "exec"), self.setup)
         self.solved = dict(self.setup)
         for code in self.references.values():
@@ -110,7 +110,7 @@ class Desk:
 
     def mutants(self, exercise: str, limit: int | None = None) -> list[tuple[str, str]]:
         """Mechanical mutants of the solution."""
-        return mutants(self.references[exercise], limit)
+        return [] if limit == 0 else mutants(self.references[exercise], limit)
 
     def submission(self, answers: dict[str, str]) -> NotebookNode:
         """A student's notebook with these answers, and the source's own solutions to the other exercises."""
@@ -127,7 +127,7 @@ class Grader:
 
     def __init__(self, desk: Desk) -> None:
         self.desk, self.report = desk, Report("", "")
-        cells = [c for c in desk.source.cells if nb.role(c) in ("setup", "answer")]
+        cells = [c for c in desk.source.cells if nb.role(c) in ("id", "setup", "answer")]
         parts = [nb.Part(nb.grade_id(c), nb.role(c), c.source) for c in cells]
         self.session = engine._Session(parts, [], self.report, Limits(total_seconds=600), confined=True)
 
@@ -187,7 +187,8 @@ def check_wrong(
 
 
 def _defined(code: str) -> list[str]:
-    return [node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
+    """Names that an answer defines at its top level."""
+    return sorted(own_cells.made(ast.parse(code)))
 
 
 def _run(code: str, namespace: dict[str, Any]) -> Any:

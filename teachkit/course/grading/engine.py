@@ -207,10 +207,10 @@ def compare(got: Any, expected: Any, *, rtol: float = 1e-4, atol: float = 1e-8) 
     if b.ndim and _whole(expected):
         return f"{wrong.sum()} of {wrong.size} indices {'is' if wrong.sum() == 1 else 'are'} wrong"
     off = f"off by {error:.2g}" if not b.ndim else f"{wrong.mean():.0%} of the values are off, by up to {error:.2g}"
-    if not scale:
+    if rtol * scale < atol:
         return f"{off}; {atol:.2g} is allowed"
     whole = "the largest value expected" if b.ndim else "the right value"
-    return f"{off}, which is {error / scale:.2g} of {whole}; {rtol + atol / scale:.2g} is allowed"
+    return f"{off}, which is {error / scale:.2g} of {whole}; {rtol:.2g} is allowed"
 
 
 def _whole(value: Any) -> bool:
