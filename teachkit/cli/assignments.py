@@ -41,17 +41,18 @@ def check(file: Annotated[Path, typer.Argument(help="Your notebook.")]) -> None:
 def grade(
     submissions: Annotated[Path, typer.Argument(help="Folder with a notebook, or a folder, per student.")],
     source: Annotated[Path, typer.Option(help="The instructor source.")],
-    out: Annotated[Path, typer.Option(help="Folder for grades.csv, written.csv and feedback/.")] = Path("grades"),
+    out: Annotated[Path, typer.Option(help="Folder for grades.csv, marking/ and feedback/.")] = Path("grades"),
     seed: Annotated[int | None, typer.Option(help="Of the cohort; default: the last one used in --out.")] = None,
     jobs: Annotated[int, typer.Option(help="Submissions run at a time.", min=1)] = 1,
     seconds: Annotated[float, typer.Option(help="Time for one submission.", min=1)] = 600,
     memory: Annotated[int, typer.Option(help="Megabytes for one submission.", min=64)] = 2048,
+    ids: Annotated[Path | None, typer.Option(help="The ids.csv of build, for names in grades.csv.")] = None,
 ) -> None:
     """Grade a folder of submissions with the hidden tests; exit code 1 if a person must look at one."""
     from teachkit.course import assignments
 
     limits = assignments.Limits(total_seconds=seconds, memory_megabytes=memory)
-    reports = assignments.grade(submissions, source, out, seed=seed, jobs=jobs, limits=limits, progress=True)
+    reports = assignments.grade(submissions, source, out, seed=seed, jobs=jobs, limits=limits, ids=ids, progress=True)
     unsure = [report for report in reports if report.failed or report.untested]
     for report in unsure:
         typer.echo(f"{report.student}: {'; '.join(report.notes)}", err=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment
 
+from teachkit.course.assignments.markdown import rendered
 from teachkit.course.assignments.report import Report
 
 __all__ = ["page", "summary"]
@@ -15,7 +16,7 @@ TEMPLATE = Path(__file__).with_name("feedback.html")
 
 def page(report: Report) -> str:
     """The page of one report. Texts of the student are escaped: markup in an answer is shown, not run."""
-    return Environment(autoescape=True).from_string(TEMPLATE.read_text("utf-8")).render(r=report)
+    return Environment(autoescape=True).from_string(TEMPLATE.read_text("utf-8")).render(r=report, rendered=rendered)
 
 
 def summary(report: Report) -> str:

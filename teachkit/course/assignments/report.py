@@ -66,6 +66,8 @@ class Score:
 class Written:
     """A question answered in words: what the student wrote, marked by a person; pictures as data addresses.
 
+    ``output`` and ``shown`` are what the student's cells above printed and drew when the notebook was saved.
+
     Examples
     --------
     >>> Written("why", "Why?", "Because.", 4.0).points is None
@@ -79,6 +81,8 @@ class Written:
     points: float | None = None
     comment: str = ""
     pictures: dict[str, str] = field(default_factory=dict)
+    output: str = ""
+    shown: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -87,7 +91,8 @@ class Report:
 
     ``id`` is the number of the student's copy. ``errors`` are cells that failed, with the reason; ``untested`` is the
     number of tests for which no time was left; ``hidden`` says whether hidden tests were run; ``failed`` that marking
-    itself did not come to an end, so that a person must look.
+    itself did not come to an end, so that a person must look. ``changes`` are points that a person added or took off:
+    what for, how many, why.
 
     Examples
     --------
@@ -107,6 +112,7 @@ class Report:
     untested: int = 0
     hidden: bool = True
     failed: bool = False
+    changes: list[tuple[str, float, str]] = field(default_factory=list)
 
     @property
     def points(self) -> float:
@@ -129,6 +135,13 @@ class Report:
         """What the written questions can give."""
         return sum(w.maximum for w in self.written)
 
+    @property
+    def total(self) -> float | None:
+        """All points; None while a written question is not marked, or if marking failed."""
+        if self.failed or self.written_points is None:
+            return None
+        return self.points + self.written_points + sum(points for _, points, _ in self.changes)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return asdict(self)
@@ -138,4 +151,5 @@ class Report:
         """The inverse of `to_dict`."""
         scores, written = [Score(**s) for s in plain["scores"]], [Written(**w) for w in plain["written"]]
         errors = [(where, what) for where, what in plain["errors"]]
-        return cls(**{**plain, "scores": scores, "written": written, "errors": errors})
+        changes = [(what, points, why) for what, points, why in plain["changes"]]
+        return cls(**{**plain, "scores": scores, "written": written, "errors": errors, "changes": changes})

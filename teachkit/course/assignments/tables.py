@@ -16,28 +16,38 @@ from teachkit.course.assignments.report import Report
 COLUMNS = ("student", "question", "points", "maximum", "comment", "answer", "version")
 Rows = dict[tuple[str, str], dict[str, str]]
 
-__all__ = ["grades_csv", "leaderboard_json", "read_written", "settle", "version", "written_csv"]
+__all__ = [
+    "grades_csv", "leaderboard_json", "override", "read_written", "settle", "slug", "version", "written_csv"
+]  # fmt: skip
 
 
-def grades_csv(reports: Sequence[Report]) -> str:
-    """A row per student: points, written points once a person gave them, remarks, points of every test."""
+def grades_csv(reports: Sequence[Report], names: Mapping[int, str] | None = None) -> str:
+    """A row per student: points, remarks, the page for the student, points of every test; ``names`` belong to ids.
+
+    ``total`` is empty until a person has marked all written answers.
+    """
     tests = list(dict.fromkeys(s.name for r in reports for s in r.scores))
-    head = ["student", "assignment", "points", "maximum", "written", "written_maximum", "remarks"]
-    rows = [[*head, *tests]]
+    head = [
+        "student",
+        "name",
+        "id",
+        "assignment",
+        "points",
+        "maximum",
+        "written",
+        "written_maximum",
+        "changes",
+        "total",
+    ]
+    rows = [[*head, "remarks", "feedback", *tests]]
     for r in reports:
         points = {} if r.failed else {s.name: _number(s.points) for s in r.scores}
         remarks = re.sub(r"\s+", " ", "; ".join([*r.notes, *(f"{where}: {what}" for where, what in r.errors)]))
-        row = [
-            sheets.safe(r.student),
-            sheets.safe(r.assignment),
-            _number(None if r.failed else r.points),
-            _number(r.maximum),
-        ]
-        row += [
-            _number(r.written_points if r.written else None),
-            _number(r.written_maximum),
-            sheets.safe(remarks[:500]),
-        ]
+        row = [sheets.safe(r.student), sheets.safe((names or {}).get(r.id or -1, "")), str(r.id or "")]
+        row += [sheets.safe(r.assignment), _number(None if r.failed else r.points), _number(r.maximum)]
+        row += [_number(r.written_points if r.written else None), _number(r.written_maximum)]
+        row += [_number(sum(p for _, p, _ in r.changes)) if r.changes else "", _number(r.total)]
+        row += [sheets.safe(remarks[:500]), f"feedback/{slug(r.student)}.html"]
         rows.append(row + [points.get(t, "") for t in tests])
     return sheets.text(rows)
 
@@ -47,14 +57,53 @@ def written_csv(reports: Sequence[Report], before: Mapping[tuple[str, str], dict
 
     Rows of ``before`` (from `read_written`) that were filled in and that no report has any more are kept at the end.
     """
-    rows = [list(COLUMNS)]
+    rows = [[*COLUMNS, "output"]]
     for r in reports:
         for w in r.written:
             row = [sheets.safe(r.student), w.name, _number(w.points), _number(w.maximum), w.comment]
-            rows.append([*row, sheets.safe(w.text[:20_000]), version(w.text)])
+            rows.append([*row, sheets.safe(w.text[:20_000]), version(w.text), sheets.safe(w.output[:8000])])
     known = {(r.student, w.name) for r in reports for w in r.written}
     rows += [[row[c] for c in COLUMNS] for key, row in (before or {}).items() if key not in known and _filled(row)]
     return sheets.text(rows)
+
+
+def slug(student: str) -> str:
+    """A file name; names that differ stay apart, also where file names know no case."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", student).strip(".")[:80]
+    tag = hashlib.sha256(student.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return plain if plain == student == student.lower() else f"{plain}-{tag}"
+
+
+def override(reports: Sequence[Report], path: Path) -> list[str]:
+    """Apply ``overrides.csv`` (student, item, points, reason) and name its rows that belong to nobody.
+
+    An item that is a test or a question gets these points; any other, such as ``bonus``, adds them to the total.
+
+    Raises
+    ------
+    ValueError
+        That names the row, if points are no number.
+    """
+    lost = []
+    for row in sheets.read(path, ("student", "item", "points", "reason")):
+        who, item, reason = sheets.plain(row["student"]), row["item"].strip(), row["reason"].strip()
+        try:
+            points = float(row["points"].replace(",", "."))
+            if not math.isfinite(points):
+                raise ValueError
+        except ValueError:
+            raise ValueError(f"{path.name}: points of {who}, {item} must be a number, got {row['points']!r}") from None
+        found = [r for r in reports if r.student == who]
+        lost += [] if found else [f"{who}, {item}"]
+        for r in found:
+            scores, words = [s for s in r.scores if s.name == item], [w for w in r.written if w.name == item]
+            for score in scores:
+                score.points, score.message = points, f"{points:g} points given by a person: {reason}"
+            for answer in words:
+                answer.points, answer.comment = points, "; ".join(filter(None, [answer.comment, reason]))
+            if not (scores or words):
+                r.changes.append((item, points, reason))
+    return lost
 
 
 def version(text: str) -> str:
