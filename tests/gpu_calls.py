@@ -74,6 +74,7 @@ CURVES = sample(EXACT, initial_noise(3, (3,), seed=1), schedules.polynomial(30))
 IMAGES = data.load("digits8").images[:6].float()
 NOISE = normal(6, 1, 8, 8).float()
 DIGITS = data.load("mnist5k").images[:3].float()
+EMOJI = data.load("emoji32").images[:3].float()
 ABAR = torch.linspace(0.99, 0.01, 50)
 TINY: dict[str, Any] = {
     "img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_channels": 8, "channel_mult": [1, 2],
@@ -391,12 +392,15 @@ CALLS: dict[str, Call] = {
     "meanshift.mean_shift": of_tensors(meanshift.mean_shift, EXACT, PATH.final, 0.5, 50),
     "meanshift.merge": of_tensors(meanshift.merge, POINTS, 0.5),
     "meanshift.modes": of_tensors(meanshift.modes, EXACT, POINTS, 0.6),
-    "metrics.DigitClassifier": lambda on: metrics.digit_classifier(device=on.device).double()(on(DIGITS.double())),
+    "metrics.Classifier": lambda on: metrics.digit_classifier(device=on.device).double()(on(DIGITS.double())),
     "metrics.FeatureStatistics": statistics,
     "metrics.bootstrap": of_tensors(metrics.bootstrap, torch.mean, POINTS, n_resamples=20),
     "metrics.digit_classifier": lambda on: metrics.digit_classifier(device=on.device)(on(DIGITS)),
     "metrics.digit_features": of_tensors(metrics.digit_features, DIGITS),
     "metrics.digit_probabilities": of_tensors(metrics.digit_probabilities, DIGITS),
+    "metrics.emoji_classifier": lambda on: metrics.emoji_classifier(device=on.device)(on(EMOJI)),
+    "metrics.emoji_features": of_tensors(metrics.emoji_features, EMOJI),
+    "metrics.emoji_probabilities": of_tensors(metrics.emoji_probabilities, EMOJI),
     "metrics.error_to_reference": of_tensors(metrics.error_to_reference, POINTS, POINTS.flip(0)),
     "metrics.frechet_distance": frechet,
     "metrics.inception_features": inception,

@@ -467,8 +467,8 @@ def test_smooth_controls_keep_chord_and_size_and_are_made_by_chance():
 
 
 @needs_network
-@pytest.mark.parametrize("name", ["straight-share", "monotone-images", "residual-pca"])
-def test_what_smooth_curves_by_chance_do_too_is_no_evidence(name):
+@pytest.mark.parametrize("name", ["path-length", "straight-share", "monotone-images", "residual-pca"])
+def test_what_chords_and_smooth_curves_by_chance_do_too_is_no_evidence(name):
     result = next(claims.measure_all([claims.get(name)]))
     assert result.verdict == "holds with a limit"
     assert result.claim.criterion.passes(result.measured.control)
@@ -480,6 +480,13 @@ def test_what_they_do_not_do_is(name):
     result = next(claims.measure_all([claims.get(name)]))
     assert result.verdict == "holds"
     assert not result.claim.criterion.passes(result.measured.control)
+
+
+@pytest.mark.parametrize("name", ["denoiser-ends", "eps-constant-exact"])
+def test_what_the_exact_denoiser_does_a_gaussian_does_not(name):
+    result = next(claims.measure_all([claims.get(name)]))
+    assert result.verdict == "holds"
+    assert result.measured.control > 5 * result.claim.criterion.most
 
 
 def test_what_a_distilled_network_must_beat_is_fitted_and_every_rival_counts():
@@ -509,14 +516,27 @@ def test_variety_is_within_a_class():
 
 def test_forgetting_empties_the_caches_of_every_module():
     run = registry.Setting(seed=3)
-    before = fixtures.digits(), claims.scheduling._exact_teacher(run)
+    before = fixtures.digits(), claims.scheduling._exact_teacher(run, 10)
     assert fixtures.digits() is before[0]
-    assert claims.scheduling._exact_teacher(run) is before[1]
+    assert claims.scheduling._exact_teacher(run, 10) is before[1]
     fixtures.forget()
-    after = fixtures.digits(), claims.scheduling._exact_teacher(run)
+    after = fixtures.digits(), claims.scheduling._exact_teacher(run, 10)
     assert all(new is not old for new, old in zip(after, before))
     fixtures.forget()
     caches = [f for name, module in sys.modules.items() if name.startswith("teachkit.course.claims")
               for f in vars(module).values() if hasattr(f, "cache_info")]  # fmt: skip
     assert len(caches) > 12
     assert all(f.cache_info().currsize == 0 for f in caches)
+
+
+def test_a_path_that_never_leaves_is_followed_to_its_end():
+    run = claims.Setting()
+    images, paths = fixtures.digits().images, fixtures.exact_paths(run)[:3]
+    assert fixtures.follows(fixtures.exact_denoiser(), paths, images).tolist() == [100.0] * 3
+
+
+def test_an_interval_over_draws_holds_those_of_all():
+    each = [claims.Measurement(0.5, 0.4, 0.6), claims.Measurement(0.9, 0.8, 1.1)]
+    assert fixtures.over_draws(each)[:3] == pytest.approx((0.7, 0.4, 1.1))
+    found = claims.get("few-paths").measure(claims.Setting())
+    assert found.low < 1 < found.high  # sixteen paths do not always find the same route

@@ -170,7 +170,15 @@ def test_a_run_that_stops_on_the_way_ends_with_the_same_bits(tmp_path, teacher, 
     assert not any(p.requires_grad for p in whole.parameters())
 
 
-@pytest.mark.usefixtures("quickly")
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, which it does not in a job of the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("quickly", "interruptible")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_is_saved(tmp_path, teacher, monkeypatch, sent):
     step = Distilling.train_step

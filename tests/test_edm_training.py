@@ -449,7 +449,7 @@ def test_two_processes_follow_the_same_curve_as_one(tmp_path, monkeypatch):
 
 # --- The models that ship ---------------------------------------------------------------------------------------------
 
-LIMITS = {"mnist": (2_500_000, 6e6, 0.09), "digits8": (1_000_000, 1e6, 0.32)}
+LIMITS = {"mnist": (2_500_000, 6e6, 0.09), "digits8": (1_000_000, 1e6, 0.32), "emoji": (3_200_000, 8e6, 0.09)}
 
 
 @pytest.fixture(params=sorted(LIMITS))
@@ -478,7 +478,7 @@ def test_shipped_models_are_listed(shipped):
     assert hashlib.sha256(path.read_bytes()).hexdigest() in row[0]
 
 
-def test_shipped_models_denoise_digits_they_have_not_seen(shipped):
+def test_shipped_models_denoise_pictures_they_have_not_seen(shipped):
     name, net = shipped
     images, labels = data.split(data.load(RECIPES[name].data))[1]
     loss = validation_loss(net, images[::10], labels[::10], [0.3], RECIPES[name].sigma_data).item()

@@ -112,16 +112,16 @@ SAME = {
 @pytest.mark.parametrize("kind", SAME)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)
 def test_numbers_do_not_depend_on_the_default_dtype(kind, dtype, tmp_path):
-    metrics.features._shipped_classifier.cache_clear()
+    metrics.features._kept.cache_clear()
     expected = fingerprint(SAME[kind](tmp_path))
-    metrics.features._shipped_classifier.cache_clear()
+    metrics.features._kept.cache_clear()
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(dtype)
         assert fingerprint(SAME[kind](tmp_path)) == expected
     finally:
         torch.set_default_dtype(before)
-        metrics.features._shipped_classifier.cache_clear()
+        metrics.features._kept.cache_clear()
 
 
 # --- Generators -------------------------------------------------------------------------------------------------------

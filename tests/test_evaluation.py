@@ -29,6 +29,7 @@ from teachkit import (
 )
 from teachkit.cli import app
 from teachkit.cli import evaluation as evaluation_command
+from teachkit.cli.evaluation import moments_of
 
 run = CliRunner().invoke
 pytestmark = pytest.mark.usefixtures("warm")
@@ -291,3 +292,12 @@ def test_claims_measured_by_two_processes_are_those_of_one():
     alone = finish(launch(1, *options))
     assert alone.count("holds") >= 3
     assert finish(launch(2, *options)) == alone
+
+
+def test_real_emoji_are_known_in_their_own_features_and_not_as_any_colour_pictures():
+    """Models of photographs draw 3 x 32 x 32 too: they are not to be compared with emoji by default."""
+    truth, told = moments_of("emoji", (3, 32, 32), None, 50)
+    assert truth.mean.shape == (64,)
+    assert told.startswith("; 50 real images score ")
+    with pytest.raises(typer.BadParameter, match="--real must name the moments"):
+        moments_of("pixels", (3, 32, 32), None, 50)

@@ -195,7 +195,7 @@ def test_the_key_follows_what_computes_and_nothing_else(copy):
     assert copy("solvers/one_step.py", "Euler's method: follow", "Of Euler") == (library, ledger)
     assert copy("solvers/one_step.py", "from __future__", "# a remark\nfrom __future__") == (library, ledger)
     assert copy("course/plots/plane.py", "linewidth", "linewidths") == (library, ledger)
-    other = copy("course/claims/geometry.py", "measured(100 * peak", "measured(101 * peak")
+    other = copy("course/claims/geometry.py", "100 * geometry.deviation_peak", "101 * geometry.deviation_peak")
     assert other[0] == library
     assert other[1] != ledger
     changed = copy("solvers/one_step.py", "return euler_step(now, sigma_next)", "return now.x")

@@ -370,7 +370,7 @@ def test_bad_input_is_named(call, error, message):
         call()
 
 
-# --- the digit classifier
+# --- the classifiers
 
 
 @pytest.fixture(scope="module")
@@ -435,6 +435,49 @@ def test_features_do_not_depend_on_the_batch_split_and_clamp(held_out):
 def test_bad_images_are_refused(images, error, message):
     with pytest.raises(error, match=message):
         metrics.digit_features(images)
+
+
+@pytest.fixture(scope="module")
+def unseen_emoji():
+    return data.split(data.load("emoji32"))[1]
+
+
+def test_emoji_classifier_on_emoji_it_has_not_seen(unseen_emoji):
+    """Far from certain, as what a picture of 32 x 32 stands for is: but three times better than the largest class."""
+    confidence, guess = metrics.emoji_probabilities(unseen_emoji.images).max(1)
+    right = (guess == unseen_emoji.labels).double()
+    largest = unseen_emoji.labels.bincount().max() / len(unseen_emoji.labels)
+    assert right.mean() > 3 * largest
+    assert abs(float(confidence.mean() - right.mean())) < 0.1
+    assert confidence[right == 0].mean() < confidence[right == 1].mean()
+
+
+def test_features_tell_sets_of_emoji_apart(unseen_emoji):
+    images = unseen_emoji.images[::2]
+    features = metrics.emoji_features(unseen_emoji.images)
+    assert features.shape == (len(unseen_emoji.images), 64)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    same = frechet_distance(features[1::2], features[::2])
+    noisy, grey = images + 0.5 * noise, images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    for damaged in (noisy, grey):
+        assert frechet_distance(metrics.emoji_features(damaged), features[1::2]) > 1.5 * same
+
+
+def test_one_emoji_may_be_pale_but_no_set_of_them(unseen_emoji):
+    images = data.load("emoji32").images
+    pale = images[images.amin((1, 2, 3)) >= 0]
+    assert metrics.emoji_features(pale[:1]).shape == (1, 64)
+    for scaled in (unseen_emoji.images[:9] / 2 + 0.5, unseen_emoji.images[:1] * 127.5 + 127.5):
+        with pytest.raises(ValueError, match=r"scaled to \[-1, 1\]"):
+            metrics.emoji_features(scaled)
+    with pytest.raises(ValueError, match=r"\(N, 3, 32, 32\) with N >= 1, got \(1, 1, 28, 28\)"):
+        metrics.emoji_features(torch.zeros(1, 1, 28, 28))
+
+
+def test_each_classifier_has_a_file_of_its_own():
+    assert (data.directory() / "emoji-features.safetensors").stat().st_size < 0.3e6
+    with pytest.raises(ValueError, match="does not hold the emoji classifier"):
+        metrics.emoji_classifier(data.directory() / "digit-features.safetensors")
 
 
 def test_classifier_file_is_checked(tmp_path):

@@ -29,7 +29,7 @@ BODY = """# Flow matching
 
 **Time**: 1 minutes · **Needs**: ? · **Leans on**: `teachkit.adapters` · **Notation**: as in lesson {00}
 
-Lessons {00} and {04}; more in [{05} High dimensions](HIGH.ipynb).
+Lessons {00} and {04}; more in [{06} High dimensions](HIGH.ipynb).
 
 Next: **somewhere**. And on."""
 
@@ -83,7 +83,7 @@ def scratch(tmp_path):
     return tmp_path
 
 
-def put_in(monkeypatch, root, after="solvers"):
+def put_in(monkeypatch, root, after="five_evaluations"):
     """A new lesson in the middle of the list, written without a number."""
     place = [entry.slug for entry in outline.LESSONS].index(after) + 1
     monkeypatch.setattr(outline, "LESSONS", (*outline.LESSONS[:place], NEW, *outline.LESSONS[place:]))
@@ -128,17 +128,17 @@ def test_a_lesson_put_into_the_middle_moves_all_others_on(scratch, monkeypatch):
     after = f"[{place + 1:02d} High dimensions]({outline.name('high_dimensions')}.ipynb)"
     assert f"more in {after}." in top
     assert f"Next: **{after}**. And on." in top
-    ahead = json.loads((scratch / "notebooks" / f"{outline.name('solvers')}.ipynb").read_text())
+    ahead = json.loads((scratch / "notebooks" / f"{outline.name('five_evaluations')}.ipynb").read_text())
     assert f"Next: **[{place:02d} Flow matching]" in "".join(ahead["cells"][-1]["source"])
     for path in ("docs/SCHEDULES.md", "docs/SCALE.md", "data/README.md"):
         assert (scratch / path).read_text() == (ROOT / path).read_text(), "figures in tables are no lessons"
     instructors = (scratch / "INSTRUCTORS.md").read_text()
     assert f"| {place:02d} | 35 " in instructors
-    assert len(re.findall(rf"^\| \d+ \| .*{before['solvers']}, {place:02d} \|", instructors, re.M)) == 2
-    assert "fifteen lessons of 15 to 60 minutes" in (scratch / "README.md").read_text()
+    assert len(re.findall(rf"^\| \d+ \| .*{before['five_evaluations']}, {place:02d} \|", instructors, re.M)) == 2
+    assert "20 lessons of 25 to 40 minutes" in (scratch / "README.md").read_text()
     fourth = (scratch / "notebooks" / "assignments" / "A4_scheduling.ipynb").read_text()
     assert f"**Needs**: lessons {renumber.spoken(outline.ASSIGNMENTS[-1].needs)} ·" in fourth
-    assert renumber.spoken(outline.ASSIGNMENTS[-1].needs) == "04, 07 and 12"
+    assert renumber.spoken(outline.ASSIGNMENTS[-1].needs) == "04, 08, 15 and 16"
 
 
 def test_a_link_from_another_folder_to_a_lesson_without_a_number_gets_it():

@@ -244,6 +244,7 @@ def test_a_schedule_that_ends_at_zero_can_be_drawn():
         (lambda: plots.explained_variance({}), "at least one entry"),
         (lambda: plots.image_grid(torch.zeros(4, 1, 8, 8), columns=0), "columns must be"),
         (lambda: plots.image_grid(torch.zeros(4, 1, 8, 8), titles=["a"]), "titles must hold one"),
+        (lambda: plots.image_grid(torch.zeros(4, 1, 8, 8), columns=2, rows=["a"]), "rows must hold one for each row"),
         (lambda: plots.steps_on_path(PLANE, samples=()), "samples must be at least 1"),
         (lambda: plots.steps_on_path(PLANE, samples=(99,)), "samples must be at least 1 of 0 to 2"),
         (lambda: plots.film_strip(IMAGES, sample=9), "sample must be an integer from 0 to 2"),
@@ -253,6 +254,12 @@ def test_a_schedule_that_ends_at_zero_can_be_drawn():
 def test_bad_input_is_named(call, words):
     with pytest.raises((ValueError, TypeError), match=words):
         call()
+
+
+def test_rows_and_columns_of_images_are_named():
+    picture = plots.image_grid(torch.zeros(5, 1, 8, 8), columns=3, titles=["a", "b", "c"], rows=["above", "below"])
+    assert [ax.get_title(loc="center") for ax in picture.axes] == ["a", "b", "c", "", ""]
+    assert [ax.get_ylabel() for ax in picture.axes] == ["above", "", "", "below", ""]
 
 
 @pytest.mark.slow

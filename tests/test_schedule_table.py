@@ -10,6 +10,7 @@ from teachkit import GaussianMixture, initial_noise, sample, schedules, scheduli
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
+import learned_table  # noqa: E402
 import schedule_table  # noqa: E402
 
 
@@ -80,3 +81,13 @@ def test_a_row_depends_on_all_code_that_decides_it(monkeypatch):
     monkeypatch.setattr(Path, "read_text", lambda self, *a, **k: (seen.add(self.name), read(self, *a, **k))[1])
     assert schedule_table.key_of(two_hills()[0]) == schedule_table.key_of(two_hills()[0])
     assert {"search.py", "fit.py", "teacher.py", "multistep.py", "families.py", "levels.py", "sampling.py"} <= seen
+
+
+def test_the_table_of_learned_samplers_is_of_known_problems_and_says_what_it_leaves_out():
+    assert set(learned_table.SEEDS) <= set(schedule_table.PROBLEMS)
+    assert set(learned_table.methods("edm-digits8")) == set(learned_table.METHODS)
+    dear = learned_table.TOO_DEAR["edm-emoji"]
+    assert set(learned_table.methods("edm-emoji")) == set(learned_table.METHODS) - set(dear)
+    (told,) = learned_table._left_out({("edm-emoji", 4, "fit_solver"): []})
+    assert all(method in told for method in dear)
+    assert learned_table._left_out({("mixture", 4, "fit_solver"): []}) == []

@@ -65,7 +65,9 @@ def site(tmp_path_factory):
 
 def test_every_lesson_and_document_has_a_page(site):
     names = {path.stem for path in site}
-    assert {p.stem for p in (ROOT / "notebooks").glob("[0-9]*.ipynb")} | {"index", "SCHEDULES", "RESULTS"} <= names
+    assert {p.stem for p in (ROOT / "notebooks").glob("[0-9]*.ipynb")} | {
+        *("index", "SYMBOLS", "SCHEDULES", "RESULTS")
+    } <= names
 
 
 def test_no_link_is_broken_and_nothing_comes_from_elsewhere(site):

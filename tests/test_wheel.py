@@ -39,15 +39,17 @@ def test_an_installed_wheel_brings_its_digits(tmp_path):
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall", wheel, cwd=tmp_path)
 
     code = (
-        "import teachkit, importlib.resources as r; from teachkit import data, metrics; "
+        "import teachkit, importlib.resources as r; from teachkit import data, edm, metrics; "
         "print(teachkit.__file__); print(data.directory()); print((r.files('teachkit') / 'py.typed').is_file()); "
         "print(tuple(data.load('mnist5k').images.shape), tuple(data.load('digits8').images.shape)); "
-        "print((metrics.digit_probabilities(data.load('mnist5k').images[::500]).argmax(1)).tolist())"
+        "print((metrics.digit_probabilities(data.load('mnist5k').images[::500]).argmax(1)).tolist()); "
+        "print(edm.load('edm-emoji').label_dim, tuple(metrics.emoji_features(data.load('emoji32').images[:9]).shape))"
     )
-    where, folder, typed, shapes, digits = run(python, "-c", code, cwd=tmp_path).splitlines()
+    where, folder, typed, shapes, digits, emoji = run(python, "-c", code, cwd=tmp_path).splitlines()
     for path in (where, folder):
         assert Path(path).resolve().is_relative_to(site.resolve())
     assert Path(folder).name == "_data"
     assert typed == "True"
     assert shapes == "(5000, 1, 28, 28) (1797, 1, 8, 8)"
     assert digits == "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"
+    assert emoji == "9 (9, 64)"

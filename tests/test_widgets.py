@@ -201,6 +201,7 @@ def test_the_cloud_goes_up_by_noise_and_comes_down_by_the_ode():
         assert np.allclose(shown.get_xydata(), cloud)
         u, v = MIXTURE(cloud[5:6], sigma)[0].tolist()
         assert way in alt(explorer)
+        assert explorer.picture.axes[0].get_title("left").startswith("noise" if way.startswith("Noise") else "the ODE")
         assert f"its D at ({u:.2f}, {v:.2f})" in alt(explorer)
 
 

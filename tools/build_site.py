@@ -20,6 +20,7 @@ import api_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
+    "docs/SYMBOLS.md",
     "docs/ARCHITECTURE.md",
     "docs/WRITE_A_SOLVER.md",
     "docs/SCHEDULES.md",
@@ -35,6 +36,7 @@ DOCUMENTS = (
 )
 DOCUMENTS += ("CONTRIBUTING.md", "INSTRUCTORS.md", "SECURITY.md")
 FILES = (
+    "docs/five.png",
     "docs/boomerang.png",
     "docs/ode.png",
     "docs/ode_still.png",

@@ -38,10 +38,10 @@ def render(text: str, record: dict) -> str:
     return between(text, "claims", ["| claim | paper | here | verdict |", "|---|---|---|---|", *rows(record)])
 
 
-def measured(full: bool) -> dict:
-    """The whole ledger; nothing is returned if one claim could not be measured."""
+def measured(ids: list[str], full: bool) -> dict:
+    """These claims, or the whole ledger; nothing is returned if one claim could not be measured."""
     setting, results = Setting(full=full), []
-    for result in measure_all(setting=setting):
+    for result in measure_all(chosen(ids or None), setting):
         print(f"{result.claim.id:28s} {result.verdict:20s} {result.shown}", file=sys.stderr)
         results.append(result)
     missing = [r.claim.id for r in results if r.measured is None]
@@ -67,10 +67,16 @@ def main() -> None:
     parser.add_argument(
         "--from-file", action="store_true", help="do not measure, write the table from docs/claims.json"
     )
-    if not parser.parse_args().from_file:
-        fast, record = measured(full=False), measured(full=True)
+    parser.add_argument("ids", nargs="*", metavar="claim", help="by default all")
+    options = parser.parse_args()
+    if not options.from_file:
+        fast, record = measured(options.ids, full=False), measured(options.ids, full=True)
         for row, quick in zip(record["claims"], fast["claims"], strict=True):
             row["fast"] = {key: quick[key] for key in ("here", "value", "verdict")}
+        if options.ids:
+            new = {row["id"]: row for row in record["claims"]}
+            known = {row["id"]: row for row in json.loads(FILE.read_text(encoding="utf-8"))["claims"]} | new
+            record["claims"] = [known[entry.id] for entry in chosen()]
         FILE.write_text(json.dumps(record), encoding="utf-8")
     record = reworded(json.loads(FILE.read_text(encoding="utf-8")))
     FILE.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

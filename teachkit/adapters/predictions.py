@@ -10,7 +10,7 @@ this package, and predicts some mixture of x0 and eps. Undo both, and the same s
 
 The paths are the same curves up to the factor ``scale``, with the same end, though not equally straight
 (arXiv 2506.10177, Lemma 4). Rectified flow, stochastic interpolants with a linear path and iterative alpha-blending
-are `from_velocity`. Taught in ``notebooks/five_evaluations``.
+are `from_velocity`. Taught in ``notebooks/05_five_evaluations``.
 """
 
 from __future__ import annotations

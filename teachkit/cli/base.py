@@ -63,7 +63,7 @@ _DEBUG = False
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: cuda where there is one.")]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")]
-Model = Annotated[str, typer.Option(help="A name (edm-mnist, edm-cifar10-32x32-uncond-vp, ...) or a file.")]
+Model = Annotated[str, typer.Option(help="A name (edm-mnist, edm-emoji, edm-cifar10-32x32-uncond-vp, ...) or a file.")]
 Store = Annotated[
     Path | None, typer.Option(help="Where finished work is kept; default: $TEACHKIT_CACHE or ~/.cache/teachkit.")
 ]

@@ -46,7 +46,7 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
     features: Annotated[
-        str | None, typer.Option(help="digits, pixels, inception; default: what suits the model's images.")
+        str | None, typer.Option(help="digits, emoji, pixels, inception; default: what suits the model's images.")
     ] = None,
     real: Annotated[
         Path | None, typer.Option(help="Moments of the real features (.npz with mu and sigma); needed for inception.")
@@ -82,7 +82,8 @@ def evaluate(
     with evaluation.processes(choose_device(device)) as group:
         denoiser, shape, classes, dtype = _learned(model, group.device)
         low, high = level_range(denoiser)
-        chosen = features or ("digits" if shape == (1, 28, 28) else "pixels" if shape[-1] <= 8 else "inception")
+        suits = "digits" if shape == (1, 28, 28) else "pixels" if shape[-1] <= 8 else "inception"
+        chosen = features or ("emoji" if model == "edm-emoji" else suits)
         wanted = []
         for kind in kinds:
             wanted += evaluation.methods(names, kind, budgets, model=model, sigma_min=low, sigma_max=high)
@@ -137,6 +138,8 @@ def moments_of(features: str, shape: tuple[int, ...], file: Path | None, count: 
     if file is not None:
         return _moments(file), ""
     names = {(1, 28, 28): "mnist5k", (1, 8, 8): "digits8"}
+    if features == "emoji":  # other models draw pictures of this size too, of something else
+        names = {(3, 32, 32): "emoji32"}
     if shape not in names or features == "inception":
         raise typer.BadParameter(
             "--real must name the moments of the real data for this model and these features (.npz with mu and sigma, "

@@ -39,7 +39,7 @@ FORMATS = ("list", "json", "comfyui")
 
 @app.command("sample")
 def draw(
-    model: Annotated[str | None, typer.Option(help="A name or a file; default: edm-mnist.")] = None,
+    model: Annotated[str | None, typer.Option(help="A name (edm-emoji, ...) or a file; default: edm-mnist.")] = None,
     data: Annotated[str | None, typer.Option(help="Instead of a model: the exact denoiser of this data set.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of samples.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Sample i depends on the seed and on i alone.")] = 0,

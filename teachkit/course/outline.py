@@ -59,9 +59,9 @@ PARTS = {
 }
 
 LESSONS = (
-    Lesson("start_here", "start", "Start here: the boomerang", 15, "what is the boomerang?",
-           "Every sampling path of a diffusion model is very nearly a straight line, and what is left over has "
-           "nearly the same shape for every picture. In two minutes you will see it on real digits."),
+    Lesson("start_here", "start", "Start here: the boomerang", 25, "why are five steps enough?",
+           "A diffusion model walks from noise to a picture. Five steps are enough if they are the right ones, for the "
+           "walk is nearly a straight line with one bend, of nearly the same shape for every picture."),
     Lesson("noise_and_denoising", "plane", "Noise and denoising", 40,
            "what is D(x; sigma), and why does it point along the score?",
            "What a denoiser is, why the best one is an average, and why it points where the data gets denser.",
@@ -70,16 +70,16 @@ LESSONS = (
            "The best denoiser of a data set is a clustering step from 1975, and a sampler takes the same steps with "
            "a shrinking bandwidth, each cut short.", needs=("noise_and_denoising",)),
     Lesson("the_ode", "plane", "The ODE", 40, "which curve does a sampler follow, and in which stages?",
-           "The sampler follows a curve. The curve obeys an equation, every step along it is an average of two "
-           "points you can name, and the walk has three stages.", needs=("noise_and_denoising", "mean_shift")),
+           "The sampler follows a curve that obeys an equation. Every step is an average of two points you can name, "
+           "and the walk has three stages.", needs=("noise_and_denoising", "mean_shift")),
     Lesson("solvers", "plane", "Solvers", 40, "how do Euler, Heun and multistep methods follow it?",
            "Every solver is a guess at what the direction does during a step. You will derive the main ones from one "
            "integral, measure their orders, and learn to recognise a broken one by its plots.",
            needs=("the_ode",)),
     Lesson("five_evaluations", "plane", "Five evaluations", 40,
            "what goes wrong with five evaluations, and what does noise repair?",
-           "With five evaluations a high order promises nothing. Two things go wrong, each with its own cause: coarse "
-           "steps choose the wrong digit, and negative weights leave the data.", needs=("solvers",)),
+           "With five evaluations a high order promises nothing. Two things go wrong: coarse steps choose the wrong "
+           "digit, and negative weights leave the data.", needs=("solvers",)),
     Lesson("high_dimensions", "digits", "High dimensions", 40,
            "what changes, and what becomes simple, in 784 dimensions?",
            "The code that moved dots in the plane draws digits in 784 dimensions, unchanged. What changes is the "
@@ -117,7 +117,7 @@ LESSONS = (
            needs=("solvers", "one_line_and_a_bend"), helps=("training_edm",)),
     Lesson("learned_solvers", "networks", "Learned solvers", 40, "what is the best solver of all?",
            "A solver is a table of weights. You fit one to the paths of a network by least squares, learn one by "
-           "gradients, find that both meet, and look for what neither can reach.",
+           "gradients, see which gets further, and look for what neither can reach.",
            needs=("schedules_by_dynamic_programming",), helps=("training_edm",)),
     Lesson("one_step", "networks", "One step", 40, "what can distillation do that no solver can?",
            "No solver can get from one evaluation what its network does not say there. So the network is taught to "

@@ -33,7 +33,7 @@ from .errors import CheckpointError, CorruptCheckpointError, UnknownArchitecture
 from .preconditioning import PRECONDITIONINGS
 from .snapshots import State, read_snapshot
 
-SHIPPED = ("edm-mnist", "edm-digits8", "edm-digits8-1step", "edm-digits8-2step", "edm-digits8-4step")
+SHIPPED = ("edm-mnist", "edm-digits8", "edm-emoji", "edm-digits8-1step", "edm-digits8-2step", "edm-digits8-4step")
 FORMAT = "teachkit-edm-1"
 
 
@@ -46,9 +46,9 @@ def load(
     ----------
     path_or_name : path or str
         A ``.safetensors`` file of :func:`save`; a published ``.pkl`` snapshot; a model that ships with teachkit
-        ("edm-mnist", "edm-digits8", and "edm-digits8-1step", "-2step", "-4step", which were distilled from it for their
-        ``levels``); or the name of a published one ("edm-cifar10-32x32-uncond-vp", ...; the whole list is
-        ``published.CONFIGS``), which is downloaded once and kept.
+        ("edm-mnist", "edm-digits8", "edm-emoji", and "edm-digits8-1step", "-2step", "-4step", which were distilled from
+        "edm-digits8" for their ``levels``); or the name of a published one ("edm-cifar10-32x32-uncond-vp", ...; the
+        whole list is ``published.CONFIGS``), which is downloaded once and kept.
     device : device, optional
         Where to put it; torch's default device if None.
     dtype : torch.dtype, optional

@@ -82,7 +82,7 @@ def features_for(name: str) -> Callable[[Tensor], Tensor]:
     Parameters
     ----------
     name : str
-        "digits": the classifier that ships, for 28x28; "inception": Inception-v3 (extra ``fid``); "pixels".
+        "digits", "emoji": the classifiers that ship; "inception": Inception-v3 (extra ``fid``); "pixels".
 
     Returns
     -------
@@ -101,6 +101,7 @@ def features_for(name: str) -> Callable[[Tensor], Tensor]:
     """
     kinds: dict[str, Callable[[Tensor], Tensor]] = {
         "digits": metrics.digit_features,
+        "emoji": metrics.emoji_features,
         "inception": metrics.inception_features,
         "pixels": lambda images: images.flatten(1),
     }

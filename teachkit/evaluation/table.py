@@ -156,7 +156,7 @@ def table(
     identity : dict
         What tells this model from others, of plain values; add `fingerprint` of its weights.
     features : str
-        "digits" (for 28x28), "pixels" or "inception": in what the distances are measured.
+        "digits" (28x28), "emoji", "pixels" or "inception": in what the distances are measured.
     count, seed, classes, dtype
         Samples, their seed, their classes in turn, their type.
     report : callable, optional

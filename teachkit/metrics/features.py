@@ -1,8 +1,9 @@
-"""Features in which distances between sets of images are measured: a digit classifier, and Inception-v3."""
+"""Features in which distances between sets of images are measured: two small classifiers, and Inception-v3."""
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -14,35 +15,55 @@ from torch.nn import functional as F
 from teachkit import checks, data
 from teachkit.checks import finite, installed, integer, real_tensor, squarable
 
+# What ships: the file, and the classifier that it holds.
+_SHIPPED: dict[str, tuple[str, dict[str, int]]] = {
+    "digit": ("digit-features.safetensors", {}),
+    "emoji": ("emoji-features.safetensors", {"channels": 3, "classes": 9, "side": 32, "width": 20}),
+}
 
-class DigitClassifier(nn.Module):
-    """Five convolutions and two linear layers that tell 28x28 digits apart: 0.2 million parameters.
 
-    ``forward`` maps ``(N, 1, 28, 28)`` in [-1, 1] to logits ``(N, 10)``; ``features`` gives the 64 numbers before
-    the last non-linearity, in which distances between sets of digits are measured.
+class Classifier(nn.Module):
+    """Five convolutions and two linear layers that tell small pictures apart.
+
+    ``forward`` maps ``(N, channels, side, side)`` in [-1, 1] to logits ``(N, classes)``; ``features`` gives the 64
+    numbers before the last non-linearity, in which distances between sets of pictures are measured.
+
+    Parameters
+    ----------
+    channels : int
+        1 for grey pictures, 3 for colour.
+    classes : int
+        Number of classes.
+    side : int
+        Pixels of a side.
+    width : int
+        Channels of the first convolution; the last has four times as many.
 
     Examples
     --------
-    >>> net = DigitClassifier().eval()
-    >>> images = torch.zeros(2, 1, 28, 28)
+    >>> net = Classifier(channels=3, classes=9, side=32).eval()
+    >>> images = torch.zeros(2, 3, 32, 32)
     >>> net(images).shape, net.features(images).shape
-    (torch.Size([2, 10]), torch.Size([2, 64]))
+    (torch.Size([2, 9]), torch.Size([2, 64]))
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1, classes: int = 10, side: int = 28, width: int = 32) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
-        self.conv2 = nn.Conv2d(32, 32, 3, padding=1, stride=2)  # 28 -> 14
-        self.conv3 = nn.Conv2d(32, 64, 3, padding=1)
-        self.conv4 = nn.Conv2d(64, 64, 3, padding=1, stride=2)  # 14 -> 7
-        self.conv5 = nn.Conv2d(64, 128, 3, padding=1, stride=2)  # 7 -> 4
-        self.hidden = nn.Linear(128 * 4 * 4, 64)
-        self.head = nn.Linear(64, 10)
+        channels, classes = integer("channels", channels, 1), integer("classes", classes, 2)
+        side, width = integer("side", side, 1), integer("width", width, 1)
+        self.shape = (channels, side, side)
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, stride=2)  # 28 -> 14
+        self.conv3 = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.conv4 = nn.Conv2d(2 * width, 2 * width, 3, padding=1, stride=2)  # 14 -> 7
+        self.conv5 = nn.Conv2d(2 * width, 4 * width, 3, padding=1, stride=2)  # 7 -> 4
+        self.hidden = nn.Linear(4 * width * math.ceil(side / 8) ** 2, 64)
+        self.head = nn.Linear(64, classes)
         self.dropout = nn.Dropout(0.3)
 
     def features(self, images: Tensor) -> Tensor:
-        """Features ``(N, 64)`` of images ``(N, 1, 28, 28)``."""
-        x = _digits(images)
+        """Features ``(N, 64)`` of images ``(N, channels, side, side)``."""
+        x = _shaped(images, self.shape)
         if x.dtype != self.head.weight.dtype or x.device != self.head.weight.device:
             own = self.head.weight
             raise ValueError(f"images are {x.dtype} on {x.device} but the network is {own.dtype} on {own.device}")
@@ -51,24 +72,24 @@ class DigitClassifier(nn.Module):
         return self.hidden(self.dropout(x.flatten(1)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, 10)`` of images ``(N, 1, 28, 28)``."""
+        """Logits ``(N, classes)`` of images ``(N, channels, side, side)``."""
         return self.head(self.dropout(F.relu(self.features(images))))
 
 
-def digit_classifier(path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> DigitClassifier:
+def digit_classifier(path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> Classifier:
     """Load the digit classifier in evaluation mode, in float32.
 
     Parameters
     ----------
     path : path, optional
-        A .safetensors file that ``tools/train_digit_features.py`` wrote; by default the one that ships, whose
+        A .safetensors file that ``tools/train_features.py`` wrote; by default the one that ships, whose
         checksum is compared first.
     device : torch.device or str
         Where it is put.
 
     Returns
     -------
-    DigitClassifier
+    Classifier
         In evaluation mode.
 
     Raises
@@ -84,10 +105,46 @@ def digit_classifier(path: str | os.PathLike[str] | None = None, device: torch.d
     >>> bool(right.float().mean() > 0.97)
     True
     """
+    return _load("digit", path, device)
+
+
+def emoji_classifier(path: str | os.PathLike[str] | None = None, device: torch.device | str = "cpu") -> Classifier:
+    """Load the classifier of the nine categories of emoji, as `digit_classifier` does that of digits.
+
+    Parameters
+    ----------
+    path : path, optional
+        A .safetensors file that ``tools/train_features.py`` wrote; by default the one that ships.
+    device : torch.device or str
+        Where it is put.
+
+    Returns
+    -------
+    Classifier
+        In evaluation mode.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As there.
+
+    Examples
+    --------
+    >>> net = emoji_classifier()
+    >>> flags = data.load("emoji32")
+    >>> flags = flags.images[flags.labels == data.class_names("emoji32").index("Flags")]
+    >>> bool((net(flags[:100]).argmax(1) == 8).float().mean() > 0.8)
+    True
+    """
+    return _load("emoji", path, device)
+
+
+def _load(of: str, path: str | os.PathLike[str] | None, device: torch.device | str) -> Classifier:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    file = data.verify("digit-features.safetensors") if path is None else checks.path("path", path)
+    shipped, arguments = _SHIPPED[of]
+    file = data.verify(shipped) if path is None else checks.path("path", path)
     device = checks.device("device", device) or torch.device("cpu")
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}")
@@ -95,17 +152,17 @@ def digit_classifier(path: str | os.PathLike[str] | None = None, device: torch.d
         state = load_file(file)
     except SafetensorError as error:
         raise ValueError(f"{file} is not a readable safetensors file: {error}") from None
-    net = DigitClassifier().to(torch.float32)  # whatever torch's default is
-    wanted, found = ({(name, each.shape) for name, each in of.items()} for of in (net.state_dict(), state))
+    net = Classifier(**arguments).to(torch.float32)  # whatever torch's default is
+    wanted, found = ({(name, each.shape) for name, each in held.items()} for held in (net.state_dict(), state))
     if wrong := sorted({name for name, _ in wanted ^ found}):
-        raise ValueError(f"{file} does not hold the digit classifier: missing, unknown or misshapen {', '.join(wrong)}")
+        raise ValueError(f"{file} does not hold the {of} classifier: missing, unknown or misshapen {', '.join(wrong)}")
     net.load_state_dict({name: squarable(name, finite(name, value)).float() for name, value in state.items()})
     return net.eval().requires_grad_(False).to(device)
 
 
 @functools.lru_cache(maxsize=4)
-def _shipped_classifier(device: str) -> DigitClassifier:
-    return digit_classifier(device=device)
+def _kept(of: str, device: str) -> Classifier:
+    return _load(of, None, device)
 
 
 def digit_features(images: Tensor, batch_size: int = 512) -> Tensor:
@@ -133,7 +190,7 @@ def digit_features(images: Tensor, batch_size: int = 512) -> Tensor:
     >>> digit_features(data.load("mnist5k").images[:20]).shape
     torch.Size([20, 64])
     """
-    return _apply(lambda net, x: net.features(x), images, batch_size)
+    return _apply("digit", Classifier.features, images, batch_size)
 
 
 def digit_probabilities(images: Tensor, batch_size: int = 512) -> Tensor:
@@ -164,22 +221,85 @@ def digit_probabilities(images: Tensor, batch_size: int = 512) -> Tensor:
     >>> p.shape, bool((p.max(1).values > 0.99).float().mean() > 0.5)
     (torch.Size([20, 10]), True)
     """
-    return _apply(lambda net, x: net(x).softmax(1), images, batch_size)
+    return _apply("digit", _probabilities, images, batch_size)
 
 
-def _digits(images: Tensor) -> Tensor:
+def emoji_features(images: Tensor, batch_size: int = 512) -> Tensor:
+    """Features of emoji for `frechet_distance` and `mmd`.
+
+    Parameters
+    ----------
+    images : (N, 3, 32, 32)
+        In [-1, 1], on white; values beyond are clamped.
+    batch_size : int
+        Images at a time.
+
+    Returns
+    -------
+    Tensor
+        ``(N, 64)`` float32.
+
+    Raises
+    ------
+    ValueError
+        For another shape, values that are not finite, or images scaled to [0, 1] or [0, 255].
+
+    Examples
+    --------
+    >>> emoji_features(data.load("emoji32").images[:20]).shape
+    torch.Size([20, 64])
+    """
+    return _apply("emoji", Classifier.features, images, batch_size)
+
+
+def emoji_probabilities(images: Tensor, batch_size: int = 512) -> Tensor:
+    """How sure the classifier is of every category of emoji (`teachkit.data.class_names`).
+
+    Parameters
+    ----------
+    images : (N, 3, 32, 32)
+        In [-1, 1], on white; values beyond are clamped.
+    batch_size : int
+        Images at a time.
+
+    Returns
+    -------
+    Tensor
+        ``(N, 9)`` float32; rows sum to 1.
+
+    Raises
+    ------
+    ValueError
+        For another shape, values that are not finite, or images scaled to [0, 1] or [0, 255].
+
+    Examples
+    --------
+    >>> emoji_probabilities(data.load("emoji32").images[:20]).shape
+    torch.Size([20, 9])
+    """
+    return _apply("emoji", _probabilities, images, batch_size)
+
+
+def _probabilities(net: Classifier, images: Tensor) -> Tensor:
+    return net(images).softmax(1)
+
+
+def _shaped(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
     real_tensor("images", images)
-    if images.ndim != 4 or images.shape[1:] != (1, 28, 28) or len(images) == 0:
-        raise ValueError(f"images must have shape (N, 1, 28, 28) with N >= 1, got {tuple(images.shape)}")
+    if images.ndim != 4 or images.shape[1:] != shape or len(images) == 0:
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"images must have shape (N, {wanted}) with N >= 1, got {tuple(images.shape)}")
     return images
 
 
-def _apply(function: Callable[[DigitClassifier, Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
-    images = _digits(images).detach()
+def _apply(of: str, function: Callable[[Classifier, Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
+    net = _kept(of, str(real_tensor("images", images).device))
+    images = _shaped(images, net.shape).detach()
     batch_size = integer("batch_size", batch_size, 1)
-    if float(images.min()) >= 0 and float(images.max()) > 0:
-        raise ValueError("images must be scaled to [-1, 1] with a background of -1; these have no negative pixel")
-    net = _shipped_classifier(str(images.device))
+    low, high = float(images.min()), float(images.max())
+    pale = of == "emoji" and len(images) == 1 and high <= 1  # one alone, on white, may have no dark pixel
+    if low >= 0 and high > 0 and not pale:
+        raise ValueError("images must be scaled to [-1, 1], black to -1; these have no negative pixel")
     with torch.no_grad():
         return torch.cat([function(net, x.float().clamp(-1, 1)) for x in images.split(batch_size)])
 
@@ -216,7 +336,7 @@ def inception_features(images: Tensor, batch_size: int = 64) -> Tensor:
     images, batch_size = real_tensor("images", images), integer("batch_size", batch_size, 1)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"images must have shape (N, 1 or 3, H, W) with N >= 1, got {tuple(images.shape)}")
-    purpose = "Inception features (28x28 digits have digit_features)"
+    purpose = "Inception features (28x28 digits have digit_features, emoji emoji_features)"
     installed("torch_fidelity", purpose, "fid")
     fid = installed("torchmetrics.image.fid", purpose, "fid")
     try:

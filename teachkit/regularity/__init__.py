@@ -6,7 +6,7 @@ convex combination of where it starts and what the denoiser says, and the likeli
 (`effective_neighbours`, `speciation_sigma`, `commitment_sigma`, `rotation`), and before it a Gaussian does just as well
 (`state_gap`, `score_gap`, `teleport`). `null_models`: a claim about the shape of a path means something only beside
 what chance would give (`random_walk`, `brownian_bridge`, `integrated_walk`, `time_shuffled`). Taught in
-``notebooks/06_high_dimensions`` to ``10_gaussians`` and in ``stages``; from arXiv 2506.10177 and
+``notebooks/06_high_dimensions`` to ``10_gaussians`` and in ``11_stages``; from arXiv 2506.10177 and
 arXiv 2405.11326.
 """
 

@@ -4,7 +4,7 @@ At a high noise level every data point has a say in the denoiser, sum_i w_i y_i 
 (2 sigma^2), and a Gaussian with the mean and covariance of the data does just as well; below the level at which the
 noise is as wide as the data the classes part (Biroli et al. 2024, arXiv 2402.18491); in the end one point is left
 (arXiv 2506.10177, Sec. 4; for the Gaussian, Wang & Vastola 2024, arXiv 2412.09726). Taught in
-``notebooks/03_the_ode``, ``10_gaussians`` and ``stages``.
+``notebooks/03_the_ode``, ``10_gaussians`` and ``11_stages``.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ Every option is by default as the method was published. Where that misses the or
 several solvers have one name and one order in all: ``order`` (by default the highest), ``prediction``,
 ``lower_order_final``, then a method's own; ``euler_last`` where a step costs two evaluations.
 
-Taught in ``notebooks/03_the_ode``, ``notebooks/04_solvers`` and ``notebooks/five_evaluations``. How to write one's own:
-``docs/WRITE_A_SOLVER.md``.
+Taught in ``notebooks/03_the_ode``, ``notebooks/04_solvers`` and ``notebooks/05_five_evaluations``.
+How to write one's own: ``docs/WRITE_A_SOLVER.md``.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def spoilt(answer):
         return lambda *given: spoilt(answer(*given))
     if isinstance(answer, dict):
         return dict(zip(answer, [*list(answer.values())[1:], *list(answer.values())[:1]]))
-    return tuple(map(spoilt, answer)) if isinstance(answer, (list, tuple)) else answer * 2 + 1
+    return tuple(map(spoilt, answer)) if isinstance(answer, (list, tuple)) else -2 * answer - 1
 """
 CHECK = re.compile(r"(?m)^grading\.check\((.+), (\w+)\)$")
 

@@ -247,7 +247,7 @@ A, B = normal(12, 3), normal(12, 3, seed=1) + 0.5
 STATISTICS = metrics.FeatureStatistics(A)
 PAIR = {"a": A, "b": B}
 BOTH = {"a": ("b",), "b": ("a",)}
-DIGITS = normal(3, 1, 28, 28)
+DIGITS, EMOJI = normal(3, 1, 28, 28), normal(3, 3, 32, 32)
 METRICS = {
     "metrics.sliced_wasserstein": Call(
         metrics.sliced_wasserstein, {**PAIR, "n_projections": 8, "seed": 1, "p": 2.0}, BOTH
@@ -293,8 +293,19 @@ METRICS = {
     ),
     "metrics.digit_features": Call(metrics.digit_features, {"images": DIGITS, "batch_size": 2}),
     "metrics.digit_probabilities": Call(metrics.digit_probabilities, {"images": DIGITS, "batch_size": 2}),
-    "metrics.DigitClassifier.forward": Call(metrics.digit_classifier(), {"images": DIGITS.float()}),
-    "metrics.DigitClassifier.features": Call(metrics.digit_classifier().features, {"images": DIGITS.float()}),
+    "metrics.emoji_classifier": Call(
+        lambda **given: dict(metrics.emoji_classifier(**given).state_dict()),
+        {"path": None, "device": "cpu"},
+        {"path": ("no file",)},
+    ),
+    "metrics.emoji_features": Call(metrics.emoji_features, {"images": EMOJI, "batch_size": 2}),
+    "metrics.emoji_probabilities": Call(metrics.emoji_probabilities, {"images": EMOJI, "batch_size": 2}),
+    "metrics.Classifier": Call(
+        lambda **given: [tuple(p.shape) for p in metrics.Classifier(**given).parameters()],
+        {"channels": 3, "classes": 9, "side": 32, "width": 4},
+    ),
+    "metrics.Classifier.forward": Call(metrics.digit_classifier(), {"images": DIGITS.float()}),
+    "metrics.Classifier.features": Call(metrics.digit_classifier().features, {"images": DIGITS.float()}),
 }
 
 

@@ -59,8 +59,11 @@ PLOTS = {
     ),
     "course.plots.image_grid": Call(
         plots.image_grid,
-        {"images": normal(3, 1, 4, 4), "columns": 2, "titles": ["a", "b", "c"], "title": "A title"},
-        {"images": ("titles",)},
+        {
+            **{"images": normal(3, 1, 4, 4), "columns": 2, "titles": ["a", "b", "c"], "rows": ["one", "two"]},
+            "title": "A title",
+        },
+        {"images": ("titles", "rows"), "columns": ("rows",)},
     ),
     "course.plots.cost_matrix": Call(
         plots.cost_matrix,
@@ -99,7 +102,7 @@ WIDGETS = {
             **PLANE,
             **{"sigma_min": 0.1, "sigma_max": 2.0, "steps": 4, "point": 1, "seed": 1, "extent": 4.0},
         },
-        {"sigma_max": ("sigma_min",)},
+        {"sigma_min": ("sigma_max",), "sigma_max": ("sigma_min",)},
     ),
     "course.widgets.mean_shift_steps": Call(
         widgets.mean_shift_steps, {**PLANE, "bandwidth": 0.5, "start": 3.0, "steps": 4, "extent": 4.0}

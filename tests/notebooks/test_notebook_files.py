@@ -103,7 +103,7 @@ def test_a_lesson_says_what_it_takes_and_asks_three_questions(path):
     cells = read(path).cells
     top = cells[0].source
     assert re.search(r"\*\*Time\*\*: \d+ minutes( \(.+?\))? · \*\*Needs\*\*: .+ · \*\*Leans on\*\*: ", top)
-    assert "**Notation**" in top
+    assert "**Notation**: [symbols](../docs/SYMBOLS.md)" in top
     (test,) = (cell.source for cell in cells if "self-test" in cell.metadata.get("tags", []))
     assert re.findall(r"^\*\*(\d)\.\*\* \S", test, re.MULTILINE) == ["1", "2", "3"]
     answers = re.findall(r"\n\n<details><summary>Answer</summary>\n\n(.+?)\n\n</details>", test, re.DOTALL)

@@ -1,4 +1,4 @@
-"""The ledger of claims: each statement of the paper as one measured number with a criterion fixed beforehand.
+"""The ledger of claims: each statement of the paper as one measured number with a criterion that could fail it.
 
     claim  ->  measure(setting)  ->  value [low, high]  ->  verdict
 

@@ -2,7 +2,7 @@
 
 r(x; sigma) = x + sigma^2 grad log p_sigma(x) = sum_i w_i y_i is a mean-shift step with bandwidth sigma; Euler's method
 goes a part of the way. Taught in ``notebooks/01_noise_and_denoising`` to ``03_the_ode``, ``10_gaussians`` and
-``stages``.
+``11_stages``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from teachkit import data, geometry, meanshift, metrics, regularity, sample, sch
 from teachkit.course.claims import fixtures
 from teachkit.course.claims.criteria import above_one, at_least, at_most, exact, same_size
 from teachkit.course.claims.fixtures import ratio
-from teachkit.course.claims.registry import Measurement, Setting, claim, measured
-from teachkit.denoisers import Empirical, Gaussian
+from teachkit.course.claims.registry import DEFAULT_MODEL, Measurement, Setting, claim, measured
+from teachkit.denoisers import Denoiser, Empirical, Gaussian
+from teachkit.sampling import Trajectory
 
 P3, P2, P1 = "arXiv 2506.10177", "arXiv 2405.11326", "arXiv 2305.19947"
 
@@ -41,16 +42,21 @@ def _tweedie(run: Setting) -> Measurement:
        unit="%", lesson="noise_and_denoising")  # fmt: skip
 def _ends(run: Setting) -> Measurement:
     """The exact denoiser is the nearest data point at small noise and the mean of the data at large noise."""
-    D, images = fixtures.exact_denoiser(), fixtures.digits().images
+    images = fixtures.digits().images
     some = images[:: run.pick(20, 2)]
     eps = fixtures.noise(run, len(some), (1, 8, 8)) / 80
     mean = images.mean(0)
     size = (images - mean).flatten(1).norm(dim=1).mean()
     near, far = some + 0.002 * eps, some + 80 * eps
     nearest = images[torch.cdist(near.flatten(1), images.flatten(1)).argmin(1)]
-    away = [gap.flatten(1).norm(dim=1) for gap in (D(near, 0.002) - nearest, D(far, 80.0) - mean)]
-    share = 100 * torch.maximum(*away) / size
-    return measured(share, "%", "larger of both distances, sigma 0.002 and 80, in shares of digit to mean")
+    noise = (near - nearest).flatten(1).norm(dim=1)
+
+    def share(D: Denoiser) -> Tensor:
+        left, off = ((D(x, s) - y).flatten(1).norm(dim=1) for x, s, y in ((near, 0.002, nearest), (far, 80.0, mean)))
+        return 100 * torch.maximum(left / noise, off / size)
+
+    detail = "larger of: noise left at sigma 0.002; off the mean at 80, over digit to mean; control: a Gaussian's"
+    return measured(share(fixtures.exact_denoiser()), "%", detail, share(Gaussian.fit(images)))
 
 
 @claim("one-ode", place=f"{P3}, Lemma 4; DDIM: arXiv 2010.02502", figure="equal", criterion=exact(), lesson="the_ode")
@@ -182,19 +188,29 @@ THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 0.9)  # of the way from guessing to certain
               "tenths the ratio falls more than fivefold")  # fmt: skip
 def _speciation(run: Setting) -> Measurement:
     """A path chooses its class where the noise is as wide as the data in its widest direction."""
-    images, classes = fixtures.digits()
-    paths = fixtures.exact_paths(run)
-    predicted = regularity.speciation_sigma(images)
-    shuffled = classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(run.seed))]
+    own, control = commitment_ratios(*fixtures.digits(), fixtures.exact_paths(run), run.seed)
+    half, ends = THRESHOLDS.index(0.5), (min(m.low for m in own), max(m.high for m in own))
+    detail = "level of commitment / predicted, ten digits, half way; interval: paths, and a tenth to nine tenths"
+    if run.full and run.model == DEFAULT_MODEL:
+        large = []
+        for name, of in (("emoji32", "nine categories"), ("photos32", "which photograph")):
+            there, chance = commitment_ratios(*data.load(name), fixtures.large_paths(run, name), run.seed)
+            large.append(f"{name} {there[half].value:.2f} ({of}; shuffled {chance[half].value:.2f})")
+        detail += f"; in 3,072 dimensions: {', '.join(large)}"
+    return Measurement(own[half].value, *ends, "", f"{detail}; control: labels shuffled", control[half].value)
+
+
+def commitment_ratios(images: Tensor, classes: Tensor, paths: Trajectory, seed: int) -> list[list[Measurement]]:
+    """Level of commitment over the predicted one at each of ``THRESHOLDS``, for the labels and for shuffled ones."""
+    predicted, least = regularity.speciation_sigma(images), 1 / len(classes.unique())
+    shuffled = classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))]
     found = []
     for labels in (classes, shuffled):
-        posteriors = regularity.class_posteriors(Empirical(images, labels=labels), paths)
-        levels = (regularity.commitment_sigma(posteriors, paths.sigmas, 0.1 + 0.9 * t) for t in THRESHOLDS)
+        posteriors = regularity.class_posteriors(Empirical(images.to(paths.x), labels=labels), paths)
+        shares = (least + (1 - least) * t for t in THRESHOLDS)
+        levels = (regularity.commitment_sigma(posteriors, paths.sigmas, share) for share in shares)
         found.append([measured(level / predicted) for level in levels])
-    own, control = found
-    half, ends = THRESHOLDS.index(0.5), (min(m.low for m in own), max(m.high for m in own))
-    detail = "level of commitment / predicted, ten digits, half way; interval: paths, and a tenth to nine tenths; "
-    return Measurement(own[half].value, *ends, "", f"{detail}control: labels shuffled", control[half].value)
+    return found
 
 
 @claim("speciation-order", place="arXiv 2402.18491; the test on pairs: this library", criterion=at_least(0.7),

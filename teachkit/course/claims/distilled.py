@@ -2,7 +2,7 @@
 
 Errors are to where the teacher's paths from the same noise end, on noise that no network was trained on. Each student
 is one run of training: the intervals hold the draw of the noise and of the solver's warm-up, not that of the run.
-Taught in ``notebooks/one_step``.
+Taught in ``notebooks/16_one_step``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +16,7 @@ from teachkit.noise import initial_noise
 from teachkit.sampling import Trajectory
 
 # What the networks that ship were trained on.
-TRAINED_ON = {"edm-digits8": "digits8", "edm-mnist": "mnist5k"}
+TRAINED_ON = {"edm-digits8": "digits8", "edm-mnist": "mnist5k", "edm-emoji": "emoji32"}
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _kept: list[Callable[[], None]] = []  # what empties each cache, of this module and of others
@@ -33,6 +33,18 @@ def ratio(above: Tensor, below: Tensor, *, detail: str = "") -> Measurement:
     """Ratio of two means over the same paths, which are drawn together: ``(B,)`` each."""
     both = above.double().cpu(), below.double().cpu()
     return measured(metrics.bootstrap(lambda a, b: a.mean() / b.mean(), *both, paired=True), detail=detail)
+
+
+def over_draws(each: Sequence[tuple[Any, ...]], detail: str = "") -> Measurement:
+    """Numbers measured with several draws of the warm-up noise, as one: their mean, and the hull of their intervals.
+
+    Examples
+    --------
+    >>> over_draws([Measurement(0.5, 0.4, 0.6), Measurement(0.7, 0.6, 0.9)])[:3]
+    (0.6, 0.4, 0.9)
+    """
+    values, lows, highs = zip(*(m[:3] for m in each))
+    return Measurement(sum(values) / len(values), min(lows), max(highs), "", detail)
 
 
 @cached
@@ -54,12 +66,16 @@ def exact_paths(run: Setting) -> Trajectory:
     return sample(exact_denoiser(), noise(run, run.pick(96, 1024), (1, 8, 8)), schedules.polynomial(100))
 
 
+def ring() -> GaussianMixture:
+    """A mixture of eight Gaussians of standard deviation 0.05 on a ring of radius 1."""
+    turn = 2 * torch.pi * torch.arange(8, dtype=torch.float64) / 8
+    return GaussianMixture([1 / 8] * 8, torch.stack([turn.cos(), turn.sin()], 1), [0.05**2] * 8)
+
+
 @cached
 def ring_paths(run: Setting) -> Trajectory:
-    """Paths in the plane: a mixture of eight Gaussians of standard deviation 0.05 on a ring of radius 1."""
-    turn = 2 * torch.pi * torch.arange(8, dtype=torch.float64) / 8
-    ring = GaussianMixture([1 / 8] * 8, torch.stack([turn.cos(), turn.sin()], 1), [0.05**2] * 8)
-    return sample(ring, noise(run, run.pick(400, 4096), (2,)), schedules.polynomial(100))
+    """Paths in the plane, to the `ring`."""
+    return sample(ring(), noise(run, run.pick(400, 4096), (2,)), schedules.polynomial(100))
 
 
 @cached
@@ -94,7 +110,7 @@ def network_sample(run: Setting, x: Tensor, sigmas: Tensor, solver: object = "eu
 @cached
 def network_paths(run: Setting) -> Trajectory:
     """Paths of the network: 100 Euler steps."""
-    return network_sample(run, network_noise(run, run.pick(32, 256)), schedules.polynomial(100))
+    return network_sample(run, network_noise(run, run.pick(96, 256)), schedules.polynomial(100))
 
 
 @cached
@@ -207,29 +223,32 @@ def bows(traj: Trajectory, seed: int = 0) -> Tensor:
 
 @cached
 def large_paths(run: Setting, name: str) -> Trajectory:
-    """Paths of the exact denoiser of "photos32" or "emoji32", in 3,072 dimensions: half a minute."""
+    """Paths in 3,072 dimensions, of the exact denoiser of "photos32" or "emoji32" or of "edm-emoji": a minute."""
+    if name in TRAINED_ON:
+        return sample(edm.load(name), noise(run, 48, (3, 32, 32)).float(), schedules.polynomial(100))
     images = data.load(name).images.double()
     return sample(Empirical(images), noise(run, 32, tuple(images.shape[1:])), schedules.polynomial(100))
 
 
 def beyond(run: Setting, measure: Callable[[Trajectory], Tensor], unit: str = "", digits: int = 2) -> str:
-    """For a full measurement, in words: the same number for exact denoisers in 3,072 dimensions."""
+    """For a full measurement, in words: the same number for others in 3,072 dimensions."""
     if not run.full or run.model != DEFAULT_MODEL:
         return ""
     parts = []
-    for name in ("photos32", "emoji32"):
+    for name in ("photos32", "emoji32", "edm-emoji"):
         found = measured(measure(large_paths(run, name)), unit)
         own, low, high = (f"{number:.{digits}f}" for number in found[:3])
         parts.append(f"{name} {own}{f' {unit}' if unit else ''} [{low}, {high}]")
-    return f"; exact denoisers: {', '.join(parts)}"
+    return f"; in 3,072 dimensions: {', '.join(parts)}"
 
 
 def follows(denoiser: Denoiser, paths: Trajectory, images: Tensor) -> Tensor:
     """Share of the steps, in %, for which a path of ``denoiser`` stays within 5 % of the data radius: ``(B,)``."""
     radius = float((images - images.mean(0)).flatten(1).square().sum(1).mean().sqrt())
     own = sample(denoiser, paths.x[0], paths.sigmas)
-    away = regularity.state_gap(own, paths, radius) > 0.05
-    return 100 * away.int().argmax(0).double() / (len(paths.sigmas) - 1)
+    near = regularity.state_gap(own, paths, radius) <= 0.05
+    steps = len(paths.sigmas) - 1
+    return 100 * near.cumprod(0).sum(0).clamp(max=steps).double() / steps  # all of them, where it never leaves
 
 
 def turned_between(paths: Trajectory, exact: Trajectory, denoiser: Empirical) -> Tensor:

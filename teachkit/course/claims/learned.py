@@ -1,7 +1,7 @@
 """Claims about trained networks beside the exact denoiser of their training data, r_net against r*.
 
 The optimum of the training loss replays its data; where a network departs from it is where it draws something new.
-Taught in ``notebooks/10_gaussians``, ``stages``, ``12_training_edm``, ``13_learned_vs_optimal`` and
+Taught in ``notebooks/10_gaussians``, ``11_stages``, ``12_training_edm``, ``13_learned_vs_optimal`` and
 ``18_your_own_model``.
 """
 
@@ -227,5 +227,5 @@ def _guided(run: Setting) -> Measurement:
         free = sample(denoiser, x, levels, "unipc")
         guided = sample(denoiser, x, levels, "unipc", labels=classes, guidance=4.0)
         kept.append(ratio(*(geometry.deviation_peak(paths)[0] for paths in (guided, free))))
-    detail = "largest deviation, w = 4 / without guidance; control: Gaussians of the classes"
+    detail = "largest deviation, w = 4 / without the class (w = 0); control: Gaussians of the classes"
     return kept[0]._replace(detail=detail, control=kept[1].value)

@@ -1,4 +1,4 @@
-"""The ledger: a claim is one sentence, a number that could refute it, and a criterion written down beforehand.
+"""The ledger: a claim is one sentence, a number that could refute it, and a criterion.
 
 A `Claim` holds the sentence, its place in the literature, the figure reported there, and ``measure(setting)``, which
 returns a `Measurement`: value and interval. The verdict follows from the `criteria` by one rule, with the control's
@@ -94,7 +94,7 @@ class Claim:
     figure : str or None
         What is reported there.
     criterion : Criterion
-        Fixed beforehand.
+        What the value must lie between (`criteria` says which were fixed when).
     measure : callable
         ``measure(setting)`` -> `Measurement`; with ``setting.full`` on more paths.
     digits : int

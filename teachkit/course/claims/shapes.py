@@ -37,12 +37,16 @@ def _with_chord(run: Setting) -> Measurement:
        remark="paths of an exact denoiser scatter more: each must end on an image of the data")  # fmt: skip
 def _one_shape(run: Setting) -> Measurement:
     """The bends of all paths, turned about the chord onto one another, nearly coincide."""
+
+    def misfit(paths: Trajectory) -> Tensor:
+        halves = geometry.project(paths)[:, ::2], geometry.project(paths)[:, 1::2]
+        return torch.cat([_misfit(one, _mean_bend(other)) for one, other in (halves, halves[::-1])])
+
     curves = geometry.project(fixtures.network_paths(run))
-    halves = curves[:, ::2], curves[:, 1::2]
-    own = torch.cat([_misfit(one, _mean_bend(other)) for one, other in (halves, halves[::-1])])
     null = _misfit(geometry.project(_random_spectra(run)).to(curves), _mean_bend(curves))
-    detail = "misfit, 0 to 2, with the mean bend of the other half; control: Gaussians with random variances"
-    return measured(own, detail=detail, control=null)
+    large = fixtures.beyond(run, misfit, digits=4)
+    detail = f"misfit, 0 to 2, with the mean bend of the other half{large}; control: Gaussians with random variances"
+    return measured(misfit(fixtures.network_paths(run)), detail=detail, control=null)
 
 
 @claim("one-shape-everywhere", place=f"our extension of {P3}", criterion=at_most(0.005), digits=2, needs="model",

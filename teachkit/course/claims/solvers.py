@@ -5,7 +5,7 @@ from 64 to 128 steps on two grids: even in log sigma, and with every second leve
 step is cut into geometric pieces, so that multistep methods start at full order. Taught in ``notebooks/04_solvers``.
 
 At few evaluations the error on digits is split in two, which have different causes: whether a path ends at the digit
-of its exact end, and how far from the nearest digit it ends. Taught in ``notebooks/five_evaluations``.
+of its exact end, and how far from the nearest digit it ends. Taught in ``notebooks/05_five_evaluations``.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ class Check:
 
     Examples
     --------
-    >>> CHECKS["count_evaluations"].hint
-    'Euler evaluates the denoiser once a step; count the steps between the levels'
+    >>> CHECKS["share_kept"].hint
+    'sort x + (lower - sigma) (x - D) / sigma by x and D: what multiplies x?'
     """
 
     cases: Question
@@ -134,7 +134,7 @@ def evaluate(name: str, answer: Any, *, seed: int = 0) -> Result:
 
     Examples
     --------
-    >>> evaluate("count_evaluations", 11).passed
+    >>> evaluate("share_kept", lambda sigma, lower: 0.5).passed
     False
     """
     seed = integer("seed", seed, 0)

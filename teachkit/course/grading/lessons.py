@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from teachkit import Gaussian, geometry, scheduling
+from teachkit import Gaussian, geometry
 from teachkit.course.grading.engine import Cases, normal, register
 
 # 06_high_dimensions
@@ -208,16 +208,6 @@ def _tied_share(answer: Any, rng: Generator) -> Cases:
 
 
 # 14_schedules_by_dynamic_programming
-
-
-@register("cheapest_path", "V_k(i) = min over j > i of C[i, j] + c V_{k-1}(j); remember each j, then walk forwards")
-def _cheapest_path(answer: Any, rng: Generator) -> Cases:
-    for n, steps, coefficient in ((7, 3, 1.0), (9, 4, 1.3), (6, 1, 1.0), (8, 5, 0.7)):
-        cost = torch.rand(n + 1, n + 1, generator=rng, dtype=torch.float64).triu(1)
-        expected = scheduling.shortest_path(cost, steps, coefficient)
-        given = answer(cost.clone(), steps, coefficient)
-        got = given if given is None or given is Ellipsis else [float(i) for i in given]
-        yield f"the route of {steps} steps on {n + 1} levels, coefficient {coefficient}", got, expected.double()
 
 
 @register("greedy_trap", "make the cheapest first jump end where every way on is dear")

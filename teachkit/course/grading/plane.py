@@ -23,9 +23,10 @@ def _shape(answer: Any) -> tuple[int, ...]:
 # 00_start_here
 
 
-@register("count_evaluations", "Euler evaluates the denoiser once a step; count the steps between the levels")
-def _count_evaluations(answer: Any, rng: Generator) -> Cases:
-    yield "evaluations for 11 levels", answer, 10
+@register("share_kept", "sort x + (lower - sigma) (x - D) / sigma by x and D: what multiplies x?")
+def _share_kept(answer: Any, rng: Generator) -> Cases:
+    for sigma, lower in ((80.0, 24.0), (3.0, 0.6), (0.5, 0.0)):
+        yield f"share of x kept from {sigma:g} to {lower:g}", answer(sigma, lower), lower / sigma
 
 
 # 01_noise_and_denoising

@@ -15,7 +15,12 @@ from teachkit.course.plots.shared import Array, as_array, short
 
 
 def image_grid(
-    images: Array, *, columns: int = 8, titles: Sequence[object] | None = None, title: str = "Images"
+    images: Array,
+    *,
+    columns: int = 8,
+    titles: Sequence[object] | None = None,
+    rows: Sequence[object] | None = None,
+    title: str = "Images",
 ) -> Picture:
     """Images row by row, grey or RGB.
 
@@ -26,7 +31,9 @@ def image_grid(
     columns : int
         Images in a row.
     titles : sequence, optional
-        One for each image.
+        One for each image, or one for each column.
+    rows : sequence, optional
+        One for each row, beside it.
     title : str
         Above them all.
 
@@ -39,23 +46,36 @@ def image_grid(
     if a.ndim not in (3, 4) or not len(a) or (a.ndim == 4 and a.shape[1] not in (1, 3)):
         raise ValueError(f"images must have shape (B, H, W), (B, 1, H, W) or (B, 3, H, W), got {a.shape}")
     columns = integer("columns", columns, 1)
-    listed = isinstance(titles, Sequence) or getattr(titles, "ndim", 0) > 0
-    if titles is not None and not (listed and len(titles) == len(a)):
-        raise ValueError(f"titles must hold one for each of the {len(a)} images, got {shown(titles)}")
-    columns, rows = min(columns, len(a)), -(-len(a) // columns)
+    columns, count = min(columns, len(a)), -(-len(a) // columns)
+    above = _names("titles", titles, (len(a), columns), "image or column")
+    beside = _names("rows", rows, (count,), "row")
     with style():
         cell = 0.75 if titles is None else 0.9
-        picture = Picture(figsize=(max(cell * columns, 3.0), cell * rows + 0.4))
-        axes = picture.subplots(rows, columns, squeeze=False).ravel()
+        room = max((0.08 * len(line) for name in beside for line in name.split("\n")), default=0)  # inches
+        picture = Picture(figsize=(max(cell * columns, 3.0) + room, cell * count + 0.4))
+        axes = picture.subplots(count, columns, squeeze=False).ravel()
         for ax in axes[len(a) :]:
             ax.remove()
         for k, (ax, image) in enumerate(zip(axes, a)):
             shared.show_pixels(ax, image)
-            if titles is not None:
-                ax.set_title(str(titles[k]), fontsize=8, loc="center", pad=2)
+            if k < len(above):
+                ax.set_title(above[k], fontsize=8, loc="center", pad=2)
+        for ax, name in zip(axes[::columns], beside):
+            ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
         picture.suptitle(text("title", title), x=0.01, ha="left", fontsize=11)
     picture.alt = f"{title}: {len(a)} images of {a.shape[-2]} by {a.shape[-1]} pixels."
     return picture
+
+
+def _names(name: str, given: Sequence[object] | None, sizes: tuple[int, ...], of: str) -> list[str]:
+    """What is written beside pictures: as many as one of ``sizes``."""
+    if given is None:
+        return []
+    listed = isinstance(given, Sequence) or getattr(given, "ndim", 0) > 0
+    if not (listed and len(given) in sizes):
+        many = " or ".join(map(str, dict.fromkeys(sizes)))
+        raise ValueError(f"{name} must hold one for each {of}, {many}, got {shown(given)}")
+    return [str(each) for each in given]
 
 
 def cost_matrix(

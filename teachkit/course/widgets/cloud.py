@@ -87,7 +87,7 @@ def cloud_player(
     (here,) = ax.plot([], [], "o", color=plots.VERMILLION, mec="black", ms=8, label="one x")
     (answer,) = ax.plot([], [], "*", color=plots.ORANGE, mec="black", ms=14, label="its D(x; σ)", zorder=5)
     ax.legend(loc="upper left", frameon=True, framealpha=0.85, ncols=3)
-    names = [f"{s:.2g} {'↑' if k < steps else '↓'}" for k, s in enumerate(sigmas)]
+    names = [f"{s:.2g} {'↑' if k <= steps else '↓'}" for k, s in enumerate(sigmas)]
     play = W.Play(value=steps, min=0, max=2 * steps, interval=_SHOWN, show_repeat=False)
     level = W.SelectionSlider(
         options=[(name, k) for k, name in enumerate(names)], value=steps, description="noise level σ",
@@ -106,7 +106,7 @@ def cloud_player(
         jump.set_data(*torch.stack([now[b], target]).T.numpy())
         here.set_data(*now[b, :, None].numpy())
         answer.set_data(*target[:, None].numpy())
-        ax.set_title(f"{'noise going up ↑' if k < steps else 'the ODE coming down ↓'}   σ = {s:.2g}")
+        ax.set_title(f"{'noise going up ↑' if k <= steps else 'the ODE coming down ↓'}   σ = {s:.2g}")
         radius = float(now.square().sum(1).mean().sqrt())
         way = "Noise has reached" if k <= steps else "The ODE has come down to"
         alt = (
