@@ -1014,6 +1014,19 @@ def write_batch(folder, source, names):
 
 
 @pytest.mark.slow
+def test_nothing_beside_a_submission_is_imported(tmp_path, monkeypatch):
+    nbformat.write(tiny(), tmp_path / "tiny.ipynb")
+    (tmp_path / "in" / "ann").mkdir(parents=True)
+    nbformat.write(solved(), tmp_path / "in" / "ann" / "tiny.ipynb")
+    for name in ("json", "torch", "teachkit", "sitecustomize"):
+        (tmp_path / "in" / "ann" / f"{name}.py").write_text(f"open({str(tmp_path / 'read')!r}, 'w'); raise SystemExit")
+    monkeypatch.chdir(tmp_path / "in" / "ann")
+    (report,) = grade(tmp_path / "in", tmp_path / "tiny.ipynb", tmp_path / "out", limits=SHORT)
+    assert (report.points, report.notes) == (6, [])
+    assert not (tmp_path / "read").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [ALWAYS, pytest.param(tuple(ABUSES), marks=pytest.mark.mutants)], ids=["some", "all"])
 def test_no_submission_stops_the_batch(tmp_path, names):
     (tmp_path / "source").mkdir()
