@@ -23,12 +23,14 @@ from typer.testing import CliRunner
 
 import teachkit
 from teachkit.cli import app
-from teachkit.course.assignments import build, check, feedback, grade, mark, summary, tables, testing, written
+from teachkit.course.assignments import build, check, feedback, grade, mark, rules, summary, tables, testing, written
 from teachkit.course.assignments import notebook as nb
+from teachkit.course.assignments.names import names_in
 from teachkit.course.assignments.process import NoSandbox, Sandbox
 from teachkit.course.assignments.report import Report, Score, Written
 from teachkit.course.assignments.sandbox import readable
-from teachkit.course.assignments.wire import Peer, Refused, RemoteError, Stopped
+from teachkit.course.assignments.values import Refused
+from teachkit.course.assignments.wire import Peer, RemoteError, Stopped
 
 from .assignments.tiny import SHORT, SOLVED, cell, solved, tiny
 
@@ -96,9 +98,9 @@ def test_student_copies_show_nothing(tmp_path):
 
 def test_leaks_are_found():
     source = tiny()
-    assert not nb.leaks(source, nbformat.writes(nb.student_copy(source)))
-    assert nb.leaks(source, "... return f(x) + 1 ...") == ["return f(x) + 1"]
-    assert nb.leaks(source, json.dumps("a\nBecause the rubric says so."))
+    assert not rules.leaks(source, nbformat.writes(nb.student_copy(source)))
+    assert rules.leaks(source, "... return f(x) + 1 ...") == ["return f(x) + 1"]
+    assert rules.leaks(source, json.dumps("a\nBecause the rubric says so."))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_faulty_sources_are_refused(name, change, message):
     target["source"] = change.pop("source", target.source)
     target.metadata.nbgrader.update(change)
     with pytest.raises(ValueError, match=message):
-        nb.validate(source)
+        rules.validate(source)
 
 
 def test_build_refuses_bad_folders(tmp_path):
@@ -160,7 +162,7 @@ def test_student_copies_keep_pictures_and_raw_cells(tmp_path):
     assert (tmp_path / "out" / "figs" / "h.png").read_bytes() == b"PNG"
     source.cells[0]["source"] += " ![k](attachment:k.png)"
     with pytest.raises(ValueError, match=r"cell 'intro': shows attachment:k.png, which is not attached to it"):
-        nb.validate(source)
+        rules.validate(source)
     for link in ("../tiny.png", "/etc/passwd", "tiny.ipynb"):
         source.cells[0]["source"] = f"![h]({link})"
         nbformat.write(source, folder / "tiny.ipynb")
@@ -408,7 +410,7 @@ def test_cells_of_another_type_are_told_of():
 
 def test_names_that_a_test_reads():
     code = "import a.b as c\nfor i in f(i):\n    g = lambda z: z + h\n    def k(m): return m\nexcept_ = [u for u in v]"
-    assert nb.names_in(code) == {"f", "h", "v"}
+    assert names_in(code) == {"f", "h", "v"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe\x00", b'{"cells": 3}', b"[" * 100_000])
@@ -613,8 +615,8 @@ def answers():
     test = Peer(near, {})
 
     def remote(function):
-        student._functions.append(function)
-        return test._remote(len(student._functions) - 1, function.__name__)
+        student._values.functions.append(function)
+        return test._remote(len(student._values.functions) - 1, function.__name__)
 
     yield remote
     near.close()
@@ -1116,7 +1118,7 @@ def test_points_are_not_kept_for_another_answer(tmp_path):
 @pytest.mark.parametrize("path", sorted(SOURCES.glob("*.ipynb")), ids=lambda p: p.stem[:2])
 def test_sources_obey_the_rules(path, tmp_path):
     source = nb.read(path)
-    nb.validate(source, path.name)
+    rules.validate(source, path.name)
     (copy,) = build(path, tmp_path)
     text = copy.read_text()
     assert "### BEGIN" not in text

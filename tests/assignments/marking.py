@@ -19,7 +19,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from teachkit.course.assignments import Limits, Report, Score, engine, own_cells
+from teachkit.course.assignments import Limits, Report, Score, engine, names
 from teachkit.course.assignments import notebook as nb
 
 from .mutants import mutants
@@ -188,7 +188,7 @@ def check_wrong(
 
 def _defined(code: str) -> list[str]:
     """Names that an answer defines at its top level."""
-    return sorted(own_cells.made(ast.parse(code)))
+    return sorted(names.made(ast.parse(code)))
 
 
 def _run(code: str, namespace: dict[str, Any]) -> Any:

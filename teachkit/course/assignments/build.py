@@ -12,7 +12,7 @@ import nbformat
 
 from teachkit import checks
 from teachkit.course.assignments import notebook as nb
-from teachkit.course.assignments import sheets
+from teachkit.course.assignments import rules, sheets
 from teachkit.course.assignments.pictures import linked
 from teachkit.files import write_whole
 
@@ -46,7 +46,7 @@ def build(source_dir: Path | str, out: Path | str, students: Sequence[str] | Non
     Raises
     ------
     ValueError
-        If there is no source, one breaks a rule (`notebook.validate`) or shows a picture that is not there, or a copy
+        If there is no source, one breaks a rule (`rules.validate`) or shows a picture that is not there, or a copy
         would still show a line of a solution, a rubric or a hidden test. Then nothing is written.
 
     Examples
@@ -67,12 +67,12 @@ def build(source_dir: Path | str, out: Path | str, students: Sequence[str] | Non
     texts, files = dict[Path, str](), dict[str, Path]()
     for path in paths:
         source = nb.read(path)
-        nb.validate(source, path.name)
+        rules.validate(source, path.name)
         for folder in folders:
             number = ids.get((folder.name, path.stem), secrets.choice(IDS)) if nb.copy_id(source) is not None else None
             copy = nb.student_copy(source, number)
             texts[folder / path.name] = text = nbformat.writes(copy) + "\n"
-            if leaked := nb.leaks(source, text):
+            if leaked := rules.leaks(source, text):
                 raise ValueError(f"{path.name}: the student copy would still show {leaked[0]!r}")
         links = [link for cell in copy.cells if cell.cell_type == "markdown" for link in linked(cell.source)]
         files |= {link: _picture(path, link) for link in links if not re.match(r"[a-z][a-z0-9+.-]+:|//", link, re.I)}

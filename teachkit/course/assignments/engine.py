@@ -22,11 +22,12 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from teachkit.course.assignments import magics, own_cells, testing, written
+from teachkit.course.assignments import magics, names, testing, written
 from teachkit.course.assignments import notebook as nb
 from teachkit.course.assignments.process import START_SECONDS, NoSandbox, Sandbox
 from teachkit.course.assignments.report import Limits, Report, Score
-from teachkit.course.assignments.wire import Refused, RemoteError, Stopped
+from teachkit.course.assignments.values import Refused
+from teachkit.course.assignments.wire import RemoteError, Stopped
 
 __all__ = ["mark"]
 
@@ -111,7 +112,7 @@ class _Session:
     """
 
     def __init__(self, parts: list[nb.Part], tests: list[str], report: Report, limits: Limits, confined: bool) -> None:
-        later = own_cells.unneeded(parts, tests)
+        later = names.unneeded(parts, tests)
         self.parts = [part for part in parts if part not in later]
         self.later, self.report, self.limits, self.confined = later, report, limits, confined
         self.left, self.own = limits.total_seconds, limits.own_seconds
@@ -214,7 +215,7 @@ def _test(code: str, namespace: dict[str, Any], session: _Session) -> tuple[Any,
         with session.seconds() as most:
             sandbox.peer.deadline = time.monotonic() + most
             sandbox.peer.forget()
-            for name in sorted(nb.names_in(code) - set(namespace) - set(dir(builtins))):
+            for name in sorted(names.names_in(code) - set(namespace) - set(dir(builtins))):
                 if sandbox.peer.request("defined", name=name):
                     namespace[name] = sandbox.peer.request("value", name=name)
             return _execute(code, namespace), ""

@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 
 from teachkit import checks
-from teachkit.course.assignments import feedback, marking, tables
+from teachkit.course.assignments import feedback, marking, rules, tables
 from teachkit.course.assignments import notebook as nb
 from teachkit.course.assignments.build import read_ids, write_text
 from teachkit.course.assignments.engine import mark
@@ -127,7 +127,7 @@ def grade(
     out, limits = checks.path("out", out), limits or Limits()
     jobs = checks.integer("jobs", jobs, 1)
     original = nb.read(source)
-    nb.validate(original, source.name)
+    rules.validate(original, source.name)
     if not nb.tests(original, hidden=True):
         raise ValueError(f"source must hold tests, but {source.name} has none")
     found = _find(submissions, out)

@@ -18,7 +18,8 @@ from typing import Any
 import psutil
 
 from teachkit.course.assignments.report import Limits
-from teachkit.course.assignments.wire import Peer, Refused, RemoteError, Stopped
+from teachkit.course.assignments.values import Refused
+from teachkit.course.assignments.wire import Peer, RemoteError, Stopped
 
 __all__ = ["NoSandbox", "Sandbox", "end", "start"]
 

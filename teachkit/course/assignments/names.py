@@ -1,4 +1,4 @@
-"""Which of a student's own cells the answers need: those that define or change what answers or tests use."""
+"""Names that cells read, define and change; and by them, which of a student's own cells the answers need."""
 
 from __future__ import annotations
 
@@ -6,32 +6,48 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from teachkit.course.assignments import magics
-from teachkit.course.assignments import notebook as nb
+from teachkit.course.assignments.notebook import Part
 
-__all__ = ["unneeded"]
+__all__ = ["bound", "made", "names_in", "unneeded"]
 
 BODIES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
-def unneeded(parts: Sequence[nb.Part], tests: Sequence[str]) -> list[nb.Part]:
+def unneeded(parts: Sequence[Part], tests: Sequence[str]) -> list[Part]:
     """The own cells of a submission (role "free") that neither a test nor an answer needs, directly or through others.
 
     Examples
     --------
     >>> cells = [("a", "free", "two = 2"), ("f", "answer", "def f(x): return two * x"), ("b", "free", "print(f(1))")]
-    >>> [part.label for part in unneeded([nb.Part(*cell) for cell in cells], ["f(3)"])]
+    >>> [part.label for part in unneeded([Part(*cell) for cell in cells], ["f(3)"])]
     ['b']
     """
     trees = {part: _tree(part.code) for part in parts}
     given = {name for part, tree in trees.items() if part.role == "setup" for name in made(tree)}
     needed = [part for part in parts if part.role != "free"]
-    names = {name for code in tests for name in nb.names_in(code)}
+    names = {name for code in tests for name in names_in(code)}
     names |= {name for part in needed for name in _read(trees[part])}
     own = [part for part in parts if part.role == "free"]
     while new := [part for part in own if part not in needed and made(trees[part], given) & names]:
         needed += new
         names |= {name for part in new for name in _read(trees[part])}
     return [part for part in own if part not in needed]
+
+
+def names_in(code: str) -> set[str]:
+    """Names that a piece of code reads but does not bind itself. Raises SyntaxError."""
+    tree = magics.parse(code)
+    return _read(tree) - bound(tree)
+
+
+def bound(tree: ast.AST) -> set[str]:
+    """Names that a piece of code binds anywhere, also inside functions."""
+    nodes = list(ast.walk(tree))
+    names = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    names |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    names |= {(n.asname or n.name).split(".")[0] for n in nodes if isinstance(n, ast.alias)}
+    named = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)
+    return names | {n.name for n in nodes if isinstance(n, named) and n.name}
 
 
 def made(tree: ast.AST, given: set[str] | frozenset[str] = frozenset()) -> set[str]:
