@@ -84,7 +84,7 @@ class Desk:
         cells = self.tests[exercise]
         result = Mark(0.0, sum(float(nb.meta(c)["points"]) for c in cells), [])
         student = dict(self.solved)
-        for name in _defined(self.references[exercise]):
+        for name in defined_by(self.references[exercise]):
             student.pop(name, None)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -137,7 +137,7 @@ class Grader:
         reference = self.desk.references[exercise]
         self.session.left = 600.0
         self.session.start()
-        for name in _defined(reference):
+        for name in defined_by(reference):
             self.session.run(nb.Part("", "answer", f"{name} = None; del {name}"))
         self.session.run(nb.Part("", "answer", code))
         for cell in cells:
@@ -186,7 +186,7 @@ def check_wrong(
     assert share >= 0.95, f"{exercise}: only {share:.1%} of the wrong answers lose marks"
 
 
-def _defined(code: str) -> list[str]:
+def defined_by(code: str) -> list[str]:
     """Names that an answer defines at its top level."""
     return sorted(names.made(ast.parse(code)))
 
