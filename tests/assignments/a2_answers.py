@@ -1093,7 +1093,6 @@ KNOWN: dict[str, dict[str, str]] = {
     "a2_ab2": {
         "line 4, column 33: sigmas[:-1].tolist() -> sigmas[:-1]": NUMBERS,
         "line 4, column 55: sigmas[1:].tolist() -> sigmas[1:]": NUMBERS,
-        "line 14, column 11: x -> x_next": "equivalent: after the loop both are the same",
     },
     "a2_dpmpp_2m": {
         "line 5, column 33: sigmas[:-1].tolist() -> sigmas[:-1]": NUMBERS,
