@@ -272,6 +272,7 @@ def test_written_answers_elsewhere_are_undecided(words, place):
     assert answer.points is None
     expected = {"one word": "Because.", "formula": "p = 1 / 2", "Chinese": "因为"}.get(words, WORDS)
     assert expected in answer.text
+    assert answer.text.startswith("[") == ("\n\n[cell" in answer.text), "each piece is a paragraph, with its place"
     in_place = place == "below" and ELSEWHERE[words].cell_type != "code"
     assert notes == [] if in_place else re.fullmatch(r"why: nothing in its cell, but words in cell \d+ .*", *notes)
 

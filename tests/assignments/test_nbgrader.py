@@ -21,6 +21,7 @@ c = get_config()
 c.CourseDirectory.course_id = "course"
 c.CourseDirectory.db_url = "sqlite:///{folder}/gradebook.db"
 c.ExecutePreprocessor.timeout = 60
+c.ExecutePreprocessor.iopub_timeout = 60  # for a busy machine
 c.ExecutePreprocessor.interrupt_on_timeout = True
 """
 

@@ -51,7 +51,7 @@ def collect(source: NotebookNode, submission: NotebookNode) -> tuple[list[Writte
         if not answer.text and (pieces := elsewhere(source, submission, name, answer.pictures)):
             where = ", ".join(dict.fromkeys(where for where, _ in pieces))
             notes.append(f"{name}: nothing in its cell, but words in {where}: a person must look for the answer.")
-            answer.text = "\n".join(["[not in its cell; this stands elsewhere]", *(f"[{w}] {t}" for w, t in pieces)])
+            answer.text = "\n\n".join(["[not in its cell; this stands elsewhere]", *(f"[{w}] {t}" for w, t in pieces)])
         elif not answer.text:
             answer.points = 0.0
             notes += [f"{name}: no answer was found."] if source is not submission else []
