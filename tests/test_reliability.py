@@ -107,7 +107,7 @@ def submissions(folder):
     (folder / "in").mkdir()
     for student in ("ada", "emmy"):
         shutil.copy(source, folder / "in" / f"{student}.ipynb")
-    return ["assignments", "grade", "in", "--source", str(source), "--seed", "1", "--seconds", "20"]
+    return ["assignments", "grade", "in", "--source", str(source), "--seed", "1", "--seconds", "200"]
 
 
 # What is run, and the glob of the first file that it leaves; without one, a moment after its modules are loaded. Files

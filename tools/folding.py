@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from nbformat import NotebookNode
 
-from teachkit.course.assignments.notebook import names_in
+from teachkit.course.assignments.names import names_in
 
 TAG = "drawing"
 LEAST = 4  # lines

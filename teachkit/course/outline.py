@@ -135,12 +135,12 @@ LESSONS = (
 )  # fmt: skip
 
 ASSIGNMENTS = (
-    Assignment("A1_denoisers_and_mean_shift", "denoisers and mean shift", "3–5", 30,
+    Assignment("A1_denoisers_and_mean_shift", "denoisers and mean shift", "5–7", 30,
                ("start_here", "noise_and_denoising", "mean_shift")),
-    Assignment("A2_solvers", "solvers", "3–5", 30,
+    Assignment("A2_solvers", "solvers", "5–7", 30,
                ("start_here", "noise_and_denoising", "mean_shift", "the_ode", "solvers")),
-    Assignment("A3_geometry", "geometry", "3–5", 30, ("high_dimensions", "one_line_and_a_bend", "the_boomerang")),
-    Assignment("A4_scheduling", "scheduling", "4–6", 40,
+    Assignment("A3_geometry", "geometry", "5–7", 30, ("high_dimensions", "one_line_and_a_bend", "the_boomerang")),
+    Assignment("A4_scheduling", "scheduling", "7–9", 40,
                ("solvers", "one_line_and_a_bend", "schedules_by_dynamic_programming", "learned_solvers")),
 )  # fmt: skip
 

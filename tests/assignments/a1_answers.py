@@ -7,6 +7,34 @@ from .marking import Answers, Desk, edited
 
 NAME = "A1_denoisers_and_mean_shift"
 
+OWN = """
+points, few, place = own_clusters(ID)
+
+
+def look(s):
+    w = torch.softmax(-((place - points) ** 2).sum(1) / (2 * s * s), 0)
+    first = points[:, 0]
+    return float((w * (first - (w * first).sum()) ** 2).sum().sqrt()), s, float(w[:few].sum())
+
+
+x = place
+for s in [5.0, 3.0, 2.0, 1.5, 1.0, 0.8, 0.6, 0.3]:
+    x = meanshift.mean_shift(Empirical(points), x, s, max_steps=1000, tolerance=1e-4)[-1]
+own_numbers = (*max(map(look, LEVELS)), float(x[0, 0]))
+"""
+COIN = """
+p = own_coin(ID)
+z = torch.linspace(-6, 6, 6001, dtype=torch.float64)
+x, weights = 80 * z, torch.exp(-(z**2) / 2)
+levels = torch.logspace(math.log10(80), -3, 3000, dtype=torch.float64).tolist()
+for s, t in zip(levels, levels[1:]):
+    plus = torch.sigmoid(2 * x / s**2 + math.log((1 - p) / p))
+    f = torch.where(plus > 0.5, 1.0, -1.0)
+    x = x + (t - s) * (x - f) / s
+own_share = float((weights * (x < 0)).sum() / weights.sum())
+"""
+NUMBERS_ONLY = ("a1_own_numbers", "a1_own_share")  # their marks are for numbers: other code may give the same
+
 RIGHT: Answers = {
     "a1_posterior_mean": [
         (
@@ -393,6 +421,40 @@ def anneal(D, x, sigmas, tolerance, max_steps):
     x, rest = anneal(D, x, sigmas[1:], tolerance, max_steps)
     return x, first + rest
 """,
+        ),
+    ],
+    "a1_own_numbers": [
+        ("the posterior by hand", OWN),
+        (
+            "a list of tensors",
+            OWN.replace("own_numbers = (", "own_numbers = list(map(torch.as_tensor, (").replace(
+                "float(x[0, 0]))", "float(x[0, 0]))))"
+            ),
+        ),
+        ("typed in", "own_numbers = (1.782, 1.0, 0.5454, 1.827)"),
+        (
+            "by the library, which is allowed here",
+            OWN.replace(
+                "torch.softmax(-((place - points) ** 2).sum(1) / (2 * s * s), 0)",
+                "Empirical(points).weights(place, s)[0]",
+            ),
+        ),
+    ],
+    "a1_own_share": [
+        ("by trial", COIN),
+        (
+            "by trial, with more starts at random",
+            COIN.replace(
+                "torch.linspace(-6, 6, 6001, dtype=torch.float64)", "normal(torch.Generator().manual_seed(3), 40000)"
+            ).replace("torch.exp(-(z**2) / 2)", "torch.ones_like(z)"),
+        ),
+        (
+            "on paper",
+            "p = own_coin(ID)\nown_share = torch.special.ndtr(-torch.tensor(2 * math.log((1 - p) / p)).sqrt() + 1 / 80)",
+        ),
+        (
+            "on paper, 80 taken as infinite",
+            "from statistics import NormalDist\nown_share = NormalDist().cdf(-((2 * math.log(1 / own_coin(ID) - 1)) ** 0.5))",
         ),
     ],
 }
@@ -927,6 +989,49 @@ def anneal(D, x, sigmas, tolerance, max_steps):
     return torch.stack(out), calls
 """,
             ),
+        ],
+        "a1_own_numbers": [
+            ("not answered", "own_numbers = None"),
+            *[
+                (what, edited(ref["a1_own_numbers"], change))
+                for what, *change in (
+                    ("another copy", "own_clusters(ID)", "own_clusters(31415)"),
+                    ("a variance", ".sqrt())", ")"),
+                    ("along axis 2", "[0, 0, 0]", "[0, 1, 1]"),
+                    ("the smallest deviation", "spread.index(max(spread))", "spread.index(min(spread))"),
+                    ("the number of the level", "max(spread), widest,", "max(spread), spread.index(max(spread)),"),
+                    ("the share of the large cluster", "weights[:left]", "weights[left:]"),
+                    ("the prior", "weights[:left].sum()", "torch.tensor(left / len(cloud))"),
+                    ("2 sigma squared forgotten", "(2 * widest**2)", "widest**2"),
+                    ("the climb from the other end", "reversed(LEVELS)", "LEVELS"),
+                    ("the climb at one level", "if 0.3 <= s <= 5]", "if s == 0.3]"),
+                    ("the second coordinate", "climb[0, 0]", "climb[0, 1]"),
+                    (
+                        "at the level before",
+                        "widest = LEVELS[spread.index(max(spread))]",
+                        "widest = LEVELS[spread.index(max(spread)) - 1]",
+                    ),
+                )
+            ],
+        ],
+        "a1_own_share": [
+            ("not answered", "own_share = ..."),
+            ("the coin itself", "own_share = own_coin(ID)"),
+            ("the other side", "own_share = 1 - own_coin(ID)"),
+            ("in percent", edited(ref["a1_own_share"], ("own_share = ", "own_share = 100 * "))),
+            ("half of the starts", "own_share = 0.5"),
+            ("0", "own_share = 0.0"),
+            ("the example of a friend", "own_share = 0.0987"),
+            *[
+                (what, edited(ref["a1_own_share"], change))
+                for what, *change in (
+                    ("another copy", "own_coin(ID)", "own_coin(4)"),
+                    ("odds upside down, without their sign", "math.log(odds)", "abs(math.log(1 / odds)) / 4"),
+                    ("no 2", "2 * math.log(odds)", "math.log(odds)"),
+                    ("no root", "math.sqrt(2 * math.log(odds))", "2 * math.log(odds)"),
+                    ("the other tail", "1 / 80 - slope", "slope - 1 / 80"),
+                )
+            ],
         ],
     }
 

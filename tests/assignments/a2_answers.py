@@ -26,6 +26,27 @@ def ipndm_3(D, x, sigmas):
     return x
 """
 
+OWN = """
+def own_solver(D, x):
+    return SOLVER
+
+
+D, x, even, _ = own_problem(ID)
+truth = sample(D, x, even(1000), "heun").final
+ends = ab2(D, x, even(32))[0], two_stage(D, x, even(16), 0.5), dpmpp_2m(D, x, even(32))
+own_errors = [float((end - truth).norm(dim=1).mean()) for end in ends]
+own_gain = gain((own_solver(D, x) - truth).norm(dim=1), (ends[0] - truth).norm(dim=1))
+"""
+BUGS = """
+D, x, even, _ = own_problem(ID)
+truth, plain = sample(D, x, even(1000), "heun").final, Gaussian([0.0, 0.0], 1.0)
+bad, good = (float((sample(D, x, g(64, 0.2, 2.0, 7.0)).final - truth).norm(dim=1).mean()) for g in (broken_levels, levels))
+u, v = (ab2(lambda y, s, g=g: g(D, plain, 2.0, y, s), x, even(64))[0] for g in (broken_guided, guided))
+far = (u - v).norm(dim=1).mean()
+own_bugs = bad / good, far
+"""
+NUMBERS_ONLY = ("a2_own_problem", "a2_own_bugs")  # their marks are for numbers: other code may give the same
+
 RIGHT: Answers = {
     "a2_two_stage": [
         (
@@ -99,6 +120,22 @@ def two_stage(D, x, sigmas, alpha):
     ],
     "a2_ab2": [
         (
+            "a memory with keys that are no strings",
+            """
+def ab2(D, x, sigmas, memory=None):
+    memory = dict(memory or {})
+    for s, t in zip(sigmas[:-1].tolist(), sigmas[1:].tolist()):
+        memory[0] = (x - D(x, s)) / s
+        memory[(0, "level")] = s
+        d = memory[0]
+        if 1 in memory:
+            d = d + (t - s) / 2 * (memory[0] - memory[1]) / (s - memory[(1, "level")])
+        x = x + (t - s) * d
+        memory = {1: memory[0], (1, "level"): s}
+    return x, memory
+""",
+        ),
+        (
             "NumPy, memory as a dict",
             """
 def ab2(D, x, sigmas, memory=None):
@@ -169,6 +206,22 @@ def ab2(D, x, sigmas, memory=None):
         ),
     ],
     "a2_dpmpp_2m": [
+        (
+            "a level for every sample, in a tensor that holds one number",
+            """
+def dpmpp_2m(D, x, sigmas, prediction="x0"):
+    before = None
+    for s, t in zip(sigmas[:-1], sigmas[1:]):
+        v = D(x, s.expand(1))
+        v = (x - v) / s if prediction == "eps" else v
+        g = v
+        if before is not None and t > 0:
+            g = v + (v - before[1]) * (s / t).log() / (before[0] / s).log() / 2
+        before = (s, v)
+        x = x + (t - s) * (g if prediction == "eps" else (x - g) / s)
+    return x
+""",
+        ),
         (
             "NumPy, in lambda",
             """
@@ -260,11 +313,11 @@ def richardson(solve, n):
 """,
         ),
         (
-            "a list, the order as a tensor, root mean square distances",
+            "a list, the order as a tensor, in float32",
             """
 def richardson(solve, n):
-    ends = [solve(n * 2**k) for k in range(3)]
-    gaps = [(u - v).square().sum().sqrt() for u, v in zip(ends, ends[1:])]
+    ends = [solve(n * 2**k).float() for k in range(3)]
+    gaps = [torch.stack([torch.dist(a, b) for a, b in zip(u, v)]).sum() for u, v in zip(ends, ends[1:])]
     p = torch.log2(gaps[0] / gaps[1])
     return [p, (2**p * ends[2] - ends[1]) / (2**p - 1)]
 """,
@@ -382,6 +435,60 @@ def ipndm_3(D, x, sigmas):
         x = x + (t - s) * d
     return x
 """,
+        ),
+    ],
+    "a2_own_problem": [
+        (
+            "everything by hand",
+            """
+D, x, even, uneven = own_problem(ID)
+
+
+def heun(D, x, sigmas, b=0.5, a=1.0):
+    for s, t in zip(sigmas[:-1].tolist(), sigmas[1:].tolist()):
+        d = (x - D(x, s)) / s
+        m = s + a * (t - s)
+        y = x + a * (t - s) * d
+        x = x + (t - s) * ((1 - b) * d + b * (y - D(y, m)) / m)
+    return x
+
+
+def own_solver(D, x):
+    return heun(D, x, 2 * torch.logspace(0, -1, 17, dtype=torch.float64))
+
+
+truth = heun(D, x, even(600))
+error = lambda y: torch.linalg.vector_norm(y - truth, dim=1)
+old = error(ab2(D, x, even(32))[0])
+own_errors = [old.mean(), error(heun(D, x, even(16), 1.0, 0.5)).mean(), error(dpmpp_2m(D, x, even(32))).mean()]
+own_gain = list(gain(error(own_solver(D, x)), old))
+""",
+        ),
+        (
+            "numbers typed in, ab2 itself",
+            "own_errors = 0.001533, 0.000414, 0.000210\nown_gain = 0.0, 0.0\n\n\ndef own_solver(D, x):\n    return ab2(D, x, own_problem(ID)[2](32))[0]\n",
+        ),
+        (
+            "another choice: alpha = 1/2 on other levels",
+            OWN.replace(
+                "SOLVER",
+                "two_stage(D, x, (2.0 ** (1 / 7) + torch.arange(17).double() / 16 * (0.2 ** (1 / 7) - 2.0 ** (1 / 7))) ** 7, 0.5)",
+            ),
+        ),
+        ("fewer calls", OWN.replace("SOLVER", "dpmpp_2m(D, x, own_problem(ID)[2](20))")),
+    ],
+    "a2_own_bugs": [
+        ("typed in", "own_bugs = (1.0868, 0.4848)"),
+        ("a list of tensors", BUGS.replace("bad / good, far", "[torch.tensor(float(bad / good)), far]")),
+        (
+            "guidance written out",
+            BUGS.replace("g(D, plain, 2.0, y, s)", "w * D(y, s) + (1 - w) * plain(y, s)")
+            .replace("g=g", "w=w")
+            .replace("for g in (broken_guided, guided)", "for w in (3, 2)"),
+        ),
+        (
+            "the distance first",
+            BUGS.replace("own_bugs = bad / good, far", "far_first = (far, bad / good)\nown_bugs = far_first[::-1]"),
         ),
     ],
 }
@@ -585,6 +692,34 @@ def ab2(D, x, sigmas, memory=None):
 """,
             ),
             (
+                "a memory that grows",
+                edited(
+                    ref["a2_ab2"],
+                    ("sigma_before, direction_before = memory", "sigma_before, direction_before = memory[-1]"),
+                    ("memory = (sigma, direction)", "memory = [*(memory or []), (sigma, direction)]"),
+                ),
+            ),
+            (
+                "a run along one level forgets",
+                edited(
+                    ref["a2_ab2"], ("    for sigma,", "    if len(sigmas) == 1:\n        memory = None\n    for sigma,")
+                ),
+            ),
+            (
+                "appended to the memory that was given",
+                edited(
+                    ref["a2_ab2"],
+                    ("    for sigma,", "    memory = [] if memory is None else memory\n    for sigma,"),
+                    ("if memory is not None:", "if memory:"),
+                    ("sigma_before, direction_before = memory", "sigma_before, direction_before = memory"),
+                    ("memory = (sigma, direction)", "memory[:] = [sigma, direction]"),
+                ),
+            ),
+            (
+                "the library's solver",
+                "def ab2(D, x, sigmas, memory=None):\n    return sample(D, x, sigmas, solvers.get('ipndm_v', order=2)).final, None\n",
+            ),
+            (
                 "directions in one buffer, overwritten",
                 """
 def ab2(D, x, sigmas, memory=None):
@@ -742,6 +877,26 @@ def ab2(D, x, sigmas, memory=None):
                 ),
                 ("more runs than needed", "coarse, middle, fine = ", "solve(8 * n)\n    coarse, middle, fine = "),
             ),
+            (
+                "root mean square distances",
+                edited(
+                    ref["a2_richardson"],
+                    (
+                        "(coarse - middle).norm(dim=1).mean(), (middle - fine).norm(dim=1).mean()",
+                        "(coarse - middle).norm(), (middle - fine).norm()",
+                    ),
+                ),
+            ),
+            (
+                "mean of the logarithms of the distances",
+                edited(
+                    ref["a2_richardson"],
+                    (
+                        "(coarse - middle).norm(dim=1).mean(), (middle - fine).norm(dim=1).mean()",
+                        "(coarse - middle).norm(dim=1).log().mean().exp(), (middle - fine).norm(dim=1).log().mean().exp()",
+                    ),
+                ),
+            ),
             ("hard-coded for order 1", "def richardson(solve, n):\n    return 1.0, 2 * solve(4 * n) - solve(2 * n)\n"),
         ],
         "a2_repaired": [
@@ -849,6 +1004,72 @@ def ab2(D, x, sigmas, memory=None):
                 )
             ],
         ],
+        "a2_own_problem": [
+            ("not answered", "own_errors = own_gain = None\n\n\ndef own_solver(D, x):\n    ...\n"),
+            *[
+                (what, edited(ref["a2_own_problem"], change))
+                for what, *change in (
+                    ("another copy", "own_problem(ID)", "own_problem(31415)"),
+                    ("errors in the wrong order", "for end in rivals]", "for end in rivals[::-1]]"),
+                    ("medians", ".norm(dim=1).mean())", ".norm(dim=1).median())"),
+                    ("squares", ".norm(dim=1).mean())", ".square().sum(1).mean())"),
+                    ("at 16 calls", "even_own(16), 0.5", "even_own(8), 0.5"),
+                    ("at 32 steps and 64 calls", "even_own(16), 0.5", "even_own(32), 0.5"),
+                    ("alpha = 1", "even_own(16), 0.5", "even_own(16), 1.0"),
+                    (
+                        "the direction extrapolated",
+                        "dpmpp_2m(problem, x_own, even_own(32))",
+                        "dpmpp_2m(problem, x_own, even_own(32), 'eps')",
+                    ),
+                    ("uneven levels", "problem, x_own, even_own, _", "problem, x_own, _, even_own"),
+                    ("a coarse truth", "even_own(1000)", "even_own(20)"),
+                    (
+                        "33 calls and more",
+                        "torch.arange(33, dtype=torch.float64) / 32",
+                        "torch.arange(41, dtype=torch.float64) / 40",
+                    ),
+                    (
+                        "old over new",
+                        "in (own_solver(problem, x_own), rivals[0])",
+                        "in (rivals[0], own_solver(problem, x_own))",
+                    ),
+                    (
+                        "against another rival",
+                        "own_solver(problem, x_own), rivals[0]",
+                        "own_solver(problem, x_own), rivals[1]",
+                    ),
+                    (
+                        "the library's solver",
+                        "    return dpmpp_2m(D, x, ",
+                        "    return sample(D, x, schedules.logsnr(32, 0.2, 2.0), 'unipc').final\n    (",
+                    ),
+                )
+            ],
+        ],
+        "a2_own_bugs": [
+            ("not answered", "own_bugs = ..."),
+            ("one number", "own_bugs = (1.0868,)"),
+            ("rounded", "own_bugs = (1.0, 0.5)"),
+            *[
+                (what, edited(ref["a2_own_bugs"], change))
+                for what, *change in (
+                    ("another copy", "own_problem(ID)", "own_problem(31415)"),
+                    ("ratio upside down", "bad / good", "good / bad"),
+                    ("weight 1", "plain, 2.0, x, s", "plain, 1.0, x, s"),
+                    ("2 steps", "x, even(64)", "x, even(2)"),
+                    ("3 steps on the levels", "g(64, 0.2, 2.0, 7.0)", "g(3, 0.2, 2.0, 7.0)"),
+                    ("from 10", "g(64, 0.2, 2.0, 7.0)", "g(64, 0.2, 10.0, 7.0)"),
+                    ("rho = 1", "g(64, 0.2, 2.0, 7.0)", "g(64, 0.2, 2.0, 1.0)"),
+                    ("the models swapped", "g(D, plain,", "g(plain, D,"),
+                    ("largest distance", ".norm(dim=1).mean())\n### END", ".norm(dim=1).max())\n### END"),
+                    (
+                        "the other way round",
+                        "float(bad / good), float((ends[0] - ends[1]).norm(dim=1).mean())",
+                        "float((ends[0] - ends[1]).norm(dim=1).mean()), float(bad / good)",
+                    ),
+                )
+            ],
+        ],
     }
 
 
@@ -872,7 +1093,6 @@ KNOWN: dict[str, dict[str, str]] = {
     "a2_ab2": {
         "line 4, column 33: sigmas[:-1].tolist() -> sigmas[:-1]": NUMBERS,
         "line 4, column 55: sigmas[1:].tolist() -> sigmas[1:]": NUMBERS,
-        "line 14, column 11: x -> x_next": "equivalent: after the loop both are the same",
     },
     "a2_dpmpp_2m": {
         "line 5, column 33: sigmas[:-1].tolist() -> sigmas[:-1]": NUMBERS,

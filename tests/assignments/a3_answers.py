@@ -7,6 +7,29 @@ from .marking import Answers, Desk, edited
 
 NAME = "A3_geometry"
 
+OWN = """
+def shape(x):
+    x = np.asarray(x)
+    chord = x[-1] - x[0]
+    length = np.linalg.norm(chord, axis=1)
+    unit = chord / length[:, None]
+    rest = x - x[0] - ((x - x[0]) * unit).sum(2, keepdims=True) * unit
+    away = np.linalg.norm(rest, axis=2)
+    falls = (np.diff(np.linalg.norm(x - x[-1], axis=2), axis=0) <= 1e-9).all(0).mean()
+    centred = rest - rest.mean(0)
+    sizes = np.stack([np.linalg.svd(centred[:, b], compute_uv=False) ** 2 for b in range(x.shape[1])])
+    C = geometry.project(torch.tensor(x))[..., 1:]
+    laid, misfit = align(C, C[:, 0], True)
+    two = sizes[:, :2].sum(1) / sizes.sum(1)
+    return (away.max(0) / length).mean(), falls, two.mean(), float(misfit[1:].mean())
+
+
+mine = own_paths(ID)
+own_numbers = shape(mine)
+own_prediction = (7, *shape(own_paths(ID, 7))[:2])
+"""
+NUMBERS_ONLY = ("a3_own_numbers",)  # its marks are for numbers: other code may give the same
+
 RIGHT: Answers = {
     "a3_along_and_across": [
         (
@@ -300,6 +323,15 @@ def align(curves, reference, mirror):
 """,
         ),
     ],
+    "a3_own_numbers": [
+        ("by hand, in NumPy", OWN),
+        (
+            "another dimension",
+            OWN.replace("(7, *shape(own_paths(ID, 7))[:2])", "[200, *shape(own_paths(ID, 200))[:2]]"),
+        ),
+        ("tensors", OWN.replace("own_numbers = shape(mine)", "own_numbers = [torch.tensor(v) for v in shape(mine)]")),
+        ("rounded to three digits", OWN + "own_numbers = [float(f'{v:.3g}') for v in own_numbers]\n"),
+    ],
 }
 
 
@@ -463,6 +495,24 @@ def bend_shares(x, weights, k):
 def bend_shares(x, weights, k):
     return geometry.explained_variance(x, min(k, len(x)), remove_chord=True)
 """,
+            ),
+            (
+                "the library, with states repeated",
+                """
+def bend_shares(x, weights, k):
+    counts = (1000 * weights / weights.sum()).round().long()
+    return geometry.explained_variance(x.repeat_interleave(counts, 0), k, remove_chord=True)
+""",
+            ),
+            (
+                "states repeated",
+                edited(
+                    ref["a3_bend_shares"],
+                    (
+                        "    x = x.flatten(2)\n",
+                        "    x = x.flatten(2).repeat_interleave((9 * weights / weights.max()).ceil().long(), 0)\n    weights = torch.ones(len(x), dtype=x.dtype)\n",
+                    ),
+                ),
             ),
         ],
         "a3_bridge_control": [
@@ -648,6 +698,35 @@ def align(curves, reference, mirror):
     return geometry.align(curves, reference, mirror), geometry.procrustes_residual(curves, reference, mirror)
 """,
             ),
+        ],
+        "a3_own_numbers": [
+            ("not answered", "own_numbers = own_prediction = None"),
+            *[
+                (what, edited(ref["a3_own_numbers"], change))
+                for what, *change in (
+                    ("another copy", "own_paths(ID", "own_paths(31415"),
+                    (
+                        "in percent",
+                        "float((across.amax(1) / along[:, -1]).mean())",
+                        "100 * float((across.amax(1) / along[:, -1]).mean())",
+                    ),
+                    ("the peak as a length", "across.amax(1) / along[:, -1]", "across.amax(1)"),
+                    ("the mean deviation", "across.amax(1)", "across.mean(1)"),
+                    ("the largest over all paths", "along[:, -1]).mean())", "along[:, -1]).max())"),
+                    ("steps that fall, not paths", ".all(0).double()", ".double()"),
+                    ("steps that grow", "<= 1e-9", ">= 1e-9"),
+                    ("distance to the start", "x - x[-1]", "x - x[0]"),
+                    ("the first path among the misfits, squared", "misfits[1:].mean()", "misfits.sum()"),
+                    ("another dimension than it says", "own_paths(ID, 32)", "own_paths(ID, 16)"),
+                    ("too few dimensions", "(32, *bend", "(3, *bend"),
+                    (
+                        "components of the whole path",
+                        "bend_shares(mine, torch.ones(len(mine), dtype=torch.float64), 2)[:, 1]",
+                        "bend_shares(mine, torch.ones(len(mine), dtype=torch.float64), 2)[:, 0]",
+                    ),
+                    ("the prediction for the number", "(32, *bend_and_approach(own_paths(ID, 32)))", "(32, 0.01, 1.0)"),
+                )
+            ],
         ],
     }
 

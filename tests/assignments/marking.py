@@ -19,6 +19,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+from teachkit.course.assignments import Limits, Report, Score, engine, names
 from teachkit.course.assignments import notebook as nb
 
 from .mutants import mutants
@@ -72,7 +73,7 @@ class Desk:
         self.setup: dict[str, Any] = {"__name__": "__assignment__"}
         with warnings.catch_warnings():
             for cell in self.source.cells:
-                if nb.role(cell) == "setup":
+                if nb.role(cell) in ("id", "setup"):
                     exec(compile(cell.source, f"<{nb.grade_id(cell)}>", "exec"), self.setup)
         self.solved = dict(self.setup)
         for code in self.references.values():
@@ -83,7 +84,7 @@ class Desk:
         cells = self.tests[exercise]
         result = Mark(0.0, sum(float(nb.meta(c)["points"]) for c in cells), [])
         student = dict(self.solved)
-        for name in _defined(self.references[exercise]):
+        for name in defined_by(self.references[exercise]):
             student.pop(name, None)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -109,7 +110,7 @@ class Desk:
 
     def mutants(self, exercise: str, limit: int | None = None) -> list[tuple[str, str]]:
         """Mechanical mutants of the solution."""
-        return mutants(self.references[exercise], limit)
+        return [] if limit == 0 else mutants(self.references[exercise], limit)
 
     def submission(self, answers: dict[str, str]) -> NotebookNode:
         """A student's notebook with these answers, and the source's own solutions to the other exercises."""
@@ -119,6 +120,35 @@ class Desk:
                 name = nb.grade_id(cell)
                 cell["source"] = answers.get(name, self.references[name])
         return copy
+
+
+class Grader:
+    """Marks answers as `teachkit.course.assignments.mark` does, in a process apart, which serves for many of them."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.report = desk, Report("", "")
+        cells = [c for c in desk.source.cells if nb.role(c) in ("id", "setup", "answer")]
+        parts = [nb.Part(nb.grade_id(c), nb.role(c), c.source) for c in cells]
+        self.session = engine._Session(parts, [], self.report, Limits(total_seconds=600), confined=True)
+
+    def mark(self, exercise: str, code: str) -> Mark:
+        """Run ``code`` in place of the solution of ``exercise``, then the tests of that exercise, hidden ones too."""
+        cells, result = self.desk.tests[exercise], Mark(0.0, 0.0, [])
+        reference = self.desk.references[exercise]
+        self.session.left = 600.0
+        self.session.start()
+        for name in defined_by(reference):
+            self.session.run(nb.Part("", "answer", f"{name} = None; del {name}"))
+        self.session.run(nb.Part("", "answer", code))
+        for cell in cells:
+            value, message = engine._test(cell.source, dict(self.desk.setup), self.session)
+            score = Score("", "", "", 0.0, nb.points(cell), message)
+            result.points += score.points if message else engine._scored(score, value).points
+            result.maximum += score.maximum
+            result.messages += [message] if message else []
+        if self.session.sandbox:
+            self.session.run(nb.Part("", "answer", reference))
+        return result
 
 
 def edited(code: str, *changes: tuple[str, str]) -> str:
@@ -156,8 +186,9 @@ def check_wrong(
     assert share >= 0.95, f"{exercise}: only {share:.1%} of the wrong answers lose marks"
 
 
-def _defined(code: str) -> list[str]:
-    return [node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)]
+def defined_by(code: str) -> list[str]:
+    """Names that an answer defines at its top level."""
+    return sorted(names.made(ast.parse(code)))
 
 
 def _run(code: str, namespace: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import io
 import itertools
 import json
 import re
@@ -10,7 +11,9 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from teachkit.course import outline
 
@@ -68,6 +71,16 @@ def test_pictures_carry_alternative_text_with_numbers(path):
                     alt = re.search(r'alt="([^"]+)"', image)
                     assert alt, cell.source
                     assert re.search(r"\d", alt[1]), f"alternative text without a number: {alt[1]}"
+
+
+@lessons
+def test_nothing_drawn_is_cut_off_by_the_edge_of_a_picture(path):
+    for cell in code_cells(read(path)):
+        for output in cell.outputs:
+            if png := output.get("data", {}).get("image/png"):
+                grey = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("L"))
+                edges = grey[[0, -1]].ravel(), grey[:, [0, -1]].ravel()
+                assert min(edge.min() for edge in edges) > 200, f"a label is cut off, give it more room: {cell.source}"
 
 
 @lessons

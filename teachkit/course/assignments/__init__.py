@@ -2,7 +2,7 @@
 
     build   source notebook -> student copy, without solutions and hidden tests
     check   a student's notebook -> what its visible tests say
-    grade   a folder of submissions -> grades.csv and a feedback page per student
+    grade   a folder of submissions -> grades.csv, pages on which a person marks words, a feedback page per student
 
 The answers run in a process that knows neither hidden tests nor expected values; the tests run in another and call the
 answers by message (`engine`, `sandbox`, `wire`). Sources carry nbgrader's metadata and markers (`notebook`), so

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment
 
+from teachkit.course.assignments.markdown import rendered
 from teachkit.course.assignments.report import Report
 
 __all__ = ["page", "summary"]
@@ -15,7 +16,7 @@ TEMPLATE = Path(__file__).with_name("feedback.html")
 
 def page(report: Report) -> str:
     """The page of one report. Texts of the student are escaped: markup in an answer is shown, not run."""
-    return Environment(autoescape=True).from_string(TEMPLATE.read_text("utf-8")).render(r=report)
+    return Environment(autoescape=True).from_string(TEMPLATE.read_text("utf-8")).render(r=report, rendered=rendered)
 
 
 def summary(report: Report) -> str:
@@ -38,7 +39,13 @@ def summary(report: Report) -> str:
     A1: 1 of 1 points
       ✓ climb · Basics (1/1)
     """
-    lines = [f"{report.assignment}: {report.points:g} of {report.maximum:g} points"]
+    kind = "points" if report.hidden else "visible points"
+    lines = [f"{report.assignment}: {report.points:g} of {report.maximum:g} {kind}"]
+    if not report.hidden:
+        words = f"; a person gives {report.written_maximum:g} points for words" if report.written else ""
+        lines += [
+            "  This is no grade yet. After you hand in, every test has a hidden part, which must pass too" + words + "."
+        ]
     for s in report.scores:
         lines.append(f"  {'✗' if s.message else '✓'} {s.answer} · {s.title} ({s.points:g}/{s.maximum:g})")
         lines += [f"      {s.message}"] if s.message else []

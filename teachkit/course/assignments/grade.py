@@ -7,23 +7,23 @@ answers) runs only what is new. See `teachkit.course.assignments.worker` and `en
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
-import re
 import secrets
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from nbformat import NotebookNode
 from tqdm import tqdm
 
 from teachkit import checks
-from teachkit.course.assignments import feedback, tables
+from teachkit.course.assignments import feedback, marking, rules, tables
 from teachkit.course.assignments import notebook as nb
-from teachkit.course.assignments.build import write_text
+from teachkit.course.assignments.build import read_ids, write_text
 from teachkit.course.assignments.engine import mark
 from teachkit.course.assignments.report import Limits, Report
 from teachkit.course.assignments.worker import mark_apart, not_marked
@@ -43,7 +43,7 @@ def check(file: Path | str, *, limits: Limits | None = None) -> Report:
     file : path
         The notebook.
     limits : Limits, optional
-        Time and memory; generous by default.
+        Time and memory, by default those of `grade`.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def check(file: Path | str, *, limits: Limits | None = None) -> Report:
     ValueError: no such file.ipynb is not a file
     """
     path = checks.path("file", file)
-    limits = limits or Limits(memory_megabytes=8192)
+    limits = limits or Limits()
     with warnings.catch_warnings(action="ignore"):  # of cells without ids: nothing that a student could do
         notebook = nb.read(path, limits.file_megabytes)
     if not nb.tests(notebook, hidden=False):
@@ -79,6 +79,7 @@ def grade(
     seed: int | None = None,
     limits: Limits | None = None,
     jobs: int = 1,
+    ids: Path | str | None = None,
     progress: bool = False,
 ) -> list[Report]:
     """Grade a folder of submissions with the hidden tests.
@@ -90,17 +91,20 @@ def grade(
     source : path
         The instructor source.
     out : path
-        Gets ``grades.csv`` (one row per student), ``written.csv`` (answers for a person to mark; fill in ``points`` and
-        ``comment`` and grade again), ``leaderboard.json`` if a test gives points on a scale, ``feedback/NAME.html``,
-        and ``grading.json`` (the seed and limits) with ``reports/`` (what is done). Every file is whole or absent.
+        Gets ``grades.csv`` (one row per student), ``written.csv`` (answers for a person to mark) and
+        ``marking/QUESTION.html`` (pages to do so; what they save goes into that folder), ``leaderboard.json`` if a test
+        gives points on a scale, ``feedback/NAME.html``, and ``grading.json`` (seed, limits) with ``reports/`` (what is
+        done). ``overrides.csv``, if it is there, changes points. Every file is whole or absent.
     seed : int, optional
         Seed of the tests' random inputs: by default that of ``grading.json``, or a fresh one.
     limits : Limits, optional
         Time, memory and file size for each submission.
     jobs : int
         How many submissions to run at a time.
+    ids : path, optional
+        The ``ids.csv`` of `build`: names for the ids of copies, and a remark where an id is not there.
     progress : bool
-        Show a progress bar on stderr, and say there if points in ``written.csv`` belong to no submission.
+        Show a progress bar on stderr, and say there what of the tables could not be used.
 
     Returns
     -------
@@ -123,10 +127,10 @@ def grade(
     out, limits = checks.path("out", out), limits or Limits()
     jobs = checks.integer("jobs", jobs, 1)
     original = nb.read(source)
-    nb.validate(original, source.name)
+    rules.validate(original, source.name)
     if not nb.tests(original, hidden=True):
         raise ValueError(f"source must hold tests, but {source.name} has none")
-    found = _find(submissions, source.stem, out)
+    found = _find(submissions, out)
     seed = _seed(seed, out, source.stem, limits)
     marked = tables.read_written(out / "written.csv")
     # What marks besides the source may change too. Read in this thread: two at once confuse Python 3.11's ast.parse.
@@ -141,12 +145,31 @@ def grade(
             raise
     reports = [done.result() for done in waiting]
     marked = tables.settle(marked, reports)
-    _write(reports, marked, out)
-    names = {(report.student, answer.name) for report in reports for answer in report.written}
-    if progress and (lost := [who for who, row in marked.items() if row["points"] and who not in names]):
-        what = f"written.csv: {len(lost)} row(s) with points belong to no submission, the first to {', '.join(lost[0])}"
-        tqdm.write(what, file=sys.stderr)
+    remarks = marking.taken(out / "marking", reports, seed, marked)
+    known = {(report.student, answer.name) for report in reports for answer in report.written}
+    if lost := [who for who, row in marked.items() if row["points"] and who not in known]:
+        remarks.append(
+            f"written.csv: {len(lost)} row(s) with points belong to no submission, the first to {', '.join(lost[0])}"
+        )
+    names = {number: who for (who, what), number in read_ids(Path(ids)).items() if what == source.stem} if ids else {}
+    _check_ids(reports, names if ids else None)
+    _settle_written(reports, marked)
+    if lost_changes := tables.override(reports, out / "overrides.csv"):
+        remarks.append(f"overrides.csv: {len(lost_changes)} row(s) belong to no submission: {lost_changes[0]}")
+    remarks += _write(reports, marked, names, original, seed, out)
+    for remark in remarks if progress else ():
+        tqdm.write(remark, file=sys.stderr)
     return reports
+
+
+def _check_ids(reports: Sequence[Report], names: Mapping[int, str] | None) -> None:
+    """Remarks on ids that several bear, or that no copy was given."""
+    count = Counter(report.id for report in reports if report.id is not None)
+    for report in reports:
+        if report.id is not None and len(count) > 1 and count[report.id] > 1:
+            report.notes.append(f"The id {report.id} of this copy stands in {count[report.id]} submissions.")
+        if names is not None and report.id is not None and report.id not in names:
+            report.notes.append(f"The id {report.id} of this copy was given to nobody.")
 
 
 def _seed(seed: int | None, out: Path, assignment: str, limits: Limits) -> int:
@@ -156,14 +179,14 @@ def _seed(seed: int | None, out: Path, assignment: str, limits: Limits) -> int:
     if before.get("assignment", assignment) != assignment:
         raise ValueError(f"out must be another folder: {out} holds the grades of {before['assignment']}")
     seed = before.get("seed", secrets.randbelow(2**31)) if seed is None else seed
-    for folder in ("feedback", "reports"):
+    for folder in ("feedback", "marking", "reports"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    settings = {"assignment": assignment, "seed": seed, "limits": vars(limits)}
+    settings = {**before, "assignment": assignment, "seed": seed, "limits": vars(limits)}
     write_text(path, json.dumps(settings, indent=2) + "\n")
     return seed
 
 
-def _find(folder: Path, assignment: str, out: Path) -> list[Submission]:
+def _find(folder: Path, out: Path) -> list[Submission]:
     """Students and their notebooks; ``out`` is none. Students whose names differ in the ending only keep it."""
     if not folder.is_dir():
         raise ValueError(f"submissions must be a folder, got {folder}")
@@ -174,7 +197,7 @@ def _find(folder: Path, assignment: str, out: Path) -> list[Submission]:
     for _ in range(2):  # a full name may be what another is called without its ending
         same = Counter(name.casefold() for name in names.values())
         names = {e: _readable(e.name) if same[name.casefold()] > 1 else name for e, name in names.items()}
-    return [(names[e], _notebooks(e, assignment)) for e in entries]
+    return [(names[e], _notebooks(e)) for e in entries]
 
 
 def _readable(name: str) -> str:
@@ -187,21 +210,20 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
-def _notebooks(entry: Path, assignment: str) -> list[Path]:
+def _notebooks(entry: Path) -> list[Path]:
     if entry.is_symlink():
         return []
     if not entry.is_dir():
         return [entry]
     files = [p for p in sorted(entry.rglob("*.ipynb")) if not any(map(_hidden, p.relative_to(entry).parts))]
     files = [p for p in files if p.is_file() and not p.is_symlink()]
-    named = [p for p in files if p.stem == assignment]
-    return named if len(named) == 1 else files
+    return files
 
 
 def _one(source: Path, item: Submission, out: Path, limits: Limits, seed: int, marker: str) -> Report:
     """The report on one submission: the one kept in ``reports/``, if nothing has changed since."""
     student, files = item
-    kept = out / "reports" / f"{_slug(student)}.json"
+    kept = out / "reports" / f"{tables.slug(student)}.json"
     state = _fingerprint([source, *files], f"{student}/{limits}/{seed}/{marker}", limits)
     if kept.is_file():
         before = json.loads(kept.read_text(encoding="utf-8"))
@@ -230,7 +252,8 @@ def _fingerprint(files: Sequence[Path], text: str, limits: Limits) -> str:
     return fingerprint(found)
 
 
-def _write(reports: Sequence[Report], marked: tables.Rows, out: Path) -> None:
+def _settle_written(reports: Sequence[Report], marked: tables.Rows) -> None:
+    """Give every written answer the points and the comment of its row."""
     for report in reports:
         for answer in report.written:
             if row := marked.get((report.student, answer.name)):
@@ -241,16 +264,27 @@ def _write(reports: Sequence[Report], marked: tables.Rows, out: Path) -> None:
                         answer.comment = f"[to an earlier answer: {before}{row['comment']}]"
                 elif row["points"]:
                     answer.points = min(float(row["points"]), answer.maximum)
-        write_text(out / "feedback" / f"{_slug(report.student)}.html", feedback.page(report))
+
+
+def _write(
+    reports: Sequence[Report], marked: tables.Rows, names: Mapping[int, str], source: NotebookNode, seed: int, out: Path
+) -> list[str]:
+    """Write tables and pages; a ``grades.csv`` that a person has changed is kept under another name, with a remark."""
+    for report in reports:
+        write_text(out / "feedback" / f"{tables.slug(report.student)}.html", feedback.page(report))
+    for question, page in marking.pages(source, reports, seed).items():
+        write_text(out / "marking" / f"{question}.html", page)
     # The mark in front tells spreadsheets that this is UTF-8; without it they spoil names when they save.
     write_text(out / "written.csv", "\ufeff" + tables.written_csv(reports, marked))
     if board := tables.leaderboard_json(reports):
         write_text(out / "leaderboard.json", board)
-    write_text(out / "grades.csv", tables.grades_csv(reports))
-
-
-def _slug(student: str) -> str:
-    """A file name; names that differ stay apart, also where file names know no case."""
-    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", student).strip(".")[:80]
-    tag = hashlib.sha256(student.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return plain if plain == student == student.lower() else f"{plain}-{tag}"
+    remarks, grades, path = [], out / "grades.csv", out / "grading.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if grades.is_file() and checksum(grades) != settings.get("grades"):
+        number = next(n for n in itertools.count(1) if not (out / f"grades-edited-{n}.csv").exists())
+        grades.replace(out / f"grades-edited-{number}.csv")
+        kept = f"grades-edited-{number}.csv"
+        remarks.append(f"grades.csv was changed by hand: kept as {kept}; what shall last belongs into overrides.csv")
+    write_text(grades, "\ufeff" + tables.grades_csv(reports, names))
+    write_text(path, json.dumps({**settings, "grades": checksum(grades)}, indent=2) + "\n")
+    return remarks

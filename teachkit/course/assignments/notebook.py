@@ -3,6 +3,7 @@
 A source is an ordinary notebook that carries nbgrader's cell metadata (schema version 3) and markers. `role` tells what
 a cell is for:
 
+    id        one line, ``ID = 123456``: the number of the copy, which the student leaves alone
     setup     locked, runs first on both sides: imports and helpers
     answer    the student's code; the source holds the solution between ``### BEGIN SOLUTION`` and ``### END SOLUTION``
     test      locked, worth points; ``### BEGIN HIDDEN TESTS`` ... ``### END HIDDEN TESTS`` is taken out of the copies
@@ -17,8 +18,6 @@ source, so a tampered test has no effect. The metadata and markers are those of 
 
 from __future__ import annotations
 
-import ast
-import builtins
 import json
 import re
 from collections import Counter
@@ -30,12 +29,11 @@ import nbformat
 from nbformat import NotebookNode
 
 from teachkit import __version__, checks
-from teachkit.course.assignments import magics, pictures
+from teachkit.course.assignments import pictures
 
 __all__ = [
-    "Part", "answer_cells", "answers_to", "leaks", "merge", "names_in", "other_version", "places", "points",
-    "read", "role",
-    "student_copy", "tests", "validate", "without_stub", "written_answers",
+    "Part", "answer_cells", "answers_to", "copy_id", "merge", "other_version", "places", "points", "read", "role",
+    "student_copy", "tests", "without_stub", "written_answers",
 ]  # fmt: skip
 
 STUB = "...  # your code here"
@@ -43,7 +41,7 @@ WRITTEN_STUB = "*Your answer here.*"
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION[ \t]*\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.S | re.M)
 HIDDEN = re.compile(r"^[ \t]*### BEGIN HIDDEN TESTS[ \t]*\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.S | re.M)
 LOCKED = ("setup", "test", "text")  # what always comes from the source
-MARKERS = re.compile(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)")
+ID = re.compile(r"^ID[ \t]*=[ \t]*(\d{1,9})\b", re.M)
 KERNEL = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -110,7 +108,7 @@ def points(cell: NotebookNode) -> float:
 
 
 def role(cell: NotebookNode) -> str:
-    """``setup``, ``answer``, ``test``, ``written``, ``text`` or ``free``: see the module's description."""
+    """``id``, ``setup``, ``answer``, ``test``, ``written``, ``text`` or ``free``: see the module's description."""
     m = meta(cell)
     if not m:
         return "free"
@@ -118,39 +116,19 @@ def role(cell: NotebookNode) -> str:
         return "written" if m.get("grade") else "answer"
     if cell.cell_type != "code":
         return "text"
-    return "test" if m.get("grade") else "setup"
+    return "test" if m.get("grade") else "setup" if m.get("locked") else "id"
 
 
-def validate(notebook: NotebookNode, name: str = "source") -> None:
-    """Raise a ValueError that names the cell, if a source breaks a rule: ids, points, markers, roles."""
-    nbformat.validate(notebook)
-    ids = Counter(grade_id(c) for c in notebook.cells if meta(c))
-    for cell, copied in zip(notebook.cells, student_copy(notebook).cells):
-        m, kind, kinds = meta(cell), role(cell), Counter(kind for _, kind in MARKERS.findall(cell.source))
-        unpaired = MARKERS.search(HIDDEN.sub("", SOLUTION.sub("", cell.source))) or set(kinds.values()) - {2}
-        missing = pictures.attached(cell, copied.source)[1] if cell.cell_type != "code" else []
-        faults: dict[str, object] = {
-            "BEGIN and END markers do not pair up": unpaired,
-            "has markers but no nbgrader metadata, so it would not be graded": kinds and not m,
-            "needs schema_version 3 and a grade_id of letters, digits, _ and -": m
-            and (m.get("schema_version") != 3 or not re.fullmatch(r"[A-Za-z][\w-]*", grade_id(cell))),
-            "the grade_id occurs more than once": m and ids[grade_id(cell)] > 1,
-            "points belong to graded cells, and only to those": bool(m.get("grade")) != (m.get("points", 0) > 0),
-            "answers are not locked, everything else is": m and bool(m.get("locked")) == bool(m.get("solution")),
-            "an answer needs ### BEGIN SOLUTION and ### END SOLUTION": m.get("solution") and "SOLUTION" not in kinds,
-            "hidden tests belong into test cells": "HIDDEN TESTS" in kinds and kind != "test",
-            f"shows attachment:{''.join(missing[:1])}, which is not attached to it": missing,
-        }
-        for fault, found in faults.items():
-            if found:
-                raise ValueError(f"{name}, cell {grade_id(cell) or cell.source[:40]!r}: {fault}")
-    _check_tests(notebook, name)
+def copy_id(notebook: NotebookNode) -> int | None:
+    """The number of a copy, by which its student's own data are drawn; None if there is none."""
+    found = [ID.search(cell.source) for cell in notebook.cells if role(cell) == "id"]
+    return int(found[0][1]) if found and found[0] else None
 
 
-def student_copy(source: NotebookNode) -> NotebookNode:
+def student_copy(source: NotebookNode, number: int | None = None) -> NotebookNode:
     """The copy for students: solutions replaced by a stub, hidden tests, outputs and metadata gone.
 
-    It says which version of teachkit it was made with.
+    It says which version of teachkit it was made with, and gets the id ``number``.
     Of attachments, pictures above all, those stay that the text which stays refers to.
     """
     cells = []
@@ -158,6 +136,8 @@ def student_copy(source: NotebookNode) -> NotebookNode:
         text = HIDDEN.sub("", original.source)
         stub = STUB if original.cell_type == "code" else WRITTEN_STUB
         text = SOLUTION.sub(rf"\g<1>{stub}", text).rstrip("\n")
+        if role(original) == "id" and number is not None:
+            text = ID.sub(f"ID = {number}", text)
         cell = getattr(nbformat.v4, f"new_{original.cell_type}_cell")(text, id=original["id"])
         if kept := pictures.attached(original, text)[0]:
             cell["attachments"] = kept
@@ -177,18 +157,6 @@ def other_version(notebook: NotebookNode) -> str:
     remark = f"This copy was made with teachkit {made}, and marked by {__version__}: "
     remark += "if an import fails below, its message says where the name is now."
     return remark if made != __version__ else ""
-
-
-def leaks(source: NotebookNode, text: str) -> list[str]:
-    """Lines of solutions, rubrics and hidden tests of ``source`` that occur in ``text``, which should not."""
-    visible = "\n".join(c.source for c in student_copy(source).cells)
-    found = [match[0] for c in source.cells for secret in (SOLUTION, HIDDEN) for match in secret.finditer(c.source)]
-    lines = [line.strip() for line in "\n".join(found).splitlines()]
-    return [line for line in lines if len(line) > 8 and line not in visible and _in_json(line, text)]
-
-
-def _in_json(line: str, text: str) -> bool:
-    return line in text or json.dumps(line)[1:-1] in text or json.dumps(line, ensure_ascii=False)[1:-1] in text
 
 
 def tests(source: NotebookNode, hidden: bool) -> list[NotebookNode]:
@@ -228,6 +196,11 @@ def merge(source: NotebookNode, submission: NotebookNode) -> tuple[list[Part], l
                 notes.append(f"The locked cell {name} was changed; the original was used.")
             if kind == "setup" and not any(p.label == name for p in parts):
                 parts.append(Part(name, kind, locked[name]))
+        elif kind == "id":
+            if cell.cell_type == "code" and (held := ID.search(cell.source)):
+                parts.append(Part(name, kind, f"ID = {held[1]}"))
+            else:
+                notes.append(f"The cell {name} does not hold the number of the copy any more.")
         elif kind == "answer" and cell.cell_type != "code":
             notes.append(f"The cell {name} is not a code cell any more; it was not run.")
         elif kind != "written" and cell.cell_type == "code" and cell.source.strip():
@@ -292,41 +265,3 @@ def places(source: NotebookNode, submission: NotebookNode) -> Iterator[tuple[Not
         known = next((key for key in (grade_id(cell), _plain(cell.source)) if key and key in questions), None)
         current = current if known is None else questions[known]
         yield cell, current, known is None
-
-
-def names_in(code: str) -> set[str]:
-    """Names that a piece of code reads but does not bind itself. Raises SyntaxError."""
-    nodes = list(ast.walk(magics.parse(code)))
-    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)} - _bound(nodes)
-
-
-def _bound(nodes: list[ast.AST]) -> set[str]:
-    names = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
-    names |= {n.arg for n in nodes if isinstance(n, ast.arg)}
-    names |= {(n.asname or n.name).split(".")[0] for n in nodes if isinstance(n, ast.alias)}
-    named = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)
-    return names | {n.name for n in nodes if isinstance(n, named) and n.name}
-
-
-def _check_tests(notebook: NotebookNode, name: str) -> None:
-    """Raise a ValueError if a test uses a name that neither set-up nor an answer defines: each test stands alone.
-
-    And if a cell cannot be read, or only a notebook could run what also runs without one.
-    """
-    known, read = set(dir(builtins)), []
-    for cell in notebook.cells:
-        kind, where = role(cell), f"{name}, cell {grade_id(cell)!r}"
-        if cell.cell_type != "code" or kind not in ("setup", "answer", "test"):
-            continue
-        try:
-            tree = magics.parse(cell.source, strict=kind != "answer")
-            compile(tree, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if kind == "answer" else 0)
-        except SyntaxError as error:
-            raise ValueError(f"{where}, {magics.line_of(cell.source, error.lineno)}: {error.msg}") from error
-        if kind == "test":
-            read.append((where, names_in(cell.source)))
-        else:
-            known |= _bound(list(ast.walk(tree)))
-    for where, names in read:
-        if unknown := sorted(names - known):
-            raise ValueError(f"{where}: uses {unknown[0]!r}, which neither a set-up cell nor an answer defines")

@@ -18,7 +18,8 @@ from typing import Any
 import psutil
 
 from teachkit.course.assignments.report import Limits
-from teachkit.course.assignments.wire import Peer, Refused, RemoteError, Stopped
+from teachkit.course.assignments.values import Refused
+from teachkit.course.assignments.wire import Peer, RemoteError, Stopped
 
 __all__ = ["NoSandbox", "Sandbox", "end", "start"]
 
@@ -31,9 +32,12 @@ class NoSandbox(RuntimeError):
 
 
 def start(module: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Another Python, which runs ``main`` of a module of this package; it reads its settings from standard input."""
+    """Another Python, which runs ``main`` of a module of this package; it reads its settings from standard input.
+
+    It imports nothing from the folder that it starts in (``-P``): a ``json.py`` there may be a student's.
+    """
     code = f"from teachkit.course.assignments.{module} import main; main()"
-    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, **options)
+    return subprocess.Popen([sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, **options)
 
 
 def end(pid: int) -> None:

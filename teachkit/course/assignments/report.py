@@ -10,16 +10,17 @@ __all__ = ["Limits", "Report", "Score", "Written"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use: seconds for a cell, a test and everything; megabytes of memory and of file.
+    """What one submission may use: seconds for answers and tests, megabytes of memory and of file.
+
+    A cell or a test may take a tenth of the seconds. Cells of the student's own, which no answer needs, have a fifth of
+    them in addition, and cannot take any from the tests.
 
     Examples
     --------
-    >>> Limits(cell_seconds=5).threads
-    1
+    >>> Limits(total_seconds=40).cell_seconds
+    4.0
     """
 
-    cell_seconds: float = 60.0
-    test_seconds: float = 60.0
     total_seconds: float = 600.0
     memory_megabytes: int = 2048
     file_megabytes: float = 20.0
@@ -30,6 +31,16 @@ class Limits:
         for name, value in vars(self).items():
             if not (isinstance(value, (int, float)) and value > 0):
                 raise ValueError(f"{name} must be a number > 0, got {value!r}")
+
+    @property
+    def cell_seconds(self) -> float:
+        """For one cell, or one test."""
+        return self.total_seconds / 10
+
+    @property
+    def own_seconds(self) -> float:
+        """For all own cells of a student together."""
+        return self.total_seconds / 5
 
 
 @dataclass
@@ -55,6 +66,8 @@ class Score:
 class Written:
     """A question answered in words: what the student wrote, marked by a person; pictures as data addresses.
 
+    ``output`` and ``shown`` are what the student's cells above printed and drew when the notebook was saved.
+
     Examples
     --------
     >>> Written("why", "Why?", "Because.", 4.0).points is None
@@ -68,14 +81,18 @@ class Written:
     points: float | None = None
     comment: str = ""
     pictures: dict[str, str] = field(default_factory=dict)
+    output: str = ""
+    shown: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Report:
     """One submission after marking.
 
-    ``errors`` are cells that failed, with the reason; ``failed`` says that marking itself did not come to an end, so
-    that a person must look.
+    ``id`` is the number of the student's copy. ``errors`` are cells that failed, with the reason; ``untested`` is the
+    number of tests for which no time was left; ``hidden`` says whether hidden tests were run; ``failed`` that marking
+    itself did not come to an end, so that a person must look. ``changes`` are points that a person added or took off:
+    what for, how many, why.
 
     Examples
     --------
@@ -91,7 +108,11 @@ class Report:
     errors: list[tuple[str, str]] = field(default_factory=list)
     output: str = ""
     seconds: float = 0.0
+    id: int | None = None
+    untested: int = 0
+    hidden: bool = True
     failed: bool = False
+    changes: list[tuple[str, float, str]] = field(default_factory=list)
 
     @property
     def points(self) -> float:
@@ -114,6 +135,13 @@ class Report:
         """What the written questions can give."""
         return sum(w.maximum for w in self.written)
 
+    @property
+    def total(self) -> float | None:
+        """All points; None while a written question is not marked, or if marking failed."""
+        if self.failed or self.written_points is None:
+            return None
+        return self.points + self.written_points + sum(points for _, points, _ in self.changes)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return asdict(self)
@@ -123,4 +151,5 @@ class Report:
         """The inverse of `to_dict`."""
         scores, written = [Score(**s) for s in plain["scores"]], [Written(**w) for w in plain["written"]]
         errors = [(where, what) for where, what in plain["errors"]]
-        return cls(**{**plain, "scores": scores, "written": written, "errors": errors})
+        changes = [(what, points, why) for what, points, why in plain["changes"]]
+        return cls(**{**plain, "scores": scores, "written": written, "errors": errors, "changes": changes})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 import re
@@ -12,26 +10,46 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from teachkit.course.assignments import sheets
 from teachkit.course.assignments.report import Report
 
 COLUMNS = ("student", "question", "points", "maximum", "comment", "answer", "version")
 Rows = dict[tuple[str, str], dict[str, str]]
 
-__all__ = ["grades_csv", "leaderboard_json", "read_written", "settle", "version", "written_csv"]
+__all__ = [
+    "grades_csv", "leaderboard_json", "override", "read_written", "settle", "slug", "version", "written_csv"
+]  # fmt: skip
 
 
-def grades_csv(reports: Sequence[Report]) -> str:
-    """A row per student: points, written points once a person gave them, remarks, points of every test."""
+def grades_csv(reports: Sequence[Report], names: Mapping[int, str] | None = None) -> str:
+    """A row per student: points, remarks, the page for the student, points of every test; ``names`` belong to ids.
+
+    ``total`` is empty until a person has marked all written answers.
+    """
     tests = list(dict.fromkeys(s.name for r in reports for s in r.scores))
-    head = ["student", "assignment", "points", "maximum", "written", "written_maximum", "remarks"]
-    rows = [[*head, *tests]]
+    head = [
+        "student",
+        "name",
+        "id",
+        "assignment",
+        "points",
+        "maximum",
+        "written",
+        "written_maximum",
+        "changes",
+        "total",
+    ]
+    rows = [[*head, "remarks", "feedback", *tests]]
     for r in reports:
         points = {} if r.failed else {s.name: _number(s.points) for s in r.scores}
         remarks = re.sub(r"\s+", " ", "; ".join([*r.notes, *(f"{where}: {what}" for where, what in r.errors)]))
-        row = [_safe(r.student), _safe(r.assignment), _number(None if r.failed else r.points), _number(r.maximum)]
-        row += [_number(r.written_points if r.written else None), _number(r.written_maximum), _safe(remarks[:500])]
+        row = [sheets.safe(r.student), sheets.safe((names or {}).get(r.id or -1, "")), str(r.id or "")]
+        row += [sheets.safe(r.assignment), _number(None if r.failed else r.points), _number(r.maximum)]
+        row += [_number(r.written_points if r.written else None), _number(r.written_maximum)]
+        row += [_number(sum(p for _, p, _ in r.changes)) if r.changes else "", _number(r.total)]
+        row += [sheets.safe(remarks[:500]), f"feedback/{slug(r.student)}.html"]
         rows.append(row + [points.get(t, "") for t in tests])
-    return _csv(rows)
+    return sheets.text(rows)
 
 
 def written_csv(reports: Sequence[Report], before: Mapping[tuple[str, str], dict[str, str]] | None = None) -> str:
@@ -39,14 +57,53 @@ def written_csv(reports: Sequence[Report], before: Mapping[tuple[str, str], dict
 
     Rows of ``before`` (from `read_written`) that were filled in and that no report has any more are kept at the end.
     """
-    rows = [list(COLUMNS)]
+    rows = [[*COLUMNS, "output"]]
     for r in reports:
         for w in r.written:
-            row = [_safe(r.student), w.name, _number(w.points), _number(w.maximum), w.comment]
-            rows.append([*row, _safe(w.text[:20_000]), version(w.text)])
+            row = [sheets.safe(r.student), w.name, _number(w.points), _number(w.maximum), w.comment]
+            rows.append([*row, sheets.safe(w.text[:20_000]), version(w.text), sheets.safe(w.output[:8000])])
     known = {(r.student, w.name) for r in reports for w in r.written}
     rows += [[row[c] for c in COLUMNS] for key, row in (before or {}).items() if key not in known and _filled(row)]
-    return _csv(rows)
+    return sheets.text(rows)
+
+
+def slug(student: str) -> str:
+    """A file name; names that differ stay apart, also where file names know no case."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", student).strip(".")[:80]
+    tag = hashlib.sha256(student.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return plain if plain == student == student.lower() else f"{plain}-{tag}"
+
+
+def override(reports: Sequence[Report], path: Path) -> list[str]:
+    """Apply ``overrides.csv`` (student, item, points, reason) and name its rows that belong to nobody.
+
+    An item that is a test or a question gets these points; any other, such as ``bonus``, adds them to the total.
+
+    Raises
+    ------
+    ValueError
+        That names the row, if points are no number.
+    """
+    lost = []
+    for row in sheets.read(path, ("student", "item", "points", "reason")):
+        who, item, reason = sheets.plain(row["student"]), row["item"].strip(), row["reason"].strip()
+        try:
+            points = float(row["points"].replace(",", "."))
+            if not math.isfinite(points):
+                raise ValueError
+        except ValueError:
+            raise ValueError(f"{path.name}: points of {who}, {item} must be a number, got {row['points']!r}") from None
+        found = [r for r in reports if r.student == who]
+        lost += [] if found else [f"{who}, {item}"]
+        for r in found:
+            scores, words = [s for s in r.scores if s.name == item], [w for w in r.written if w.name == item]
+            for score in scores:
+                score.points, score.message = points, f"{points:g} points given by a person: {reason}"
+            for answer in words:
+                answer.points, answer.comment = points, "; ".join(filter(None, [answer.comment, reason]))
+            if not (scores or words):
+                r.changes.append((item, points, reason))
+    return lost
 
 
 def version(text: str) -> str:
@@ -91,19 +148,7 @@ def read_written(path: Path) -> Rows:
     ValueError
         That names the row, if points are no number from 0 to the maximum; or if it is another kind of file.
     """
-    if not path.is_file():
-        return {}
-    csv.field_size_limit(10_000_000)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            semicolons = ";" in file.readline()
-            file.seek(0)
-            table = csv.DictReader(file, delimiter=";" if semicolons else ",")
-            rows = list(table)
-    except UnicodeDecodeError:
-        raise ValueError(f"{path.name} is not in UTF-8: save it as 'CSV UTF-8' in the spreadsheet") from None
-    if rows and (missing := [c for c in COLUMNS[:-1] if c not in (table.fieldnames or ())]):
-        raise ValueError(f"{path.name} has no column {missing[0]!r}: keep its first line, and save it as 'CSV UTF-8'")
+    rows = sheets.read(path, COLUMNS[:-1])
     marked: Rows = {}
     for row in rows:
         try:
@@ -115,7 +160,7 @@ def read_written(path: Path) -> Rows:
         except ValueError:
             who = f"{row.get('student')}, {row.get('question')}"
             raise ValueError(f"{path.name}: points of {who} must be a number from 0 to {row.get('maximum')}") from None
-        key = _plain(row["student"]), row["question"]
+        key = sheets.plain(row["student"]), row["question"]
         if key not in marked or _filled(row):
             marked[key] = row
     return marked
@@ -131,25 +176,3 @@ def leaderboard_json(reports: Sequence[Report]) -> str | None:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:g}"
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\r\n").writerows(rows)  # a field is quoted if it holds a character of the end
-    return file.getvalue()
-
-
-FORMULA = r"'*[=+\-@\t\r\n]"
-
-
-def _safe(text: str) -> str:
-    """Keep a spreadsheet from taking a student's text for a formula; `_plain` takes the apostrophe off again.
-
-    One more goes before those that stand before such a text already, so that no two texts become the same.
-    """
-    text = text.replace("\x00", "")
-    return "'" + text if re.match(FORMULA, text) else text
-
-
-def _plain(text: str) -> str:
-    return text[1:] if re.match("'" + FORMULA, text) else text

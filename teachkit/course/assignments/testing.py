@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import inspect
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -20,7 +21,11 @@ import torch
 
 from teachkit.course import grading
 
-__all__ = ["PartialScore", "cohort", "expect", "forbid", "forbidden", "generator", "score_from_ratio", "seeded"]
+__all__ = [
+    "PartialScore", "cohort", "expect", "forbid", "forbidden", "generator", "score_from_ratio", "seeded",
+    "several",
+    "unaided",
+]  # fmt: skip
 
 _FORBIDDEN: list[str] = []
 
@@ -70,16 +75,20 @@ def expect(what: str, got: Any, expected: Any, *, rtol: float = 1e-4, atol: floa
 
     Numbers, arrays and tensors of any floating type agree when ``|got - expected| <= atol + rtol * max|expected|``.
     Strings and bools must be equal. A 0-d tensor stands for a number. The message names type, shape and the size of the
-    error, never the values expected. See `teachkit.course.grading.compare`.
+    error beside what is allowed, never the values expected. See `teachkit.course.grading.compare`.
     """
-    try:
-        problem = grading.compare(got, expected, rtol=rtol, atol=atol)
-    except Exception:  # grading.compare raises for an answer that is still missing
-        if got is None or got is ...:
-            raise AssertionError(f"{what}: not answered yet (got {got})") from None
-        raise
-    if problem:
+    if problem := grading.compare(got, expected, rtol=rtol, atol=atol):
         raise AssertionError(f"{what}: {problem}." + (f" Hint: {hint}" if hint else ""))
+
+
+def several(what: str, got: Any, count: int) -> Any:
+    """``got`` if it is a tuple or list of ``count`` values, otherwise an AssertionError that says what it is."""
+    if got is None or got is ...:
+        raise AssertionError(f"{what}: not answered yet.")
+    if not isinstance(got, (tuple, list)) or len(got) != count:
+        size = f" of {len(got)}" if isinstance(got, (tuple, list)) else ""
+        raise AssertionError(f"{what}: expected a tuple of {count} values, got a {type(got).__name__}{size}.")
+    return got
 
 
 def score_from_ratio(ratio: float, *, full: float, none: float, points: float) -> PartialScore:
@@ -108,24 +117,29 @@ def score_from_ratio(ratio: float, *, full: float, none: float, points: float) -
 
 
 @contextlib.contextmanager
-def forbid(*functions: str) -> Iterator[None]:
+def forbid(*names: str) -> Iterator[None]:
     """Within the block, the named parts of teachkit raise when called: ``with forbid("Empirical"): answer(x)``.
 
     While a submission is graded this holds for the calls of its functions, in the process that runs them. Names are
-    classes or functions of ``teachkit`` and its modules, for example ``"GaussianMixture"``,
-    ``"meanshift.mean_shift"`` or ``"solvers.Heun.step"``.
+    classes, functions and modules of ``teachkit``, for example ``"GaussianMixture"``, ``"meanshift.mean_shift"``,
+    ``"solvers.Heun.step"``, or ``"geometry"`` for all that is public in it. A function is refused under whatever name
+    it was imported.
     """
     import teachkit
 
     with contextlib.ExitStack() as undo:
-        for name in functions:
-            *parents, last = name.split(".")
-            owner: Any = functools.reduce(getattr, parents, teachkit)
-            target = getattr(owner, last)
-            if isinstance(target, type):
-                owner, last = target, "__init__"
-            # An inherited method is taken off again, not written into the class.
-            undo.enter_context(mock.patch.object(owner, last, functools.partial(_refuse, name)))
+        for name in names:
+            target: Any = functools.reduce(getattr, name.split("."), teachkit)
+            inside = target.__all__ if inspect.ismodule(target) else ()
+            parts = {f"{name}.{part}": getattr(target, part) for part in inside} or {name: target}
+            for called, part in parts.items():
+                if isinstance(part, type):
+                    undo.enter_context(mock.patch.object(part, "__init__", functools.partial(_refuse, called)))
+                elif inspect.isfunction(part):
+                    inner, code = inspect.unwrap(part), _refuse_all.__code__
+                    undo.callback(setattr, inner, "__code__", inner.__code__)
+                    texts = tuple(_words(called) if c == _WORDS else c for c in code.co_consts)
+                    inner.__code__ = code.replace(co_consts=texts)
             _FORBIDDEN.append(name)
             undo.callback(_FORBIDDEN.pop)
         yield
@@ -136,5 +150,32 @@ def forbidden() -> list[str]:
     return list(_FORBIDDEN)
 
 
+def unaided(*names: str) -> Callable[..., Any]:
+    """A way to call answers without these parts of teachkit: ``call = unaided("geometry"); call(align, x, y)``.
+
+    An answer gets tensors of its own, so that what it does to them cannot change what is expected of it.
+    """
+
+    def call(function: Callable[..., Any], *arguments: Any) -> Any:
+        with forbid(*names):
+            got = function(*(a.clone() if isinstance(a, torch.Tensor) else a for a in arguments))
+        if got is None or got is ...:
+            raise AssertionError("not answered yet: your function returned nothing.")
+        return got
+
+    return call
+
+
+def _words(name: str) -> str:
+    return f"write it yourself: teachkit.{name} is not allowed in this exercise"
+
+
 def _refuse(name: str, *args: Any, **kwargs: Any) -> None:
-    raise AssertionError(f"write it yourself: teachkit.{name} is not allowed in this exercise")
+    raise AssertionError(_words(name))
+
+
+def _refuse_all(*args: Any, **kwargs: Any) -> None:  # its code takes the place of another function's
+    raise AssertionError("write it yourself")
+
+
+_WORDS = "write it yourself"

@@ -24,6 +24,7 @@ from teachkit.course.assignments.report import Written
 __all__ = ["collect", "elsewhere"]
 
 Said = tuple[str, str]  # where something stands, and its words
+SHOWN = 6000  # characters of a cell's output, and of what is shown of all
 LETTERS = r"[^\W\d_]{2}"
 WORD = re.compile(r"(?<!\S)[^\w\s]*[^\W\d_][^\W\d_]+(?:['’-][^\W\d_]+)*[^\w\s]*(?!\S)")
 
@@ -50,12 +51,41 @@ def collect(source: NotebookNode, submission: NotebookNode) -> tuple[list[Writte
         if not answer.text and (pieces := elsewhere(source, submission, name, answer.pictures)):
             where = ", ".join(dict.fromkeys(where for where, _ in pieces))
             notes.append(f"{name}: nothing in its cell, but words in {where}: a person must look for the answer.")
-            answer.text = "\n".join(["[not in its cell; this stands elsewhere]", *(f"[{w}] {t}" for w, t in pieces)])
+            answer.text = "\n\n".join(["[not in its cell; this stands elsewhere]", *(f"[{w}] {t}" for w, t in pieces)])
         elif not answer.text:
             answer.points = 0.0
             notes += [f"{name}: no answer was found."] if source is not submission else []
         found.append(answer)
+    _outputs(source, submission, {answer.name: answer for answer in found})
     return found, notes
+
+
+def _outputs(source: NotebookNode, submission: NotebookNode, answers: dict[str, Written]) -> None:
+    """Give every answer what the student's cells above it, and own ones below, had printed and drawn when saved."""
+    roles = {nb.grade_id(c): nb.role(c) for c in source.cells if nb.meta(c)}
+    waiting, last = list[tuple[int, NotebookNode]](), ""
+    for number, (cell, question, own) in enumerate(nb.places(source, submission), 1):
+        if nb.grade_id(cell) in answers:
+            last = nb.grade_id(cell)
+            for where, before in waiting:
+                _show(answers[last], where, before)
+            waiting = []
+        elif cell.cell_type == "code" and roles.get(nb.grade_id(cell), "free") in ("free", "answer"):
+            if own and question == last != "":
+                _show(answers[last], number, cell)
+            else:
+                waiting.append((number, cell))
+
+
+def _show(answer: Written, number: int, cell: NotebookNode) -> None:
+    texts = [o.get("text") for o in cell.get("outputs", []) if o.get("name") == "stdout"]
+    for bundle in _bundles(cell):
+        picture = pictures.taken_out(bundle, f"cell {number}", answer.shown)
+        texts.append(f"[{picture.partition(',')[0]}]" if picture else bundle.get("text/plain"))
+    text = "\n".join(text.rstrip() for text in texts if isinstance(text, str) and text.strip())
+    if text and len(answer.output) < SHOWN:
+        cut = "\n[cut here]" if len(text) > SHOWN else ""
+        answer.output = f"{answer.output}\n\n[cell {number}]\n{text[:SHOWN]}{cut}".strip()
 
 
 def elsewhere(source: NotebookNode, submission: NotebookNode, name: str, shown: dict[str, str]) -> list[Said]:
