@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import reading_time  # noqa: E402
 
-TEXT = "# A title\n\nTwo $x$ and $y$ in the [text](elsewhere.ipynb).\n\n$$x = y$$\n\n<details>Folded</details>"
+TEXT = "# A title\n\nTwo $x$ and $y$ in the [text](elsewhere.ipynb).\n\n$$x = y$$\n\n<b>Bold</b> `<- yours`"
 
 
 def cell(source, **metadata):
@@ -27,7 +27,7 @@ LESSON = {
 
 
 def test_what_a_lesson_holds_is_counted():
-    assert list(reading_time.count(LESSON).values()) == [8, 2, 1, 5, 1, 1, 1, 1]
+    assert list(reading_time.count(LESSON).values()) == [9, 2, 1, 5, 1, 1, 1, 1]
     assert list(reading_time.count(LESSON)) == list(reading_time.SECONDS)
 
 

@@ -36,7 +36,7 @@ def count(notebook: dict[str, Any]) -> dict[str, int]:
     shown = [source for cell, source in code if not cell["metadata"].get("jupyter", {}).get("source_hidden")]
     displayed, rest = re.subn(r"\$\$.*?\$\$", " ", text, flags=re.S)[::-1]
     inside, rest = re.subn(r"\$[^$]*\$", " ", rest)[::-1]
-    rest = re.sub(r"<[^>]*>|\]\([^)]*\)", " ", rest)  # tags, and where links lead
+    rest = re.sub(r"</?[a-zA-Z][^<>]*>|\]\([^)]*\)", " ", rest)  # tags, and where links lead
     return {
         "word": len(re.findall(r"\w[\w’'-]*", rest)),
         "formula in the text": inside,
