@@ -504,7 +504,7 @@ BROKEN = {
     "no Jupyter": (lambda t, m: no_module(m, "jupyterlab"), 0, "jupyterlab not installed", "teachkit[lab]"),
     "no browser": (lambda t, m: m.setenv("PATH", str(t)), 0, "chromium not found", "-> only for testing"),
     "no room": (nearly_full, 0, "0.0 GiB free here", "-> make room"),
-    "no lessons": (lambda t, m: m.setattr(environment, "notebooks", lambda: t), 0, "lessons 0 in", "-> get a checkout"),
+    "no lessons": (lambda t, m: m.setattr(environment, "shipped", lambda: t), 0, "lessons 0 in", "-> reinstall"),
 }  # fmt: skip
 
 

@@ -67,17 +67,15 @@ def test_tests_that_were_not_run_are_told_of(tmp_path):
     for number in range(12):  # each takes a tenth of the time
         again = cell(f"again_{number}", "twice(1)", grade=True, points=1)
         source.cells.append(again)
-    report = mark(source, given, limits=Limits(total_seconds=5))
-    assert report.untested
-    note = f"{report.untested} test(s) were not run (time): grade again with more --seconds"
-    assert [n for n in report.notes if note in n], report.notes
     (tmp_path / "in").mkdir()
     nbformat.write(given, tmp_path / "in" / "ann.ipynb")
     nbformat.write(source, tmp_path / "tiny.ipynb")
     arguments = [str(tmp_path / "in"), "--source", str(tmp_path / "tiny.ipynb"), "--out", str(tmp_path / "out")]
     outcome = CliRunner().invoke(app, ["assignments", "grade", *arguments, "--seconds", "5"])
     assert outcome.exit_code == 1
-    assert "not run (time)" in outcome.output + outcome.stderr
+    assert re.search(
+        r"[1-9]\d* test\(s\) were not run \(time\): grade again with more --seconds", outcome.output + outcome.stderr
+    )
 
 
 def test_limits_follow_the_time_of_a_submission():
