@@ -161,7 +161,8 @@ def _kernel() -> Iterator[Finding]:
 
 
 def _lessons() -> Iterator[Finding]:
-    count, folder = len(lessons(shipped())), shipped()
+    folder = shipped()
+    count = len(lessons(folder))
     yield _found("lessons", count, f"{count} in {folder}", "reinstall teachkit")
 
 
