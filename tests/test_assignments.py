@@ -21,7 +21,19 @@ from typer.testing import CliRunner
 
 import teachkit
 from teachkit.cli import app
-from teachkit.course.assignments import build, check, feedback, grade, mark, rules, summary, tables, testing, written
+from teachkit.course.assignments import (
+    Limits,
+    build,
+    check,
+    feedback,
+    grade,
+    mark,
+    rules,
+    summary,
+    tables,
+    testing,
+    written,
+)
 from teachkit.course.assignments import notebook as nb
 from teachkit.course.assignments.names import names_in
 from teachkit.course.assignments.process import NoSandbox, Sandbox
@@ -975,19 +987,30 @@ ABUSES = {  # name: (answer to `twice`, points that are left for the rest)
 }
 
 
-ALWAYS = ("endless_answer", "kernel_death", "syntax_error", "gigabytes", "memory", "wrong_type", "patches", "fork_bomb")
-ALWAYS += ("reads_sources", "kills_the_grader", "deep", "not_a_number")
+IN_A_BATCH = ("memory", "kills_the_grader")
+ALONE = ("endless_answer", "kernel_death", "syntax_error", "gigabytes", "wrong_type", "patches", "fork_bomb")
+ALONE += ("reads_sources", "deep", "not_a_number")
+
+
+def abuse(name, source):
+    code = ABUSES[name][0]
+    last = "\n" + code.replace("SOURCE", repr(str(source)))
+    keep = "twice" if "wave(" not in code and "level =" not in code else "wave" if "wave(" in code else "level"
+    return solved(**{keep: last, **({} if keep == "twice" else {"twice": "..."})})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALONE)
+def test_abuses_take_no_other_points(name):
+    source = SOURCES / "A1_denoisers_and_mean_shift.ipynb"
+    report = mark(tiny(), abuse(name, source), limits=Limits(total_seconds=20, memory_megabytes=600))
+    assert report.points == ABUSES[name][1], summary(report)
 
 
 def write_batch(folder, source, names):
     folder.mkdir()
     for name in names:
-        code = ABUSES[name][0]
-        last = "\n" + code.replace("SOURCE", repr(str(source)))
-        keep = "twice" if "wave(" not in code and "level =" not in code else "wave" if "wave(" in code else "level"
-        nbformat.write(
-            solved(**{keep: last, **({} if keep == "twice" else {"twice": "..."})}), folder / f"{name}.ipynb"
-        )
+        nbformat.write(abuse(name, source), folder / f"{name}.ipynb")
     (folder / "no_notebook.ipynb").write_bytes(os.urandom(1000))
     (folder / "essay.docx").write_text("Dear Professor")
     with (folder / "large.ipynb").open("wb") as file:
@@ -1028,7 +1051,9 @@ def test_nothing_beside_a_submission_is_imported(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [ALWAYS, pytest.param(tuple(ABUSES), marks=pytest.mark.mutants)], ids=["some", "all"])
+@pytest.mark.parametrize(
+    "names", [IN_A_BATCH, pytest.param(tuple(ABUSES), marks=pytest.mark.mutants)], ids=["some", "all"]
+)
 def test_no_submission_stops_the_batch(tmp_path, names):
     (tmp_path / "source").mkdir()
     source = tmp_path / "source" / "tiny.ipynb"
@@ -1081,7 +1106,7 @@ def test_grading_resumes_and_takes_written_points(tmp_path):
 
 
 @pytest.mark.slow
-def test_points_are_not_kept_for_another_answer(tmp_path):
+def test_points_are_not_kept_for_another_answer(tmp_path, near):
     student = "Jane Doe_12_assignsubmission_file_"
     (tmp_path / "in" / student).mkdir(parents=True)
     (tmp_path / "in" / "Thumbs.db").write_bytes(b"")

@@ -65,6 +65,10 @@ def test_modules_and_files_are_run_and_other_programs_started_as_usual(tmp_path)
         shown = subprocess.run([sys.executable, *way, "x"], cwd=tmp_path, capture_output=True, text=True, check=True)
         assert shown.stdout.startswith("__main__ ['")
         assert shown.stdout.endswith("own.py', 'x']\n")
+    told = "import sys\nprint('matplotlib.pyplot' in sys.modules, '' in sys.path)"
+    for options, answer in (["-P"], "True False\n"), ([], "False True\n"):
+        command = [sys.executable, *options, "-c", told]
+        assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout == answer
     assert subprocess.run(["echo", "a"], capture_output=True, text=True).stdout == "a\n"
 
 

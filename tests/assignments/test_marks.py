@@ -61,7 +61,7 @@ def test_the_last_definition_counts_also_in_an_own_cell():
     assert report.points == report.maximum, summary(report)
 
 
-def test_tests_that_were_not_run_are_told_of(tmp_path):
+def test_tests_that_were_not_run_are_told_of(tmp_path, near):
     slow = "import time\ndef twice(x):\n    time.sleep(50)"
     source, given = tiny(), with_own(twice=slow)
     for number in range(12):  # each takes a tenth of the time
@@ -138,7 +138,7 @@ def class_of(folder, names=("ann", "bob", "cy")):
     return again
 
 
-def test_words_are_marked_on_a_page_without_names(tmp_path):
+def test_words_are_marked_on_a_page_without_names(tmp_path, near):
     again = class_of(tmp_path)
     rows, _ = again()
     assert [row["total"] for row in rows.values()] == [""] * 3
@@ -168,7 +168,7 @@ def test_words_are_marked_on_a_page_without_names(tmp_path):
     assert "is not the one handed in" in again()[1]
 
 
-def test_overrides_last_and_hand_edits_are_kept(tmp_path):
+def test_overrides_last_and_hand_edits_are_kept(tmp_path, near):
     again = class_of(tmp_path)
     again()
     out = tmp_path / "out"
@@ -197,7 +197,7 @@ def test_overrides_last_and_hand_edits_are_kept(tmp_path):
     assert "by hand" not in again()[1]
 
 
-def test_ids_bring_names_and_tell_what_is_odd(tmp_path):
+def test_ids_bring_names_and_tell_what_is_odd(tmp_path, near):
     again = class_of(tmp_path)
     (tmp_path / "ids.csv").write_text("student,assignment,id\nAnn Lee,tiny,1000\nBob Ray,tiny,1001\n")
     shutil.copy(tmp_path / "in" / "bob.ipynb", tmp_path / "in" / "dan.ipynb")

@@ -161,12 +161,8 @@ CELLS = """() => Array.from(window.jupyterapp.shell.currentWidget.content.model.
     })"""
 
 
-def open_and_run(page, lab: Lab, name: str, seconds: float):  # type: ignore[no-untyped-def]
-    """Open a notebook, clear it, run all cells, wait for the end; every cell must have run and none may have failed.
-
-    The commands of the Run menu are called, and the cells read from the notebook's model: what is drawn can lag
-    behind, and a folded cell shows no number.
-    """
+def open_notebook(page, lab: Lab, name: str):  # type: ignore[no-untyped-def]
+    """Open a notebook and wait for its kernel."""
     if not page.url.startswith(lab.url):
         page.goto(f"{lab.url}/lab?reset&token={TOKEN}")
         page.wait_for_function("() => window.jupyterapp", timeout=60_000)
@@ -175,6 +171,16 @@ def open_and_run(page, lab: Lab, name: str, seconds: float):  # type: ignore[no-
     notebook.locator(".jp-CodeCell").first.wait_for(state="attached", timeout=60_000)
     lab.wait_for_kernel(name)
     notebook.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
+    return notebook
+
+
+def open_and_run(page, lab: Lab, name: str, seconds: float):  # type: ignore[no-untyped-def]
+    """Open a notebook, clear it, run all cells, wait for the end; every cell must have run and none may have failed.
+
+    The commands of the Run menu are called, and the cells read from the notebook's model: what is drawn can lag
+    behind, and a folded cell shows no number.
+    """
+    notebook = open_notebook(page, lab, name)
     begun = time.monotonic()
     while not page.evaluate(START, name):
         assert time.monotonic() - begun < 60, f"{name} did not open"

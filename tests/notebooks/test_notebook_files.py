@@ -5,6 +5,7 @@ import base64
 import io
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -191,9 +192,9 @@ def tiny(path, *sources, tags=()):
 
 
 def nbval(path):
-    config = ["--nbval-current-env", f"--nbval-sanitize-with={ROOT / 'tools' / 'nbval_sanitize.cfg'}"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", *config, str(path)]
-    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "conftest", "--nbval", str(path)]
+    settings = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=path.parent, env=settings, capture_output=True, text=True)
 
 
 @pytest.mark.slow
@@ -216,6 +217,14 @@ def test_nbval_sees_one_percent_and_forgives_only_pixels(tmp_path, capsys):
     path.write_text(stored.replace("One square: 1 images", "One square: 2 images"))
     assert path.read_text() != stored
     assert nbval(path).returncode == 1
+
+
+@pytest.mark.slow
+def test_nbval_sees_a_check_that_takes_a_spoilt_answer(tmp_path):
+    grading = "class grading:\n    def check(name, answer):\n        print('✓' if answer else '✗ not quite')"
+    path = tiny(tmp_path / "00_checked.ipynb", grading, "answer = 42\ngrading.check('it', answer)", tags=["solution"])
+    assert run_course.run(path, in_place=True, out=tmp_path / "out")
+    assert "does not refuse a spoilt answer: ✓" in nbval(path).stdout
 
 
 @pytest.mark.slow
