@@ -186,10 +186,11 @@ def test_what_is_no_count_is_resampled():
     assert registry.mean(torch.ones(5)) == (1, 1, 1)
 
 
+@pytest.mark.slow
+@needs_network
 @pytest.mark.parametrize("name", ["replay", "draws-new", "monotone-images"])
-def test_claims_that_count_paths_have_an_interval(name):
-    with torch.no_grad():
-        measured = claims.get(name).measure(claims.Setting())
+def test_claims_that_count_paths_have_an_interval(fast, name):
+    measured = fast[name].measured
     assert measured.high - measured.low > 2
 
 
@@ -431,11 +432,17 @@ def test_a_lesson_prints_claims_as_the_ledger_words_them(lesson):
     assert seen >= len(cells) > 0
 
 
+@pytest.fixture(scope="module")
+def fast():
+    """Every claim as `teachkit claims` measures it, by its name."""
+    return {result.claim.id: result for result in claims.measure_all()}
+
+
 @pytest.mark.slow
 @needs_network
-def test_the_fast_measurements_still_give_these_verdicts():
+def test_the_fast_measurements_still_give_these_verdicts(fast):
     recorded = {row["id"]: row for row in RECORD["claims"]}
-    for result in claims.measure_all():
+    for result in fast.values():
         row = recorded[result.claim.id]["fast"]
         assert result.verdict == row["verdict"], (result.claim.id, result.shown, row["here"])
         slack = 10.0**-result.claim.digits + 0.02 * abs(row["value"])
@@ -466,18 +473,20 @@ def test_smooth_controls_keep_chord_and_size_and_are_made_by_chance():
     fixtures.forget()
 
 
+@pytest.mark.slow
 @needs_network
 @pytest.mark.parametrize("name", ["path-length", "straight-share", "monotone-images", "residual-pca"])
-def test_what_chords_and_smooth_curves_by_chance_do_too_is_no_evidence(name):
-    result = next(claims.measure_all([claims.get(name)]))
+def test_what_chords_and_smooth_curves_by_chance_do_too_is_no_evidence(fast, name):
+    result = fast[name]
     assert result.verdict == "holds with a limit"
     assert result.claim.criterion.passes(result.measured.control)
 
 
+@pytest.mark.slow
 @needs_network
 @pytest.mark.parametrize("name", ["deviation-size", "deviation-where", "bend-law", "bend-predicted", "one-corner"])
-def test_what_they_do_not_do_is(name):
-    result = next(claims.measure_all([claims.get(name)]))
+def test_what_they_do_not_do_is(fast, name):
+    result = fast[name]
     assert result.verdict == "holds"
     assert not result.claim.criterion.passes(result.measured.control)
 

@@ -179,7 +179,8 @@ def check_wrong(
 ) -> None:
     """Assert that no wrong answer gets full marks, but for the survivors ``known`` (what -> reason); keep a row.
 
-    Equivalent mutants, whose reason begins with "equivalent", are not wrong and do not count.
+    Equivalent mutants, whose reason begins with "equivalent", are not wrong and do not count. Without a limit to the
+    number of mechanical ones, at least 95 % must lose marks.
     """
     mechanical = desk.mutants(exercise, limit)
     everything = wrong + mechanical
@@ -197,7 +198,7 @@ def check_wrong(
     stale = [what for what in known if what not in alive and what in dict(everything)]
     assert not unknown, f"{exercise}: wrong answers get full marks: {unknown}"
     assert not stale, f"{exercise}: listed as surviving, but they lose marks: {stale}"
-    assert share >= 0.95, f"{exercise}: only {share:.1%} of the wrong answers lose marks"
+    assert share >= 0.95 or limit is not None, f"{exercise}: only {share:.1%} of the wrong answers lose marks"
 
 
 def defined_by(code: str) -> list[str]:
