@@ -1,6 +1,7 @@
 """Assignments: student copies do not leak, marks depend on answers alone, and no submission ends a batch."""
 
 import csv
+import dis
 import functools
 import json
 import os
@@ -38,7 +39,7 @@ from teachkit.course.assignments import notebook as nb
 from teachkit.course.assignments.names import names_in
 from teachkit.course.assignments.process import NoSandbox, Sandbox
 from teachkit.course.assignments.report import Report, Score, Written
-from teachkit.course.assignments.sandbox import readable
+from teachkit.course.assignments.sandbox import audit_hook, readable
 from teachkit.course.assignments.values import Refused
 from teachkit.course.assignments.wire import Peer, RemoteError, Stopped
 
@@ -953,6 +954,52 @@ def test_feedback_shows_markup_as_text():
 
 
 # A batch
+
+LEAVES_ITS_LIMITS = {  # name: code that must be refused, in Python alone
+    "patches_builtins": "import builtins\nbuiltins.any = lambda _: True\nopen(SECRET)",
+    "patches_paths": "import posixpath\nposixpath._joinrealpath = lambda *a, **k: ('/dev/null', True)\nopen(SECRET)",
+    "patches_os": "import os\nos.fsdecode = lambda p: '/dev/null'\nopen(SECRET)",
+    "lies": "class S(str):\n    startswith = lambda *_: True\nopen(S(SECRET))",
+    "reads_below": "import os\nos.makedirs('x/y')\nos.chdir('x/y')\n"
+    "os.open('../..' + SECRET, os.O_RDONLY, dir_fd=os.open('/usr/lib', os.O_RDONLY))",
+    "makes_below": "import os\nos.mkdir('made', dir_fd=os.open('/usr/lib', os.O_RDONLY))",
+    "links": "import os\nos.symlink(SECRET, 'link')",
+    "other_files": "import os\nos.mkfifo(SECRET + '.fifo')",
+    "memory_as_files": "import os\nos.memfd_create('more')",
+    "processes": "import subprocess\nsubprocess._fork_exec()",
+    "processes_anew": "import sys\ndel sys.modules['_posixsubprocess']\nimport _posixsubprocess",
+    "signals": "import fcntl, os, socket\nfcntl.fcntl(socket.socket(), fcntl.F_SETOWN, os.getppid())",
+    "signals_anew": "import _imp, importlib.machinery as m\n_imp.create_builtin(m.ModuleSpec('_signal', None))",
+    "interpreters": "import _xxsubinterpreters as i\ni.create()",
+    "names_in_the_network": "import socket\nsocket.getaddrinfo('a.example', 80)",
+    "datagrams": "import socket\nsocket.socket(type=socket.SOCK_DGRAM).sendmsg([b'x'], [], 0, ('127.0.0.1', 9))",
+}
+
+
+@pytest.mark.slow
+def test_limits_are_left_by_no_patch_and_no_detour(tmp_path):
+    (tmp_path / "secret").write_text("the solution")
+    with Sandbox(SHORT) as sandbox:
+        for name, code in LEAVES_ITS_LIMITS.items():
+            told = sandbox.peer.request("run", 10, code=code.replace("SECRET", repr(str(tmp_path / "secret"))))
+            assert re.search("PermissionError.* (not allowed|must be strings)|No module", str(told)), (name, told)
+        usual = "import os, tempfile, pathlib\npathlib.Path('a').mkdir()\npathlib.Path('a/b').write_text('c')\n"
+        usual += "with tempfile.TemporaryDirectory() as d:\n    os.mkdir(d + '/a')\n    open(d + '/a/b', 'w').close()\n"
+        usual += "assert list(pathlib.Path('a').iterdir()) == [pathlib.Path('a/b')]\nimport scipy.signal, tqdm\n"
+        usual += (
+            "list(tqdm.tqdm([1]))\nimport matplotlib.pyplot as p\np.plot([1])\np.savefig('a/b.png')\nos.remove('a/b')"
+        )
+        assert sandbox.peer.request("run", 30, code=usual) is None
+
+
+def test_the_hook_uses_no_name_that_could_be_patched():
+    hook = audit_hook("/scratch", ["/scratch", "/usr/lib"])
+    code = hook.__code__
+    assert code.co_freevars == ()
+    assert not [
+        i for i in dis.get_instructions(code) if "GLOBAL" in i.opname or i.opname in ("LOAD_NAME", "LOAD_DEREF")
+    ]
+
 
 ABUSES = {  # name: (answer to `twice`, points that are left for the rest)
     "endless_cell": ("while True: pass", 4),

@@ -15,6 +15,7 @@ from teachkit.cli import app
 from teachkit.course.assignments import Limits, grade, mark, summary
 from teachkit.course.assignments import notebook as nb
 from teachkit.course.assignments.markdown import rendered
+from teachkit.course.assignments.tables import slug
 
 from .tiny import SHORT, SOLVED, cell, solved, tiny
 
@@ -233,3 +234,28 @@ def test_markdown_of_students_runs_and_fetches_nothing(text):
     page = rendered(text)
     assert "<img" not in page
     assert 'href="javascript' not in page
+
+
+# What a submission could spoil
+
+
+def test_an_id_with_zeros_in_front_stops_nothing():
+    for line in ("ID = 007", "ID = ٧"):
+        copy = solved()
+        copy.cells[1]["source"] = line
+        assert "ID = 7" in [part.code for part in nb.merge(tiny(), copy)[0]], line
+
+
+def test_a_name_that_looks_like_the_page_of_another_gets_another_page():
+    page = slug("bob!")
+    assert slug(page) != page
+    assert slug("bob") == "bob"
+
+
+def test_what_a_patched_shell_says_is_text_of_a_size():
+    long = (
+        "get_ipython().run_cell = lambda *a, **k: type('R', (), {'error_before_exec': type('x' * 10**6, (), {})()})()"
+    )
+    report = mark(tiny(), solved(twice=f"{long}\n{SOLVED}"), limits=SHORT)
+    assert report.errors
+    assert all(len(what) <= 2000 for _, what in report.errors)

@@ -157,7 +157,8 @@ class _Session:
         assert sandbox is not None
         try:
             with contextlib.nullcontext(seconds) if seconds else self.seconds(part.role == "free") as most:
-                error = sandbox.peer.request("run", most, code=part.code)
+                said = sandbox.peer.request("run", most, code=part.code)
+            error = None if said is None else str(said)[:2000]  # whatever a submission has made of it
         except (RemoteError, Stopped, Refused) as caught:
             error = str(caught) if isinstance(caught, RemoteError) else sandbox.why(caught)
             self.close()
@@ -222,7 +223,7 @@ def _test(code: str, namespace: dict[str, Any], session: _Session) -> tuple[Any,
     except NoSandbox:
         raise
     except AssertionError as error:
-        return None, str(error) or "the test failed"
+        return None, str(error)[:2000] or "the test failed"
     except NameError as error:
         return None, f"`{error.name}` is not defined; did the cell that defines it fail?"
     except RemoteError as error:

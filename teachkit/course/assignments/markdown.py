@@ -13,6 +13,9 @@ from latex2mathml.converter import convert_to_element
 __all__ = ["formula", "rendered"]
 
 
+LONGEST = 100_000  # characters that are read as Markdown: what takes long takes the square of it
+
+
 class _Plain(mistune.HTMLRenderer):
     """Shows formulas, escapes markup, and fetches nothing from elsewhere."""
 
@@ -35,9 +38,15 @@ def rendered(text: str) -> str:
     <p><em>Because</em> &lt;b&gt;of&lt;/b&gt; it</p>
     <BLANKLINE>
     """
+    plain = f"<pre>{html.escape(text)}</pre>"
+    if len(text) > LONGEST:
+        return plain
     text = re.sub(r"(?<!\n)\$\$(.+?)\$\$", r"$\1$", text)  # a display inside a line
     markdown = mistune.create_markdown(renderer=_Plain(escape=True), plugins=["math", "table", "strikethrough"])
-    return str(markdown(text))
+    try:
+        return str(markdown(text))
+    except Exception:  # nested too deeply
+        return plain
 
 
 def formula(latex: str, display: str) -> str:

@@ -198,7 +198,7 @@ def merge(source: NotebookNode, submission: NotebookNode) -> tuple[list[Part], l
                 parts.append(Part(name, kind, locked[name]))
         elif kind == "id":
             if cell.cell_type == "code" and (held := ID.search(cell.source)):
-                parts.append(Part(name, kind, f"ID = {held[1]}"))
+                parts.append(Part(name, kind, f"ID = {int(held[1])}"))
             else:
                 notes.append(f"The cell {name} does not hold the number of the copy any more.")
         elif kind == "answer" and cell.cell_type != "code":

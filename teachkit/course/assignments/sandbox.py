@@ -14,10 +14,13 @@ import contextlib
 import importlib
 import json
 import os
+import shutil
 import site
 import socket
 import sys
 import sysconfig
+import types
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +32,27 @@ import teachkit
 from teachkit.course.assignments.magics import NOTEBOOK
 from teachkit.course.assignments.wire import Handlers, Peer
 
-__all__ = ["confine", "limit_resources", "main", "readable", "warm_up"]
+__all__ = ["audit_hook", "confine", "limit_resources", "main", "readable", "warm_up"]
 
 FORBIDDEN = {
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn"),
-    *("os.kill", "os.killpg", "socket.connect", "socket.bind", "socket.sendto", "ctypes.dlopen", "ctypes.dlsym"),
-    *("gc.get_objects", "gc.get_referrers", "gc.get_referents", "sqlite3.connect", "os.startfile", "os.link"),
+    *("os.kill", "os.killpg", "fcntl.fcntl", "fcntl.ioctl", "cpython.PyInterpreterState_New", "sys._current_frames"),
+    *("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.getnameinfo"),
+    *("socket.gethostbyname", "socket.gethostbyaddr", "ctypes.dlopen", "ctypes.dlsym", "sqlite3.connect"),
+    *("gc.get_objects", "gc.get_referrers", "gc.get_referents", "os.startfile", "os.link", "os.symlink"),
     *("resource.prlimit", "resource.setrlimit"),
 }
-READING = {"open", "os.listdir", "os.scandir", "os.chdir"}
-CHANGES = {
-    *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "os.symlink", "os.truncate"),
-    *("os.utime", "os.setxattr"),
+READING = {"open", "os.listdir", "os.scandir"}
+CHANGES = {  # and where among the arguments stand open folders, to which a path may be relative
+    **{"os.remove": (1,), "os.rmdir": (1,), "os.rename": (2, 3), "os.mkdir": (2,), "os.chmod": (2,), "os.chown": (3,)},
+    **{"os.utime": (3,), "os.chdir": (), "os.truncate": (), "os.setxattr": (), "os.removexattr": ()},
+}
+# No audit event tells of these: starting a process as multiprocessing does, signals and priorities of other processes,
+# files of other kinds, memory that is a file, interpreters without the hook; and how a module is made anew, with these.
+UNTOLD = {
+    **{"_posixsubprocess": ("fork_exec",), "_posixshmem": ("shm_open", "shm_unlink"), "_imp": ("create_builtin",)},
+    **{"_signal": ("pidfd_send_signal",), "_xxsubinterpreters": ("create",)},
+    "posix": ("mknod", "mkfifo", "memfd_create", "pidfd_open", "setpriority", "sched_setaffinity", "chroot"),
 }
 SYSTEM = ("/usr/lib", "/usr/share", "/usr/local/lib", "/usr/local/share", "/proc/self", os.devnull, "/dev/urandom")
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -71,41 +83,107 @@ def readable(scratch: str) -> tuple[str, ...]:
 
 def confine(scratch: str) -> None:
     """Install the audit hook: no processes, no network, nothing read but `readable`, nothing written elsewhere."""
-    inside, allowed, real = os.path.realpath(scratch), readable(scratch), os.path.realpath
-    forbidden, reading, changing = frozenset(FORBIDDEN), frozenset(READING), frozenset(CHANGES)
+    for name in (*sys.builtin_module_names, *UNTOLD):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    held = [getattr(sys.modules.get(module), name, None) for module, names in UNTOLD.items() for name in names]
+    untold = {id(function) for function in held if function is not None}
+    for module in list(sys.modules.values()):  # others have imported some of them
+        for name, value in list(getattr(module, "__dict__", {}).items()):
+            if id(value) in untold:
+                setattr(module, name, _not_allowed)
+    shutil._use_fd_functions = False  # type: ignore[attr-defined]  # folders are deleted by their paths
+    sys.addaudithook(audit_hook(os.path.realpath(scratch), readable(scratch)))
 
-    def below(path: str, *folders: str) -> bool:
-        return any(path == f or path.startswith(f + os.sep) for f in folders)
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+def _not_allowed(*_: Any, **__: Any) -> None:
+    raise PermissionError("this is not allowed while an assignment is graded")
+
+
+def audit_hook(inside: str, allowed: Sequence[str]) -> Callable[[str, tuple[Any, ...]], None]:
+    """The audit hook of `confine`.
+
+    It looks up no name but its own, so that nobody can patch what it uses (builtins, os, this module), and finds where
+    a path leads by itself. All that it uses is a default of an argument: a frame shows these, but cannot change them.
+    """
+
+    def hook(
+        event: str,
+        arguments: tuple[Any, ...],
+        *,
+        forbidden: frozenset[str] = frozenset(FORBIDDEN),
+        reading: frozenset[str] = frozenset(READING),
+        changing: Any = types.MappingProxyType(dict(CHANGES)),
+        once: frozenset[str] = frozenset(UNTOLD) | {"_testcapi", "_testinternalcapi"},
+        inner: tuple[str, ...] = tuple(f"{place}{os.sep}" for place in (inside, os.devnull)),
+        outer: tuple[str, ...] = tuple(f"{place}{os.sep}" for place in (*allowed, os.devnull)),
+        sep: str = os.sep,
+        writing: int = WRITE_FLAGS,
+        real: Any = os.path.realpath if os.name == "nt" else None,
+        cwd: Any = os.getcwd,
+        link: Any = os.readlink,
+        kind: Any = type,
+        words: Any = str,
+        raw: Any = bytes,
+        number: Any = int,
+        none: Any = (OSError, ValueError),
+        error: Any = PermissionError,
+    ) -> None:
         if event in forbidden:
-            raise PermissionError(f"{event} is not allowed while an assignment is graded")
+            raise error(f"{event} is not allowed while an assignment is graded")
+        if event == "import" and (kind(arguments[0]) is not words or arguments[0].rpartition(".")[2] in once):
+            raise error("importing this anew is not allowed while an assignment is graded")
         if event not in reading and event not in changing:
             return
-        for path in arguments[:2] if event in ("os.rename", "os.symlink") else arguments[:1]:
-            if path is None or isinstance(path, int):
-                path = "." if path is None else f"/proc/self/fd/{path}"
+        changes, below = event in changing, False
+        if event == "open":  # os.open gives no mode, and does not tell of an open folder
+            mode, flags = arguments[1], arguments[2] or 0
+            below = mode is None
+            changes = flags & writing or "w" in (mode or "") or "a" in (mode or "") or "x" in (mode or "")
+            changes = changes or "+" in (mode or "")
+        elif changes:
+            for place in changing[event]:
+                below = below or arguments[place] != -1
+        for given in arguments[:2] if event == "os.rename" else arguments[:1]:
+            path = given
+            if kind(path) is number:
                 if event == "open":  # a descriptor that is open already
                     continue
-            if type(path) not in (str, bytes) and not isinstance(path, Path):
-                raise PermissionError("paths must be strings while an assignment is graded")
-            full = real(os.fsdecode(path))
-            mode, flags = (arguments[1] or "", arguments[2] or 0) if event == "open" else ("", 0)
-            changes = event in changing or bool(set(str(mode)) & set("wax+")) or bool(flags & WRITE_FLAGS)
-            if full == os.devnull or below(full, *((inside,) if changes else allowed)):
-                continue
-            what = "writing outside the scratch folder" if changes else "reading this file or folder"
-            raise PermissionError(f"{what} is not allowed while an assignment is graded")
+                path = link(f"/proc/self/fd/{path}")
+            elif path is None:
+                path = cwd()
+            elif kind(path) is raw:
+                path = path.decode()
+            elif kind(path) is not words:
+                raise error("paths must be strings while an assignment is graded")
+            if real is not None:  # Windows
+                full = real(path)
+            else:
+                if path[:1] != "/":  # other threads may change the folder that it is relative to
+                    if ".." in path.split("/") or (below and changes):
+                        raise error("give the whole path: this one is not allowed while an assignment is graded")
+                    path = f"{cwd()}/{path}"
+                full, rest, links = "", path.split("/")[::-1], 0
+                while rest:
+                    part = rest.pop()
+                    if part == "..":
+                        full = full.rpartition("/")[0]
+                    elif part not in ("", "."):
+                        full, before = f"{full}/{part}", full
+                        try:
+                            target = link(full)
+                        except none:  # it is no link
+                            continue
+                        links += 1
+                        if links > 40:
+                            raise error("too many links")
+                        full = "" if target[:1] == "/" else before
+                        rest += target.split("/")[::-1]
+            if not f"{full}{sep}".startswith(inner if changes else outer):
+                what = "writing outside the scratch folder" if changes else "reading this file or folder"
+                raise error(f"{what} is not allowed while an assignment is graded")
 
-    def refuse(*_: Any) -> None:
-        raise PermissionError("this is not allowed while an assignment is graded")
-
-    # No audit event tells of these: what multiprocessing starts processes with, and the other way to send a signal.
-    for module, name in (("_posixsubprocess", "fork_exec"), *((m, "pidfd_send_signal") for m in ("signal", "_signal"))):
-        with contextlib.suppress(ImportError):
-            if hasattr(importlib.import_module(module), name):
-                setattr(importlib.import_module(module), name, refuse)
-    sys.addaudithook(hook)
+    return hook
 
 
 def warm_up(threads: int) -> Any:

@@ -70,8 +70,9 @@ def written_csv(reports: Sequence[Report], before: Mapping[tuple[str, str], dict
 def slug(student: str) -> str:
     """A file name; names that differ stay apart, also where file names know no case."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", student).strip(".")[:80]
-    tag = hashlib.sha256(student.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return plain if plain == student == student.lower() else f"{plain}-{tag}"
+    tag = hashlib.sha256(student.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    alone = plain == student == student.lower() and not re.search(r"-[0-9a-f]{16}$", plain)  # no tag of another's
+    return plain if alone else f"{plain}-{tag}"
 
 
 def override(reports: Sequence[Report], path: Path) -> list[str]:
