@@ -979,17 +979,26 @@ LEAVES_ITS_LIMITS = {  # name: code that must be refused, in Python alone
 @pytest.mark.slow
 def test_limits_are_left_by_no_patch_and_no_detour(tmp_path):
     (tmp_path / "secret").write_text("the solution")
+    usual = """
+import os, tempfile, pathlib
+pathlib.Path('a').mkdir()
+pathlib.Path('a/b').write_text('c')
+with tempfile.TemporaryDirectory() as d:
+    os.mkdir(d + '/a')
+    open(d + '/a/b', 'w').close()
+assert list(pathlib.Path('a').iterdir()) == [pathlib.Path('a/b')]
+import scipy.signal, tqdm
+list(tqdm.tqdm([1]))
+import matplotlib.pyplot as p
+p.plot([1])
+p.savefig('a/b.png')
+os.remove('a/b')
+"""
     with Sandbox(SHORT) as sandbox:
+        assert sandbox.peer.request("run", 30, code=usual) is None
         for name, code in LEAVES_ITS_LIMITS.items():
             told = sandbox.peer.request("run", 10, code=code.replace("SECRET", repr(str(tmp_path / "secret"))))
             assert re.search("PermissionError.* (not allowed|must be strings)|No module", str(told)), (name, told)
-        usual = "import os, tempfile, pathlib\npathlib.Path('a').mkdir()\npathlib.Path('a/b').write_text('c')\n"
-        usual += "with tempfile.TemporaryDirectory() as d:\n    os.mkdir(d + '/a')\n    open(d + '/a/b', 'w').close()\n"
-        usual += "assert list(pathlib.Path('a').iterdir()) == [pathlib.Path('a/b')]\nimport scipy.signal, tqdm\n"
-        usual += (
-            "list(tqdm.tqdm([1]))\nimport matplotlib.pyplot as p\np.plot([1])\np.savefig('a/b.png')\nos.remove('a/b')"
-        )
-        assert sandbox.peer.request("run", 30, code=usual) is None
 
 
 def test_the_hook_uses_no_name_that_could_be_patched():
