@@ -58,6 +58,8 @@ line.close()
 os.chdir(job["folder"])
 os.environ.clear()
 os.environ.update(job["environment"])
+if "tempfile" in sys.modules:
+    sys.modules["tempfile"].tempdir = None  # read from the environment again
 option, what, *rest = job["arguments"]
 if job["safely"]:
     del sys.path[0]

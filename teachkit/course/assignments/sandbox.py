@@ -139,8 +139,9 @@ def audit_hook(inside: str, allowed: Sequence[str]) -> Callable[[str, tuple[Any,
         if event == "open":  # os.open gives no mode, and does not tell of an open folder
             mode, flags = arguments[1], arguments[2] or 0
             below = mode is None
-            changes = flags & writing or "w" in (mode or "") or "a" in (mode or "") or "x" in (mode or "")
-            changes = changes or "+" in (mode or "")
+            changes = flags & writing != 0
+            for letter in mode or "":
+                changes = changes or letter in "wax+"
         elif changes:
             for place in changing[event]:
                 below = below or arguments[place] != -1
