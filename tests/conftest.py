@@ -1,6 +1,7 @@
 """Fixtures shared by the tests, and Hypothesis settings that give the same examples on every run."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,29 @@ def oracles() -> Path:
 def digits() -> torch.Tensor:
     """1,797 real digits of 8 x 8 pixels in [-1, 1]: (1797, 1, 8, 8), float64."""
     return data.load("digits8").images.double()
+
+
+# The lessons whose explorers move in the site that tests look at: a slider and a list, a slider alone; quick to draw.
+MOVING = ("04", "09")
+
+
+@pytest.fixture(scope="session")
+def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the course's site: that named by TEACHKIT_SITE, or one built once for all processes."""
+    if named := os.environ.get("TEACHKIT_SITE"):
+        return Path(named).resolve()
+    fcntl = pytest.importorskip("fcntl", reason="processes wait for each other as POSIX has it")
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    root, out = Path(__file__).resolve().parents[1], shared / "site" / "html"
+    with (shared / "site.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (out / "whole").is_file():
+            address = ["--repository", "https://github.com/someone/teachkit"]
+            command = [sys.executable, root / "tools" / "build_site.py", out, *address, "--moving", *MOVING]
+            subprocess.run(command, check=True, capture_output=True)
+            (out / "whole").touch()
+    return out
 
 
 @pytest.fixture

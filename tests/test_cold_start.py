@@ -101,9 +101,9 @@ def checkout(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_a_path_with_spaces_and_letters_beyond_ascii(checkout, tmp_path):
     assert "make lab" in run("make", "help", cwd=checkout)
-    shown = run("make", "run", "ARGS=00", cwd=checkout)
+    shown = run("make", "run", "ARGS=04", cwd=checkout)
     assert "1 of 1 lessons ran" in shown
-    assert list((checkout / "build" / "course").glob("00_*.png"))
+    assert list((checkout / "build" / "course").glob("04_*.png"))
     python = checkout / ".venv" / "bin" / "python"
     assert f"{len(outline.LESSONS)} in {checkout / 'notebooks'}" in run(
         python, "-m", "teachkit", "doctor", cwd=tmp_path
@@ -160,14 +160,14 @@ def test_a_checkout_that_cannot_be_written_without_home_and_network(checkout, tm
     shown = isolated(checkout, python, "-m", "teachkit", *sampled, cwd=tmp_path)
     assert shown.split() == ["samples.png", "paths.safetensors"]
     out = tmp_path / "results"
-    shown = isolated(checkout, python, checkout / "tools" / "run_course.py", "00", "--out", out, cwd=tmp_path)
+    shown = isolated(checkout, python, checkout / "tools" / "run_course.py", "04", "--out", out, cwd=tmp_path)
     assert "1 of 1 lessons ran" in shown
-    assert list(out.glob("00_*.png"))
+    assert list(out.glob("04_*.png"))
 
 
 @pytest.mark.slow
 def test_lessons_say_where_they_cannot_write(checkout, tmp_path, namespaces):
     out = checkout / "nowhere"
-    command = [checkout / ".venv" / "bin" / "python", checkout / "tools" / "run_course.py", "00", "--out", out]
+    command = [checkout / ".venv" / "bin" / "python", checkout / "tools" / "run_course.py", "04", "--out", out]
     with pytest.raises(AssertionError, match=r"cannot write to .*name another folder with --out"):
         isolated(checkout, *command, cwd=tmp_path)

@@ -1,8 +1,8 @@
 """The course as a static site: every page whole, every link and picture there, nothing from elsewhere."""
 
 import json
+import os
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -58,11 +58,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    out = tmp_path_factory.mktemp("site") / "html"
-    command = [sys.executable, ROOT / "tools" / "build_site.py", out, "--moving", "09"]  # one with a quick explorer
-    subprocess.run(command, check=True, capture_output=True)
-    return {path: Page(path.read_text()) for path in out.rglob("*.html")}
+def site(built_site):
+    return {path: Page(path.read_text()) for path in built_site.rglob("*.html")}
 
 
 def test_every_lesson_and_document_has_a_page(site):
@@ -121,7 +118,8 @@ def test_each_lesson_can_be_taken_away(site):
     for path, page in site.items():
         if path.stem[:2].isdigit():
             assert f"{path.stem}.ipynb" in page.links
-            assert any("colab" in link for link in page.links) == bool(hosted.repository()), "needs the address"
+            told = bool(hosted.repository() or "TEACHKIT_SITE" not in os.environ)  # the address
+            assert any("colab" in link for link in page.links) == told
 
 
 def test_an_explorer_has_its_first_picture_and_labelled_controls(site):

@@ -8,30 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from ..conftest import MOVING
 from .conftest import ROOT, SHOTS
 
 for needed in ("sphinx", "myst_nb", "furo", "latex2mathml", "numpydoc"):
     pytest.importorskip(needed, reason="the site needs the extra docs: pip install -e '.[docs]'")
 BUILT = os.environ.get("TEACHKIT_SITE")
-MOVING = ("04", "09")  # a slider and a list, a slider alone; both quick to draw
 PAGE = "04_solvers"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    if BUILT:
-        return Path(BUILT).resolve()
-    out = tmp_path_factory.mktemp("site") / "html"
-    address = "https://github.com/someone/teachkit"
-    command = [sys.executable, ROOT / "tools" / "build_site.py", out, "--repository", address, "--moving", *MOVING]
-    subprocess.run(command, check=True, capture_output=True)
-    return out
+def folder(built_site):
+    return built_site
 
 
 @pytest.fixture
