@@ -10,6 +10,7 @@ and from which `scheduling` finds better schedules.
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 # Threads of torch that wait give way soon (GNU's OpenMP reads this when torch is loaded). Where another program keeps a
@@ -17,8 +18,15 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from teachkit import renamed
-from teachkit.denoisers import Empirical, Gaussian, GaussianMixture, LowRankMixture
-from teachkit.sampling import Trajectory, initial_noise, sample
+
+try:
+    from teachkit.denoisers import Empirical, Gaussian, GaussianMixture, LowRankMixture
+    from teachkit.sampling import Trajectory, initial_noise, sample
+except KeyboardInterrupt:  # while torch was loading: of the command line there is nothing yet that would say so
+    if os.path.basename(sys.argv[0]) not in ("teachkit", "-m"):
+        raise
+    print("\nteachkit: interrupted", file=sys.stderr)
+    raise SystemExit(130) from None
 
 if TYPE_CHECKING:  # each room is loaded when it is first asked for: `import teachkit` takes little more than torch does
     from teachkit import (

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from tests import warm
 from tests.test_edm_checkpoints import ORACLES, needs_oracles
 
 run = CliRunner().invoke
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def command(*arguments, **options):
@@ -49,6 +51,24 @@ def test_help_names_every_command_and_loads_no_matplotlib():
 def test_importing_teachkit_does_not_import_the_command_line():
     code = "import sys, teachkit; sys.exit('typer' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("loading", ["torch", pytest.param("typer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("started", ["as a module", "as a command", "by another program"])
+def test_ctrl_c_while_modules_are_loaded_is_one_line(tmp_path, loading, started):
+    (tmp_path / f"{loading}.py").write_text("raise KeyboardInterrupt")
+    script = tmp_path / ("teachkit" if started == "as a command" else "other.py")
+    entry = "from teachkit.__main__ import main; main()"
+    script.write_text(entry if started == "as a command" else "import teachkit.cli")
+    path = os.pathsep.join(filter(None, (str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH"))))
+    how = ["-m", "teachkit"] if started == "as a module" else [str(script)]
+    done = subprocess.run(
+        [sys.executable, *how], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    if started == "by another program":
+        assert "Traceback" in done.stderr
+    else:
+        assert (done.returncode, done.stderr.strip()) == (130, "teachkit: interrupted")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from teachkit import geometry, initial_noise, metrics, sample, solvers
+from teachkit.checks import choice
 from teachkit.denoisers import Denoiser
 from teachkit.metrics import FeatureStatistics
 from teachkit.sampling import Trajectory
@@ -105,9 +106,7 @@ def features_for(name: str) -> Callable[[Tensor], Tensor]:
         "inception": metrics.inception_features,
         "pixels": lambda images: images.flatten(1),
     }
-    if name not in kinds:
-        raise ValueError(f"features must be one of {', '.join(kinds)}, got {name!r}")
-    return kinds[name]
+    return kinds[choice("features", name, kinds)]
 
 
 def pack(features: Tensor) -> dict[str, Tensor]:

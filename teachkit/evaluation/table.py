@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from teachkit import metrics, schedules, solvers
+from teachkit.checks import choice
 from teachkit.denoisers import Denoiser
 from teachkit.evaluation.shards import Shards
 from teachkit.evaluation.streams import GeometryStatistics, features_for, geometry_of, pack, samples_of, unpack
@@ -111,8 +112,7 @@ def methods(
                 continue
             if schedule not in schedules.REGISTRY:
                 raise ValueError(f"schedule must be found or one of {', '.join(schedules.REGISTRY)}, got {schedule!r}")
-            if name not in solvers.REGISTRY:
-                raise ValueError(f"solver must be one of {', '.join(solvers.REGISTRY)}, got {name!r}")
+            choice("solver", name, solvers.REGISTRY)
             steps, options = step_counts(name, nfe)[0]
             levels = schedules.REGISTRY[schedule](steps, sigma_min=sigma_min, sigma_max=sigma_max)
             out.append(Method(name, schedule, nfe, levels, solvers.get(name, **options)))

@@ -92,15 +92,8 @@ def taken(folder: Path, reports: Sequence[Report], seed: int, marked: tables.Row
                     f"{file.name}: points of {row['answer']} must be a number from 0 to {answer.maximum:g}"
                 )
             else:
-                values = (
-                    report.student,
-                    answer.name,
-                    row["points"],
-                    f"{answer.maximum:g}",
-                    row["comment"],
-                    answer.text,
-                )
-                marked[report.student, answer.name] = dict(zip(tables.COLUMNS, (*values, row["version"])))
+                own = {"student": report.student, "maximum": f"{answer.maximum:g}", "answer": answer.text}
+                marked[report.student, answer.name] = row | own
     for file in files:
         file.replace(file.with_name(f"taken-{file.name}"))
     return remarks

@@ -27,19 +27,8 @@ def grades_csv(reports: Sequence[Report], names: Mapping[int, str] | None = None
     ``total`` is empty until a person has marked all written answers.
     """
     tests = list(dict.fromkeys(s.name for r in reports for s in r.scores))
-    head = [
-        "student",
-        "name",
-        "id",
-        "assignment",
-        "points",
-        "maximum",
-        "written",
-        "written_maximum",
-        "changes",
-        "total",
-    ]
-    rows = [[*head, "remarks", "feedback", *tests]]
+    head = ["student", "name", "id", "assignment", "points", "maximum", "written", "written_maximum"]
+    rows = [[*head, "changes", "total", "remarks", "feedback", *tests]]
     for r in reports:
         points = {} if r.failed else {s.name: _number(s.points) for s in r.scores}
         remarks = re.sub(r"\s+", " ", "; ".join([*r.notes, *(f"{where}: {what}" for where, what in r.errors)]))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import platform
 import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from teachkit.course.claims.criteria import HOLDS, LIMIT, UNDECIDED, VERDICTS
 from teachkit.course.claims.registry import Claim, Measurement, Setting, chosen
 
 FORMAT = "teachkit claims 1"
+TEMPLATE = Path(__file__).with_name("report.html")
 
 
 @dataclass(frozen=True)
@@ -171,17 +172,6 @@ def to_json(results: Sequence[Result], setting: Setting) -> dict[str, Any]:
     return {**head, "claims": rows}
 
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid #8886; }
-small { opacity: .8; display: block; } code { font-size: .9em; }
-.v0 { border-left: 4px solid #009e73; } .v1 { border-left: 4px solid #e69f00; } .v2 { border-left: 4px dotted #e69f00; }
-.v3 { border-left: 4px solid #d55e00; } .v4 { border-left: 4px solid #888; }
-"""
-
-
 def to_html(results: Sequence[Result], setting: Setting) -> str:
     """One self-contained page: no scripts, no links to styles; everything that came from outside is escaped.
 
@@ -203,25 +193,9 @@ def to_html(results: Sequence[Result], setting: Setting) -> str:
     >>> "<h1>Claims, measured</h1>" in to_html(results, Setting())
     True
     """
-    e = html.escape
-    rows = []
-    for r in results:
-        kind = VERDICTS.index(r.verdict) if r.verdict in VERDICTS else len(VERDICTS)
-        figure = f"{e(r.claim.figure)}<small>{e(r.claim.place)}</small>" if r.claim.figure else e(r.claim.place)
-        detail, why = (f"<small>{e(text)}</small>" if text else "" for text in (r.detail, r.why))
-        rows.append(
-            f'<tr><td class="v{kind}">{e(r.claim.sentence)}<small><code>{e(r.claim.id)}</code>, criterion: '
-            f"{e(r.claim.criterion.words)}</small></td><td>{figure}</td><td>{e(r.shown)}{detail}</td>"
-            f"<td>{e(r.verdict)}{why}</td></tr>"
-        )
+    from jinja2 import Environment
+
     how = f"{'full' if setting.full else 'fast'}, seed {setting.seed}, model {setting.model}"
     under = f"Measured: {how}, torch {torch.__version__}, {platform.machine()}."
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Claims, measured</title><style>{_STYLE}</style></head><body>\n<h1>Claims, measured</h1>\n"
-        f"<p>{e(tally(results))}. {e(under)} In brackets 95 % intervals, exact where paths are counted.</p>\n"
-        "<table><thead><tr><th>claim</th><th>paper</th><th>here</th><th>verdict</th></tr></thead><tbody>\n"
-        + "\n".join(rows)
-        + "\n</tbody></table></body></html>\n"
-    )
+    page = Environment(autoescape=True, keep_trailing_newline=True).from_string(TEMPLATE.read_text("utf-8"))
+    return page.render(results=results, verdicts=VERDICTS, tally=tally(results), under=under)
