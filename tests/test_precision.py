@@ -107,8 +107,8 @@ def close(got: dict[str, Tensor], share: float) -> None:
         assert off < share, f"{name}: {off}"
 
 
-@pytest.mark.parametrize("state", STATES, ids=str)
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "state"), zip(HALVES, STATES), ids=str)
 def test_what_is_measured_of_a_network_in_half_precision_is_nearly_that_of_the_network(dtype, state):
     D = copy.deepcopy(SONG).to(dtype)
     got = measures(D, state)
