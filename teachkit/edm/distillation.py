@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,18 @@ class Distillation(Optimised):
     solver: str = "fitted"  # of the teacher: the shipped one, fitted to it, or any other on the polynomial schedule
     teacher_steps: int = 8
     paths: int = 49_152
-    _: KW_ONLY
     images: int = 98_304
+    batch: int = 128
     learning_rate: float = 2e-3
+    schedule: str = "cosine"  # or "constant", after the warm-up
+    cycles: int = 1
     warmup: int = 5_000
     ema_half_life: int = 10_000
+    ema_ramp: float = 0.05
+    label_dropout: float = 0.15  # share of paths without a class
+    gradient_clip: float = 1.0
+    precision: str = "float32"  # or "bfloat16", "float16": of the student's arithmetic, not of the weights
+    seed: int = 0
     validate_every: int = 16_384
 
     def __post_init__(self) -> None:
@@ -171,7 +178,13 @@ def distil(
         raise TypeError(f"teacher must be an EDMPrecond of all noise levels, got {got}")
     with processes(device, patience=None) as group:
         run = Distilling(recipe, folder, group, network)
-        return go_on(run, stop_after, checkpoint_seconds, progress, run.validate)
+        run.resume()
+        last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
+        if run.step < last:
+            run.prepare(compiled=False)
+        go_on(run, last, checkpoint_seconds, progress, run.validate)
+        run.save()
+    return run.ema.eval().requires_grad_(False)
 
 
 class Distilling(Optimisation):

@@ -12,7 +12,7 @@ import copy
 import dataclasses
 import json
 import math
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -35,22 +35,21 @@ _SPREAD = (0.05, 0.05, 0.12, 0.1)  # of shifts (widths), angles (radians) and th
 Batch: TypeAlias = tuple[Tensor | None, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Optimised:
     """What every recipe says of its optimisation: lengths, counted in images seen, rates, averaging, and a seed."""
 
     images: int
-    batch: int = 128
+    batch: int
     learning_rate: float
-    schedule: str = "cosine"  # or "constant", after the warm-up
-    cycles: int = 1  # the schedule, warm-up included, is run this many times (warm restarts, arXiv 1608.03983)
+    schedule: str
+    cycles: int
     warmup: int
     ema_half_life: int
-    ema_ramp: float = 0.05  # the half-life is at most this share of the images seen so far
-    label_dropout: float = 0.15  # share of images without a class
-    gradient_clip: float = 1.0
-    precision: str = "float32"  # or "bfloat16", "float16": of the network's arithmetic, not of the weights
-    seed: int = 0
+    ema_ramp: float
+    label_dropout: float
+    gradient_clip: float
+    precision: str
+    seed: int
     validate_every: int
 
     def check_optimisation(self) -> None:
@@ -73,7 +72,7 @@ class Optimised:
 
     def text(self) -> str:
         """Everything in it as one line of JSON, by which a run directory knows its recipe again."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)
@@ -92,16 +91,23 @@ class Recipe(Optimised):
     data: str
     network: dict[str, Any]
     sigma_data: float = 0.5
-    _: KW_ONLY
     images: int = 200_000
+    batch: int = 128
     micro_batch: int | None = None  # gradient accumulation: images at a time (default: all)
     learning_rate: float = 1e-3
+    schedule: str = "cosine"  # or "constant", after the warm-up
+    cycles: int = 1  # the schedule, warm-up included, is run this many times (warm restarts, arXiv 1608.03983)
     warmup: int = 10_000
     ema_half_life: int = 20_000
+    ema_ramp: float = 0.05  # the half-life is at most this share of the images seen so far
     log_uniform_share: float = 0.15
+    label_dropout: float = 0.15
     augment: float = 0.0  # probability that an image is shifted, turned and resized
     background: float = -1.0  # what moves in from outside when it is
+    gradient_clip: float = 1.0
+    precision: str = "float32"  # or "bfloat16", "float16": of the network's arithmetic, not of the weights
     compile: bool = False
+    seed: int = 0
     validate_every: int = 50_000
     tags: dict[str, str] = field(default_factory=dict)
 

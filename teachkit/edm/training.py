@@ -129,27 +129,20 @@ def train(
     device = checks.device("device", device) or torch.device("cpu")
     with processes(device, patience=None) as group:
         run = Run(recipe, folder, group, dataset)
-
-        def validate(loss: float) -> None:
-            run.validate(loss, validation_sigmas())
-
-        return go_on(run, stop_after, checkpoint_seconds, progress, validate, compiled)
+        run.resume()
+        last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
+        if run.step < last:
+            run.prepare(compiled)
+        go_on(run, last, checkpoint_seconds, progress, lambda loss: run.validate(loss, validation_sigmas()))
+        run.save()
+    return run.ema.eval().requires_grad_(False)
 
 
 def go_on(
-    run: Optimisation,
-    stop_after: int | None,
-    checkpoint_seconds: float,
-    progress: bool,
-    validate: Callable[[float], None],
-    compiled: bool = False,
-) -> EDMPrecond:
-    """The averaged network after the steps that are left of a run, with validation and checkpoints in between."""
-    run.resume()
+    run: Optimisation, last: int, checkpoint_seconds: float, progress: bool, validate: Callable[[float], None]
+) -> None:
+    """Steps up to ``last``, with validation and checkpoints in between."""
     recipe, saved, hidden = run.recipe, time.monotonic(), not (progress and run.group.first)
-    last = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
-    if run.step < last:
-        run.prepare(compiled)
     bar = tqdm(total=last * recipe.batch, initial=run.step * recipe.batch, unit="img", disable=hidden)
     with bar, end_of_step(alone=run.group.world == 1) as interrupted:
         while run.step < last:
@@ -165,8 +158,6 @@ def go_on(
             if time.monotonic() - saved > checkpoint_seconds:
                 run.save()
                 saved = time.monotonic()
-    run.save()
-    return run.ema.eval().requires_grad_(False)
 
 
 def load_ema(recipe: Recipe, run_dir: str | Path) -> EDMPrecond:
