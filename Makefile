@@ -6,8 +6,11 @@ ARGS   ?=
 PYTHON_OLD   ?= python3.11
 PYTHON_NEW   ?= python3.13
 LOCK_LESSONS ?= 00_start_here.ipynb 01_noise_and_denoising.ipynb 06_high_dimensions.ipynb
-# On every core, one thread for each process: with more they wait for each other.
-PYTEST := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n auto
+# On every core, one thread for each process: with more they wait for each other. One process more than cores, for the
+# gaps that browsers and processes that are only starting leave.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+PYTEST = OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n $(WORKERS)
+LESSONS = $(wildcard notebooks/*.ipynb)
 # In a container one is usually root, which Jupyter refuses unless told.
 ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)
 # The order of sets of strings must not change what a notebook prints.
@@ -55,7 +58,7 @@ run: $(VENV)/.stamp-lab  ## run every lesson without a browser; results in build
 	"$(BIN)/python" tools/run_course.py $(ARGS)
 
 test: lint  ## every test that needs no other project: lint, types, unit tests, notebooks
-	$(PYTEST) --dist loadfile --nbval -m "not peers" $(ARGS) tests/browser notebooks tests/test_site.py tests  # the longest first
+	$(PYTEST) --dist loadfile --nbval -m "not peers" $(ARGS) tests/browser $(LESSONS) tests/test_site.py tests  # the longest first
 
 quick: $(VENV)/.stamp-test  ## the unit tests that take seconds
 	$(PYTEST) -m "not slow and not peers" $(ARGS) tests

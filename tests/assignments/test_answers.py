@@ -113,7 +113,8 @@ def grader_of(name: str) -> Grader:
 def test_both_graders_give_the_same(name: str, exercise: str, one_in: int):
     """In one process, as nbgrader does, and across the boundary between two: points for points."""
     desk, grader, answers = desk_of(name), grader_of(name), ANSWERS[name]
-    tried = [*answers.RIGHT[exercise][::one_in], *wrong_answers(name)[exercise][::one_in]]
+    right, wrong = answers.RIGHT[exercise], wrong_answers(name)[exercise]
+    tried = [*right, *wrong] if one_in == 1 else [right[0], *wrong[:2]]
     marks = {what: (desk.mark(exercise, code), grader.mark(exercise, code)) for what, code in tried}
     differ = {what: (a.points, b.points, b.messages) for what, (a, b) in marks.items() if a.points != b.points}
     assert not differ
