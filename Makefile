@@ -80,7 +80,7 @@ define with_lock
 endef
 
 mutants: $(VENV)/.stamp-test  ## grade every right and wrong solution of the assignments (minutes)
-	"$(BIN)/python" -m pytest -q -m mutants $(ARGS) tests/assignments tests/test_assignments.py
+	$(PYTEST) --dist loadfile -m mutants $(ARGS) tests/assignments tests/test_assignments.py
 
 lint: $(VENV)/.stamp-test  ## ruff, mypy, and the rules on which module may import which
 	"$(BIN)/ruff" check .

@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # each room is loaded when it is first asked for: `import tea
         solvers,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 renamed.install()
 _moved = renamed.attribute(__name__)

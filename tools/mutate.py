@@ -26,12 +26,22 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from tests.assignments.mutants import mutants  # noqa: E402
 
-TESTS = {
-    "solvers": ["tests/test_solvers.py", "tests/test_solvers_oracles.py", "tests/test_sampling.py"],
-    "geometry": ["tests/test_geometry.py"],
-    "scheduling": ["tests/test_scheduling.py", "tests/test_scheduling_fit.py", "tests/fuzz/test_files.py"],
+SCHEDULING = ("conditions", "learn", "amed", "tangents", "equal_work", "stand_in")
+TESTS = {  # in the order in which they are run: what finds most first
+    "solvers": ["test_solvers.py", "test_sampling.py", "test_solvers_taylor.py", "test_solvers_oracles.py"],
+    "geometry": ["test_geometry.py"],
+    "scheduling": [
+        "test_scheduling.py",
+        *(f"test_scheduling_{each}.py" for each in SCHEDULING),
+        "fuzz/test_learned.py",
+        "fuzz/test_files.py",
+    ],
+    "adapters": [
+        "test_adapters.py",
+        *(f"test_adapters_{each}.py" for each in ("pipelines", "diffusers", "k_diffusion")),
+    ],
 }
-FUZZ = "tests/fuzz/test_paths.py"
+FUZZ = ["tests/fuzz/test_core.py", "tests/fuzz/test_paths.py"]  # wrong arguments: those of the part alone
 SECONDS = 240  # a mistake that makes the tests take longer is found
 
 
@@ -57,7 +67,8 @@ def is_found(part: str, path: Path, source: str) -> bool:
         signal.alarm(SECONDS)
         import_changed(path, source)
         options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-        os._exit(pytest.main([*options, *TESTS[part], FUZZ, "-k", f"not test_paths or {part}"]))
+        files = [f"tests/{name}" for name in TESTS[part]]
+        os._exit(pytest.main([*options, *files, *FUZZ, "-k", f"not (test_core or test_paths) or {part}"]))
     return os.waitpid(child, 0)[1] != 0
 
 
