@@ -934,6 +934,24 @@ def test_points_arrive_where_a_spreadsheet_changed_the_name():
     assert tables.settle(blank | marked(("t Hooft", same)), given("'t Hooft"))["'t Hooft", "w"]["points"] == "3"
 
 
+def test_names_of_files_can_be_shown_and_stay_apart(tmp_path):
+    for name in (b"\xff", rb"\udcff", "a\x1b[2J\u202eb".encode(), "Ümit Ş.".encode()):
+        (tmp_path / os.fsdecode(name + b".ipynb")).write_text("{}")
+    find = sys.modules["teachkit.course.assignments.grade"]._find
+    found = [name for name, _ in find(tmp_path, tmp_path / "out")]
+    assert found == [r"\\udcff", r"a\x1b[2J\u202eb", "Ümit Ş.", r"\udcff"]
+
+
+def test_folders_too_deep_to_be_looked_into_hold_no_notebook(tmp_path, monkeypatch):
+    def too_deep(*_):
+        raise RecursionError
+
+    (tmp_path / "ann").mkdir()
+    monkeypatch.setattr(Path, "rglob", too_deep)
+    find = sys.modules["teachkit.course.assignments.grade"]._find
+    assert find(tmp_path, tmp_path / "out") == [("ann", [])]
+
+
 def test_names_without_their_ending_stay_apart(tmp_path):
     find = sys.modules["teachkit.course.assignments.grade"]._find
     (tmp_path / "ann").mkdir()

@@ -11,6 +11,7 @@ import itertools
 import json
 import secrets
 import sys
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from teachkit.fingerprints import fingerprint, surroundings
 __all__ = ["check", "grade"]
 
 Submission = tuple[str, list[Path]]
+_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # bidirectional classes of Unicode
 
 
 def check(file: Path | str, *, limits: Limits | None = None) -> Report:
@@ -201,8 +203,12 @@ def _find(folder: Path, out: Path) -> list[Submission]:
 
 
 def _readable(name: str) -> str:
-    """A name as files hold it: bytes that are no text, which Python keeps as halves of characters, are spelt out."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    """A name that can be shown: what is no text, or would steer a terminal, is spelt out, and so is a backslash."""
+
+    def steers(c: str) -> bool:  # a backslash, control characters, halves of characters, changes of direction
+        return c == "\\" or unicodedata.category(c) in ("Cc", "Cs") or unicodedata.bidirectional(c) in _TURNS
+
+    return "".join(c.encode("unicode_escape").decode() if steers(c) else c for c in name)
 
 
 def _hidden(name: str) -> bool:
@@ -215,9 +221,11 @@ def _notebooks(entry: Path) -> list[Path]:
         return []
     if not entry.is_dir():
         return [entry]
-    files = [p for p in sorted(entry.rglob("*.ipynb")) if not any(map(_hidden, p.relative_to(entry).parts))]
-    files = [p for p in files if p.is_file() and not p.is_symlink()]
-    return files
+    try:
+        files = [p for p in sorted(entry.rglob("*.ipynb")) if not any(map(_hidden, p.relative_to(entry).parts))]
+        return [p for p in files if p.is_file() and not p.is_symlink()]
+    except (OSError, RecursionError):  # folders that may not be read, or too deep
+        return []
 
 
 def _one(source: Path, item: Submission, out: Path, limits: Limits, seed: int, marker: str) -> Report:
