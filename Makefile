@@ -6,10 +6,8 @@ ARGS   ?=
 PYTHON_OLD   ?= python3.11
 PYTHON_NEW   ?= python3.13
 LOCK_LESSONS ?= 00_start_here.ipynb 01_noise_and_denoising.ipynb 06_high_dimensions.ipynb
-# On every core, one thread for each process: with more they wait for each other. One process more than cores, for the
-# gaps that browsers and processes that are only starting leave.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
-PYTEST = OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n $(WORKERS)
+# On every core, one thread for each process: with more they wait for each other.
+PYTEST := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -q -n auto
 LESSONS = $(wildcard notebooks/*.ipynb)
 # In a container one is usually root, which Jupyter refuses unless told.
 ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)
