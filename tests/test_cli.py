@@ -200,7 +200,7 @@ def test_a_schedule_says_what_it_costs_and_keeps_nothing_at_the_end(tmp_path, co
     result = run(app, [*arguments, "--save", str(tmp_path / "s.json"), "--dynamic-threshold", "0.9"])
     assert result.exit_code == 0, result.output
     cost = (
-        r"limit of 3,240 evaluations, 1,080 of them by the teacher: about [1-9]\d* s"  # as fast as the machine is now
+        r"limit of 3,240 evaluations, 1,080 of them by the teacher: about [1-9]\d* s"
     )
     assert re.fullmatch(cost, result.stderr.splitlines()[0])
     assert max(len(some) for some in conditional.labels if some) == 4

@@ -213,7 +213,7 @@ def test_the_cost_is_said_early_and_the_bar_runs_over_all(capsys):
 
 def test_the_paths_of_a_teacher_say_what_they_cost(capsys):
     paths = scheduling.teacher_paths(Classes(), warm_up()[0], grid=6, progress="cost")
-    assert re.fullmatch(r"144 evaluations: about 1 s\n", capsys.readouterr().err)
+    assert re.fullmatch(r"144 evaluations: about [1-9]\d* s\n", capsys.readouterr().err)
     assert paths.nfe == 6
 
 
