@@ -199,9 +199,7 @@ def test_a_schedule_says_what_it_costs_and_keeps_nothing_at_the_end(tmp_path, co
     arguments = ["schedule", "--nfe", "3", "--warm-up", "9", "--guidance", "2", "--batch", "4"]
     result = run(app, [*arguments, "--save", str(tmp_path / "s.json"), "--dynamic-threshold", "0.9"])
     assert result.exit_code == 0, result.output
-    cost = (
-        r"limit of 3,240 evaluations, 1,080 of them by the teacher: about [1-9]\d* s"
-    )
+    cost = r"limit of 3,240 evaluations, 1,080 of them by the teacher: about [1-9]\d* s"
     assert re.fullmatch(cost, result.stderr.splitlines()[0])
     assert max(len(some) for some in conditional.labels if some) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
