@@ -113,7 +113,6 @@ def warm(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Non
 @pytest.fixture
 def near(monkeypatch: pytest.MonkeyPatch) -> None:
     """Grading a folder marks in this process: what stands between it and the marks is not the matter."""
-
     from teachkit.course.assignments import grade, mark
     from teachkit.course.assignments import notebook as nb
 

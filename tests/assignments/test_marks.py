@@ -236,6 +236,11 @@ def test_markdown_of_students_runs_and_fetches_nothing(text):
     assert 'href="javascript' not in page
 
 
+def test_what_would_take_the_square_of_its_length_to_read_is_shown_as_it_is():
+    assert rendered("[" * 10**6) == f"<pre>{'[' * 10**6}</pre>"
+    assert rendered("<b>" * 10**5).startswith("<pre>&lt;b&gt;")
+
+
 # What a submission could spoil
 
 

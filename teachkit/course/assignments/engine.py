@@ -31,6 +31,8 @@ from teachkit.course.assignments.wire import RemoteError, Stopped
 
 __all__ = ["mark"]
 
+_LONGEST = 2000  # characters of a message
+
 
 def mark(
     source: NotebookNode,
@@ -158,7 +160,7 @@ class _Session:
         try:
             with contextlib.nullcontext(seconds) if seconds else self.seconds(part.role == "free") as most:
                 said = sandbox.peer.request("run", most, code=part.code)
-            error = None if said is None else str(said)[:2000]  # whatever a submission has made of it
+            error = None if said is None else str(said)[:_LONGEST]  # whatever a submission has made of it
         except (RemoteError, Stopped, Refused) as caught:
             error = str(caught) if isinstance(caught, RemoteError) else sandbox.why(caught)
             self.close()
@@ -223,7 +225,7 @@ def _test(code: str, namespace: dict[str, Any], session: _Session) -> tuple[Any,
     except NoSandbox:
         raise
     except AssertionError as error:
-        return None, str(error)[:2000] or "the test failed"
+        return None, str(error)[:_LONGEST] or "the test failed"
     except NameError as error:
         return None, f"`{error.name}` is not defined; did the cell that defines it fail?"
     except RemoteError as error:

@@ -12,7 +12,6 @@ from latex2mathml.converter import convert_to_element
 
 __all__ = ["formula", "rendered"]
 
-
 LONGEST = 100_000  # characters that are read as Markdown: what takes long takes the square of it
 
 
@@ -38,15 +37,11 @@ def rendered(text: str) -> str:
     <p><em>Because</em> &lt;b&gt;of&lt;/b&gt; it</p>
     <BLANKLINE>
     """
-    plain = f"<pre>{html.escape(text)}</pre>"
     if len(text) > LONGEST:
-        return plain
+        return f"<pre>{html.escape(text)}</pre>"
     text = re.sub(r"(?<!\n)\$\$(.+?)\$\$", r"$\1$", text)  # a display inside a line
     markdown = mistune.create_markdown(renderer=_Plain(escape=True), plugins=["math", "table", "strikethrough"])
-    try:
-        return str(markdown(text))
-    except Exception:  # nested too deeply
-        return plain
+    return str(markdown(text))
 
 
 def formula(latex: str, display: str) -> str:

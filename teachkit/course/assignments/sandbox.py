@@ -51,7 +51,7 @@ CHANGES = {  # and where among the arguments stand open folders, to which a path
 # files of other kinds, memory that is a file, interpreters without the hook; and how a module is made anew, with these.
 UNTOLD = {
     **{"_posixsubprocess": ("fork_exec",), "_posixshmem": ("shm_open", "shm_unlink"), "_imp": ("create_builtin",)},
-    **{"_signal": ("pidfd_send_signal",), "_xxsubinterpreters": ("create",)},
+    **{"_signal": ("pidfd_send_signal",), "_xxsubinterpreters": ("create",), "_interpreters": ("create",)},
     "posix": ("mknod", "mkfifo", "memfd_create", "pidfd_open", "setpriority", "sched_setaffinity", "chroot"),
 }
 SYSTEM = ("/usr/lib", "/usr/share", "/usr/local/lib", "/usr/local/share", "/proc/self", os.devnull, "/dev/urandom")
