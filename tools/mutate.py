@@ -91,16 +91,17 @@ def main() -> None:
         parser.error(f"parts must be of {sorted(TESTS)}, got {sorted(unknown)}")
 
     os.chdir(ROOT)
-    jobs = []
+    jobs, unchanged = [], []
     for part in given.parts:
         files = sorted((ROOT / "teachkit" / part).glob("*.py"))
-        for path in files:
-            if is_found(part, path, ast.unparse(ast.parse(path.read_text()))):
-                sys.exit(f"the tests of {part} fail without any mistake in {path.name}")
         every = [(part, path, source, what) for path in files for what, source in mutants(path.read_text())]
         jobs += random.Random(given.seed).sample(every, min(given.sample, len(every)))
+        unchanged += [(part, path, ast.unparse(ast.parse(path.read_text()))) for path in files]
     found: dict[str, list[bool]] = {part: [] for part in given.parts}
     with ProcessPoolExecutor(initializer=prepare) as pool:
+        for (part, path, _), failed in zip(unchanged, pool.map(is_found, *zip(*unchanged))):
+            if failed:
+                sys.exit(f"the tests of {part} fail without any mistake in {path.name}")
         results = pool.map(is_found, *list(zip(*jobs))[:3])
         for (part, path, _, what), it_is in tqdm(zip(jobs, results), total=len(jobs), file=sys.stderr):
             found[part].append(it_is)
